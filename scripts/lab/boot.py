@@ -1,0 +1,225 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Boot one kernel in QEMU (TCG), wait for the workload, dump guest memory.
+
+usage: boot.py [options] RELEASE SCENARIO[,SCENARIO...]
+
+Owns the virtual machine: its devices, the dump formats, what is kept of a run. Everything goes to
+$LAB/cores/RELEASE/NAME/: core.elf, truth.jsonl (the record), console.log, meta.json (command line,
+times, sizes). What happens inside the guest is guest/init's business.
+Keep: the directory appears only when the dump is complete; a failed run stays in NAME.part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import elf_fixphdr
+
+LAB = Path(os.environ.get("LAB", "lab-out")).resolve()
+MIB = 1 << 20
+GIB = 1 << 30
+
+# MiB; guest/init finds its regions by these sizes: fsdax map=mem, fsdax map=dev, devdax, 1 GiB devdax
+NVDIMMS = (256, 448, 640)
+NVDIMM_GIG = 3072
+# device memory starts here as long as the guest has less than 2816 MiB
+NVDIMM_BASE = 4 * GIB
+
+# scenario: (QEMU arguments, kernel command line)
+EXTRAS: dict[str, tuple[list[str], list[str]]] = {
+    "legacy": ([], ["memmap=128M!512M", "memmap=64M!704M"]),
+    "p2p": (["-device", "nvme,serial=lab,cmb_size_mb=64,id=nvme0"], []),
+    "hmmcoh": (
+        [],
+        ["memmap=256M$1G", "memmap=256M$1536M", "lab.hmm=spm_addr_dev0=0x40000000,spm_addr_dev1=0x60000000"],
+    ),
+    "nokaslr": ([], ["nokaslr"]),
+}
+
+
+class Qmp:
+    """A QEMU machine protocol connection; answers only, events are dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(path))
+        self._file = self._socket.makefile("r")
+        self._file.readline()
+        self.command("qmp_capabilities")
+
+    def command(self, name: str, **arguments: Any) -> dict[str, Any]:
+        request = {"execute": name, "arguments": arguments}
+        self._socket.sendall(json.dumps(request).encode() + b"\n")
+        while True:
+            answer: dict[str, Any] = json.loads(self._file.readline())
+            if "event" not in answer:
+                return answer
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("release")
+    parser.add_argument("scenario")
+    parser.add_argument("--name", help="directory below cores/RELEASE (default: the scenarios)")
+    parser.add_argument("--mem", type=int, default=1024, help="MiB")
+    parser.add_argument("--formats", default="elf", help="formats of dump-guest-memory: elf,kdump-zlib; - for none")
+    parser.add_argument("--append", default="", help="more words for the kernel command line")
+    parser.add_argument("--timeout", type=int, default=400, help="seconds to wait for the guest")
+    parser.add_argument("--qemu", default=os.environ.get("QEMU", "qemu-system-x86_64"))
+    parser.add_argument("--cpu", default="max,la57=off")
+    parser.add_argument("--no-gig", action="store_true", help="no NVDIMM for 1 GiB pages")
+    parser.add_argument("--live-cmd", help="scenario live: shell command to run in a chroot to this machine's root")
+    return parser.parse_args()
+
+
+def find_vmlinuz(release: str) -> Path:
+    top = LAB / "kernels" / release
+    for path in (top / f"boot/vmlinuz-{release}", top / f"usr/lib/modules/{release}/vmlinuz"):
+        if path.exists():
+            return path
+    sys.exit(f"boot.py: no kernel {release} below {LAB}/kernels: run fetch.py {release}")
+
+
+def nvdimm_arguments(out: Path, mem: int, sizes: list[int]) -> list[str]:
+    """-m and NVDIMM devices backed by sparse files in `out`; sizes in MiB.
+
+    The label area is cut from the end and the rest rounded down: 2 MiB more keep a region of exactly
+    that size. Addresses are explicit, because the kernel wants regions aligned to 16 MiB.
+    """
+    arguments = ["-m", f"{mem}M,slots={len(sizes) + 1},maxmem={mem + 16384}M"]
+    address = NVDIMM_BASE
+    for i, size in enumerate(sizes):
+        if size >= NVDIMM_GIG:
+            address = (address + GIB - 1) // GIB * GIB
+        backing = out / f"nvdimm{i}.img"
+        with backing.open("wb") as file:
+            file.truncate((size + 2) * MIB)
+        memory = f"memory-backend-file,id=nv{i},share=on,mem-path={backing},size={size + 2}M,align=2M"
+        device = f"nvdimm,id=nvdimm{i},memdev=nv{i},label-size=128K,slot={i},addr={address:#x}"
+        arguments += ["-object", memory, "-device", device]
+        address += (size + 16) * MIB
+    return arguments
+
+
+def live_arguments(out: Path, command: str | None) -> tuple[list[str], list[str]]:
+    script = out / "live.sh"
+    script.write_text(f"export HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PATH={os.environ['PATH']}\n{command or 'true'}\n")
+    script.chmod(0o755)
+    root = os.environ.get("HOSTROOT", "/")
+    share = f"local,path={root},security_model=none,readonly=on,mount_tag=host,multidevs=remap"
+    return ["-virtfs", share], [f"lab.cmd={script}"]
+
+
+def qemu_command(options: argparse.Namespace, out: Path) -> list[str]:
+    scenarios = options.scenario.split(",")
+    nvdimm = "nvdimm" in scenarios
+    append = ["console=ttyS0", "panic=-1", "oops=panic", "loglevel=4", f"lab.scenario={options.scenario}"]
+    command = [options.qemu, "-nodefaults", "-display", "none", "-no-reboot", "-accel", "tcg,thread=multi"]
+    command += ["-cpu", options.cpu, "-smp", "2", "-machine", "q35,nvdimm=on" if nvdimm else "q35"]
+    command += ["-device", "vmcoreinfo", "-kernel", str(find_vmlinuz(options.release))]
+    command += ["-initrd", str(LAB / f"initramfs/{options.release}.cpio.gz")]
+    command += ["-chardev", f"file,id=con,path={out}/console.log", "-serial", "chardev:con"]
+    command += ["-chardev", f"file,id=tru,path={out}/truth.jsonl", "-serial", "chardev:tru"]
+    command += ["-qmp", f"unix:{out}/qmp,server=on,wait=off"]
+    mem = max(options.mem, 2560) if "live" in scenarios else options.mem
+    if nvdimm:
+        command += nvdimm_arguments(out, mem, list(NVDIMMS) + ([] if options.no_gig else [NVDIMM_GIG]))
+    else:
+        command += ["-m", f"{mem}M"]
+    extras = [EXTRAS[scenario] for scenario in scenarios if scenario in EXTRAS]
+    if "live" in scenarios:
+        extras.append(live_arguments(out, options.live_cmd))
+    for arguments, words in extras:
+        command += arguments
+        append += words
+    return [*command, "-append", " ".join([*append, options.append]).strip()]
+
+
+def wait_ready(process: subprocess.Popen[bytes], console: Path, deadline: float) -> str | None:
+    """Wait for the guest's READY; return what went wrong."""
+    while True:
+        time.sleep(0.3)
+        text = console.read_text(errors="replace") if console.exists() else ""
+        if re.search(r"^LAB [\d.]+ READY", text, re.M):
+            return None
+        if "Kernel panic" in text:
+            return "panic"
+        if process.poll() is not None:
+            return "exit"
+        if time.time() > deadline:
+            return "timeout"
+
+
+def dump(qmp: Qmp, out: Path, name: str) -> dict[str, Any]:
+    path = out / f"core.{name.removeprefix('kdump-')}"
+    start = time.time()
+    answer = qmp.command("dump-guest-memory", protocol=f"file:{path}", paging=False, format=name)
+    result = {"s": round(time.time() - start, 1), "error": answer.get("error", {}).get("desc")}
+    if path.exists():
+        path.chmod(0o644)
+        if name == "elf":
+            # QEMU writes zero pages out
+            subprocess.run(["fallocate", "-d", path], check=True)
+            elf_fixphdr.fix(path)
+        status = path.stat()
+        result |= {"size": status.st_size, "on_disk": status.st_blocks * 512}
+    return result
+
+
+def dump_all(out: Path, formats: str) -> dict[str, Any]:
+    qmp = Qmp(out / "qmp")
+    qmp.command("stop")
+    dumps = {name: dump(qmp, out, name) for name in formats.split(",") if name != "-"}
+    qmp.command("quit")
+    return dumps
+
+
+def run(options: argparse.Namespace, out: Path) -> dict[str, Any]:
+    start = time.time()
+    command = qemu_command(options, out)
+    meta: dict[str, Any] = {"release": options.release, "scenario": options.scenario, "command": command}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        meta["failed"] = wait_ready(process, out / "console.log", start + options.timeout)
+        meta["ready_s"] = round(time.time() - start, 1)
+        if process.poll() is None:
+            meta["dumps"] = dump_all(out, options.formats)
+            process.wait(30)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    meta["total_s"] = round(time.time() - start, 1)
+    return meta
+
+
+def main() -> None:
+    options = parse_arguments()
+    final = LAB / "cores" / options.release / (options.name or options.scenario.replace(",", "-"))
+    out = final.with_name(final.name + ".part")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    meta = run(options, out)
+    for path in [*out.glob("nvdimm*.img"), *out.glob("qmp")]:
+        path.unlink()
+    (out / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+    print(json.dumps({key: meta.get(key) for key in ("release", "scenario", "failed", "ready_s", "total_s", "dumps")}))
+    if meta["failed"]:
+        sys.exit(1)
+    shutil.rmtree(final, ignore_errors=True)
+    out.rename(final)
+
+
+if __name__ == "__main__":
+    main()
