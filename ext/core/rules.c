@@ -1,0 +1,627 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// The rules: which states of a struct page no kernel of a scheme permits, and which are worth
+// a look.  A rule is a row: an id, who it is for, a predicate, and the words for a person.
+// Deliberately page-local: what needs a second source (DAX entries, free lists) names that
+// evidence and the level that it has without it.
+//
+// The order of the rows is part of the contract: the first that fires names the finding.
+// Structure comes first (whose page is it?), then counts, then context, then information.
+// Pagemap rules have no predicate here: their facts are gathered beside the registry.
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "zonedev.h"
+
+const char *const zd_evidence_names[4] = {
+	[ZD_EVIDENCE_NONE] = "none",
+	[ZD_EVIDENCE_DAX_ENTRIES] = "DAX entries of inodes",
+	[ZD_EVIDENCE_FREE_LIST] = "driver free list",
+	[ZD_EVIDENCE_GEN_POOL] = "gen_pool bitmap",
+};
+
+enum { REFCOUNT_SATURATING = 0x40000000 };
+
+// ---------------------------------------------------------------- small questions
+
+static const struct zd_scheme_type *type_of(const struct zd_subject *s)
+{
+	return &s->scheme->type[s->pagemap->type];
+}
+
+static bool flag(const struct zd_subject *s, enum zd_flag flag)
+{
+	int bit = s->layout->flag[flag];
+
+	return bit >= 0 && s->folio->flags >> bit & 1;
+}
+
+static bool unmapped(const struct zd_subject *s)
+{
+	return s->folio->mapcount == 0;
+}
+
+/** At the idle count and unmapped. */
+static bool at_rest(const struct zd_subject *s)
+{
+	return s->folio->refcount == type_of(s)->idle && unmapped(s);
+}
+
+static bool maps_take_refs(const struct zd_subject *s)
+{
+	return type_of(s)->maps_take_refs || s->pagemap->foreign_maps;
+}
+
+/** No file: neither a mapping nor (where the scheme says so) a share count. */
+static bool unassociated(const struct zd_subject *s)
+{
+	return !s->folio->mapping && !(s->scheme->shared == ZD_SHARED_SHARE && s->folio->share);
+}
+
+// ---------------------------------------------------------------- structure
+
+static bool wrong_zone(const struct zd_subject *s)
+{
+	return s->layout->zone.width && s->folio->zone != s->layout->zone_device;
+}
+
+static bool wrong_pgmap(const struct zd_subject *s)
+{
+	return s->folio->word1 != s->pagemap->address;
+}
+
+static bool not_reserved(const struct zd_subject *s)
+{
+	return s->layout->flag[ZD_PG_RESERVED] >= 0 && !flag(s, ZD_PG_RESERVED);
+}
+
+static bool uninitialised(const struct zd_subject *s)
+{
+	return s->pattern == ZD_PATTERN_POISON ||
+	       (!s->folio->tail && wrong_pgmap(s) && wrong_zone(s) && not_reserved(s));
+}
+
+static bool wrong_node(const struct zd_subject *s)
+{
+	return s->pagemap->node >= 0 && s->layout->node.width && s->folio->node != (uint32_t)s->pagemap->node;
+}
+
+static bool core_mm_flags(const struct zd_subject *s)
+{
+	// PG_swapcache is PG_owner_priv_1, which Xen uses for its own pages.
+	return flag(s, ZD_PG_LRU) || (flag(s, ZD_PG_SWAPCACHE) && !s->pagemap->foreign_maps) || s->folio->has_type;
+}
+
+static bool foreign_tail(const struct zd_subject *s)
+{
+	return !s->belongs;
+}
+
+static bool stale_private_tail(const struct zd_subject *s)
+{
+	return !s->belongs && s->folio->head_valid && s->folio->refcount == 0;
+}
+
+static bool bad_private_tail(const struct zd_subject *s)
+{
+	return !s->belongs && !stale_private_tail(s);
+}
+
+static bool head_inside_folio(const struct zd_subject *s)
+{
+	// Pages of a freed large private folio may be used one by one.
+	return s->inside && (s->inside_busy || !s->scheme->large_private);
+}
+
+static bool tail_refcount(const struct zd_subject *s)
+{
+	return s->folio->refcount != 0;
+}
+
+static bool misaligned(const struct zd_subject *s)
+{
+	uint8_t order = s->folio->order;
+
+	return order > ZD_ORDER_MAX || s->folio->pfn & ((UINT64_C(1) << order) - 1);
+}
+
+static bool order_not_shift(const struct zd_subject *s)
+{
+	return s->folio->order != s->pagemap->vmemmap_shift || misaligned(s);
+}
+
+static bool order_not_zero(const struct zd_subject *s)
+{
+	return s->folio->order != 0;
+}
+
+static bool order_not_zero_nor_pmd(const struct zd_subject *s)
+{
+	return (s->folio->order != 0 && s->folio->order != s->layout->pmd_order) || misaligned(s);
+}
+
+static bool order_above_pmd(const struct zd_subject *s)
+{
+	return s->folio->order > s->layout->pmd_order || misaligned(s);
+}
+
+// ---------------------------------------------------------------- counts
+
+static bool refcount_out_of_range(const struct zd_subject *s)
+{
+	return s->folio->refcount < 0 || s->folio->refcount > REFCOUNT_SATURATING;
+}
+
+static bool mapcount_out_of_range(const struct zd_subject *s)
+{
+	return s->folio->mapcount < 0;
+}
+
+static bool mapped_without_reference(const struct zd_subject *s)
+{
+	return s->folio->refcount == 0 && s->folio->mapcount > 0;
+}
+
+static bool refcount_below_mapcount(const struct zd_subject *s)
+{
+	return maps_take_refs(s) && s->folio->mapcount > 0 && s->folio->extra < 0;
+}
+
+static bool refcount_below_idle(const struct zd_subject *s)
+{
+	bool dying_page = s->pagemap->ref != ZD_REF_LIVE && s->scheme->zero_when_dying;
+
+	return type_of(s)->idle == 1 && s->folio->refcount == 0 && !dying_page;
+}
+
+static bool unaccounted_mapcount(const struct zd_subject *s)
+{
+	return type_of(s)->never_mapcount && s->folio->mapcount > 0 && !s->pagemap->foreign_maps;
+}
+
+static bool mapped_without_association(const struct zd_subject *s)
+{
+	return s->folio->mapcount > 0 && unassociated(s);
+}
+
+static bool pinned(const struct zd_subject *s)
+{
+	return s->folio->pin > 0;
+}
+
+static bool pinned_after_truncate(const struct zd_subject *s)
+{
+	return pinned(s) && unassociated(s);
+}
+
+static bool reference_on_free_folio(const struct zd_subject *s)
+{
+	return s->folio->refcount >= 1 && unmapped(s) && !s->folio->mapping && !flag(s, ZD_PG_LOCKED);
+}
+
+static bool reference_on_free_dax_folio(const struct zd_subject *s)
+{
+	return reference_on_free_folio(s) && unassociated(s);
+}
+
+static bool reference_outlives_mapping(const struct zd_subject *s)
+{
+	return s->folio->refcount > type_of(s)->idle && unmapped(s) && !s->folio->mapping;
+}
+
+static bool reference_on_unused_page(const struct zd_subject *s)
+{
+	return reference_outlives_mapping(s) && !s->pagemap->foreign_maps;
+}
+
+static bool free_or_allocated(const struct zd_subject *s)
+{
+	return at_rest(s) && !s->folio->mapping;
+}
+
+static bool held_without_map(const struct zd_subject *s)
+{
+	return s->folio->plain > 0;
+}
+
+static bool associated_held_without_map(const struct zd_subject *s)
+{
+	return s->folio->plain > 0 && !unassociated(s);
+}
+
+// ---------------------------------------------------------------- what a free page carries
+
+static bool stale_mapping(const struct zd_subject *s)
+{
+	return at_rest(s) && s->folio->mapping;
+}
+
+static bool dirty_free_state(const struct zd_subject *s)
+{
+	return at_rest(s) && (flag(s, ZD_PG_LOCKED) || flag(s, ZD_PG_ANON_EXCLUSIVE) || flag(s, ZD_PG_WRITEBACK) ||
+			      s->folio->memcg_data);
+}
+
+static bool hwpoison(const struct zd_subject *s)
+{
+	return flag(s, ZD_PG_HWPOISON);
+}
+
+static bool hwpoison_in_use(const struct zd_subject *s)
+{
+	return hwpoison(s) && s->folio->refcount > type_of(s)->idle;
+}
+
+// ---------------------------------------------------------------- the table
+
+#define T(name) (UINT32_C(1) << ZD_##name)
+#define ALL_TYPES ((UINT32_C(1) << ZD_TYPES) - 1)
+#define PRIV_COH (T(PRIVATE) | T(COHERENT))
+#define S(letter) (UINT32_C(1) << ZD_SCHEME_##letter)
+#define ALL_SCHEMES ((UINT32_C(1) << ZD_SCHEMES) - 1)
+#define A_TO_E (S(A) | S(B) | S(C) | S(D) | S(E))
+#define GH (S(G) | S(H))
+#define EGH (S(E) | GH)
+#define M(member) (UINT32_C(1) << ZD_##member)
+
+const struct zd_rule zd_rules[] = {
+	// Whose page is it?
+	{ .id = "uninitialised", .number = "R25", .scope = ZD_SCOPE_PAGE, .severity = ZD_ERROR,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES, .predicate = uninitialised,
+	  .predicate_text = "all bytes 0xff or all 0xfd; or wrong-pgmap, wrong-zone and not-reserved together",
+	  .meaning = "the struct page was never initialised, or its memmap is not in use",
+	  .bug_class = "memmap_init missed the page; stale struct pages of a compound devmap",
+	  .near_miss = "all bytes zero: that is memory which the dump does not hold (class not-captured)" },
+	{ .id = "wrong-zone", .number = "R21", .scope = ZD_SCOPE_PAGE, .severity = ZD_ERROR,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES, .predicate = wrong_zone,
+	  .predicate_text = "the zone bits of flags are not ZONE_DEVICE",
+	  .meaning = "the page does not belong to ZONE_DEVICE: uninitialised, or onlined as another zone",
+	  .bug_class = "uninitialised or re-onlined page",
+	  .near_miss = "the same flags with the zone bits of ZONE_DEVICE" },
+	{ .id = "wrong-pgmap", .number = "R20", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES, .predicate = wrong_pgmap,
+	  .predicate_text = "the pgmap word of a head is not the pagemap that covers the page",
+	  .meaning = "the pagemap pointer of the page was overwritten or belongs to another pagemap",
+	  .bug_class = "page->lru used on a device page; stale memmap; overlapping remap",
+	  .near_miss = "a tail, whose word names its head instead" },
+	{ .id = "core-mm-flags", .number = "R24", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES, .predicate = core_mm_flags,
+	  .predicate_text = "PG_lru or PG_swapcache is set, or _mapcount holds a page type",
+	  .meaning = "the page entered the LRU, the swap cache, the buddy or slab allocator",
+	  .bug_class = "device page handed to the core allocator or reclaim",
+	  .near_miss = "PG_dirty, PG_referenced or PG_uptodate, which drivers and fault paths may set" },
+	{ .id = "bad-head", .number = "R26", .scope = ZD_SCOPE_TAIL, .severity = ZD_INFO,
+	  .types = PRIV_COH, .schemes = S(H), .predicate = stale_private_tail,
+	  .predicate_text = "a tail whose head lies below it in the range but does not span it, refcount 0",
+	  .meaning = "left-over tail of a freed large folio; re-initialised when it is allocated again",
+	  .bug_class = "none: legal until the page is used",
+	  .near_miss = "the same with a refcount, or with a head outside of the range: an error" },
+	{ .id = "bad-head", .number = "R26", .scope = ZD_SCOPE_TAIL, .severity = ZD_ERROR,
+	  .types = PRIV_COH, .schemes = S(H), .predicate = bad_private_tail,
+	  .predicate_text = "a tail whose head does not span it, with a refcount or a head outside of the range",
+	  .meaning = "the page says that it is a tail, but no folio before it spans it",
+	  .bug_class = "corrupt compound page",
+	  .near_miss = "the left-over tail of a freed large folio: refcount 0, head in the range" },
+	{ .id = "bad-head", .number = "R26", .scope = ZD_SCOPE_TAIL, .severity = ZD_ERROR,
+	  .types = PRIV_COH, .schemes = ALL_SCHEMES & ~S(H), .predicate = foreign_tail,
+	  .predicate_text = "a tail whose head is outside of the range, lacks PG_head or is too small to span it",
+	  .meaning = "the page says that it is a tail, but no folio before it spans it",
+	  .bug_class = "corrupt compound page, missed reset of a split folio",
+	  .near_miss = "the last page of a folio: distance to its head below 1 << order" },
+	{ .id = "bad-head", .number = "R26", .scope = ZD_SCOPE_TAIL, .severity = ZD_ERROR,
+	  .types = T(FS_DAX) | T(GENERIC) | T(PCI_P2PDMA), .schemes = ALL_SCHEMES, .predicate = foreign_tail,
+	  .predicate_text = "a tail whose head is outside of the range, lacks PG_head or is too small to span it",
+	  .meaning = "the page says that it is a tail, but no folio before it spans it",
+	  .bug_class = "corrupt compound page, missed reset of a split folio",
+	  .near_miss = "the last page of a folio: distance to its head below 1 << order" },
+	{ .id = "bad-head", .number = "R26", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES, .predicate = head_inside_folio,
+	  .predicate_text = "a page inside the span of a folio that is not a tail of it",
+	  .meaning = "the folio before it claims this page, but the page does not know it",
+	  .bug_class = "corrupt compound page; tail re-initialised while its folio lives",
+	  .near_miss = "the first page behind the span" },
+	{ .id = "wrong-order", .number = "R28", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = T(GENERIC), .schemes = ALL_SCHEMES, .needs = M(ORDER), .predicate = order_not_shift,
+	  .predicate_text = "order != dev_pagemap.vmemmap_shift, or the head is not aligned to it",
+	  .meaning = "the folio's order is not the one that the pagemap was made with",
+	  .bug_class = "uninitialised compound, corrupt order",
+	  .near_miss = "order 0 where vmemmap_shift is 0" },
+	{ .id = "wrong-order", .number = "R28", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = T(FS_DAX), .schemes = A_TO_E | S(F1) | S(F2), .predicate = order_not_zero,
+	  .predicate_text = "order != 0",
+	  .meaning = "a compound folio where this kernel makes none", .bug_class = "corrupt flags or order",
+	  .near_miss = "order 0" },
+	{ .id = "wrong-order", .number = "R28", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = T(FS_DAX), .schemes = GH, .needs = M(ORDER), .predicate = order_not_zero_nor_pmd,
+	  .predicate_text = "order is neither 0 nor that of a PMD, or the head is not aligned",
+	  .meaning = "a folio of a size that DAX does not make", .bug_class = "missing order reset, bad split",
+	  .near_miss = "the folio of a PMD entry" },
+	{ .id = "wrong-order", .number = "R28", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = T(PCI_P2PDMA), .schemes = ALL_SCHEMES, .predicate = order_not_zero,
+	  .predicate_text = "order != 0",
+	  .meaning = "a compound folio where P2PDMA makes none", .bug_class = "corrupt flags or order",
+	  .near_miss = "order 0" },
+	{ .id = "wrong-order", .number = "R28", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = PRIV_COH, .schemes = ALL_SCHEMES & ~S(H) & ~S(UNKNOWN), .predicate = order_not_zero,
+	  .predicate_text = "order != 0",
+	  .meaning = "a compound folio where this kernel makes none", .bug_class = "corrupt flags or order",
+	  .near_miss = "order 0" },
+	{ .id = "wrong-order", .number = "R28", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = PRIV_COH, .schemes = S(H), .needs = M(ORDER), .predicate = order_above_pmd,
+	  .predicate_text = "order above that of a PMD, or the head is not aligned",
+	  .meaning = "a folio larger than a driver may make, or at a wrong place",
+	  .bug_class = "missing order reset, bad split", .near_miss = "the folio of a PMD" },
+	{ .id = "tail-refcount", .number = "R14", .scope = ZD_SCOPE_TAIL, .severity = ZD_ERROR,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES, .predicate = tail_refcount,
+	  .predicate_text = "_refcount of a tail is not 0",
+	  .meaning = "somebody took or returned a reference on a tail instead of its head",
+	  .bug_class = "get or put on a tail; missed reset when a PMD folio was split; stray write",
+	  .near_miss = "an alias of the same struct page (dedup-alias)" },
+	{ .id = "dedup-alias", .number = "R27", .scope = ZD_SCOPE_TAIL, .severity = ZD_INFO,
+	  .types = T(GENERIC), .schemes = ALL_SCHEMES,
+	  .predicate_text = "a struct page that shares its memory with one already read (vmemmap dedup); never a finding",
+	  .meaning = "class skipped: the same struct page was judged at its first place",
+	  .bug_class = "none", .near_miss = "other bytes than its twin: judged by itself" },
+
+	// Counts that no sequence of the scheme leads to.
+	{ .id = "refcount-out-of-range", .number = "R05", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES, .predicate = refcount_out_of_range,
+	  .predicate_text = "refcount < 0 or refcount > 0x40000000",
+	  .meaning = "more references were put than taken, or the counter overflowed",
+	  .bug_class = "over-put; reference flood (overflow by attack or loop)", .near_miss = "refcount 0" },
+	{ .id = "mapcount-out-of-range", .number = "-", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES, .predicate = mapcount_out_of_range,
+	  .predicate_text = "_mapcount < -1 without a page type",
+	  .meaning = "more maps were removed than made", .bug_class = "double unmap, stray write",
+	  .near_miss = "_mapcount == -1, which means unmapped" },
+	{ .id = "mapped-without-reference", .number = "R03", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES, .predicate = mapped_without_reference,
+	  .predicate_text = "refcount == 0 and mapcount > 0",
+	  .meaning = "the page is mapped, but nothing holds it: it may be reused under its users",
+	  .bug_class = "reference missing on map, over-put, use after free of a mapped block",
+	  .near_miss = "refcount == mapcount" },
+	{ .id = "refcount-below-mapcount", .number = "R04", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES & ~S(UNKNOWN), .calibrated = true,
+	  .predicate = refcount_below_mapcount,
+	  .predicate_text = "maps take references, mapcount > 0 and refcount < base + mapcount",
+	  .meaning = "fewer references than maps: the next unmap frees a page that is still mapped",
+	  .bug_class = "lost or over-put reference", .near_miss = "refcount == base + mapcount" },
+	{ .id = "refcount-below-idle", .number = "R06", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = T(FS_DAX) | T(GENERIC) | T(PCI_P2PDMA), .schemes = ALL_SCHEMES & ~S(F2) & ~S(UNKNOWN),
+	  .calibrated = true, .predicate = refcount_below_idle,
+	  .predicate_text = "refcount == 0 where free pages rest at 1 (legal in a dying pagemap of schemes B and C)",
+	  .meaning = "the last reference of a page that must keep one was put",
+	  .bug_class = "over-put; silent for fsdax before 6.15", .near_miss = "refcount 1" },
+	{ .id = "refcount-below-idle", .number = "R06", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = PRIV_COH, .schemes = S(C), .calibrated = true, .predicate = refcount_below_idle,
+	  .predicate_text = "refcount == 0 in a pagemap that is not dying",
+	  .meaning = "the last reference of a page that must keep one was put",
+	  .bug_class = "over-put", .near_miss = "refcount 1" },
+	{ .id = "unaccounted-mapcount", .number = "R07", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = T(FS_DAX) | T(GENERIC), .schemes = A_TO_E, .predicate = unaccounted_mapcount,
+	  .predicate_text = "mapcount > 0 where maps of this type are not counted (Xen's pages excepted)",
+	  .meaning = "a mapping was counted that this kernel never counts",
+	  .bug_class = "reverse mapping taken on a devmap page, stray write", .near_miss = "_mapcount == -1" },
+	{ .id = "mapped-without-association", .number = "-", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = T(FS_DAX), .schemes = GH, .needs = M(SHARE), .predicate = mapped_without_association,
+	  .predicate_text = "mapcount > 0, mapping == NULL and share == 0",
+	  .meaning = "the page is mapped, but belongs to no file: truncate cannot find it",
+	  .bug_class = "association lost while mapped", .near_miss = "mapping == NULL with share >= 1" },
+	{ .id = "pinned-private", .number = "R13", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = T(PRIVATE), .schemes = ALL_SCHEMES & ~S(UNKNOWN), .calibrated = true, .predicate = pinned,
+	  .predicate_text = "refcount - mapcount >= 1024 (large folio: pincount > 0)",
+	  .meaning = "DMA pin on a device-private page, which must migrate before it is pinned",
+	  .bug_class = "get_user_pages on a device-private page", .near_miss = "refcount - mapcount == 1023" },
+	{ .id = "pinned-after-truncate", .number = "R12", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .evidence = ZD_EVIDENCE_DAX_ENTRIES, .severity_unproven = ZD_ERROR,
+	  .types = T(FS_DAX), .schemes = GH | S(F1) | S(F2), .calibrated = true, .predicate = pinned_after_truncate,
+	  .predicate_text = "pins > 0, mapping == NULL and share == 0",
+	  .meaning = "DMA into a block that no file owns: the file system may hand it out again",
+	  .bug_class = "layout not broken before truncate, missed unpin", .near_miss = "pins > 0 with a mapping" },
+	{ .id = "reference-on-free-folio", .number = "R01", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .evidence = ZD_EVIDENCE_DAX_ENTRIES, .severity_unproven = ZD_ERROR,
+	  .types = T(FS_DAX), .schemes = GH | S(F2), .calibrated = true, .predicate = reference_on_free_dax_folio,
+	  .predicate_text = "refcount >= 1, mapcount == 0, mapping == NULL, share == 0, not locked",
+	  .meaning = "a free page still has references: they were leaked, and its next user inherits them",
+	  .bug_class = "leaked reference; count set by code of an older scheme",
+	  .near_miss = "the same with a mapping: held by a fault or an I/O in flight" },
+	{ .id = "stale-mapping", .number = "R30", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = PRIV_COH, .schemes = S(C) | EGH | S(F2), .calibrated = true, .predicate = stale_mapping,
+	  .predicate_text = "refcount == idle, mapcount == 0 and mapping != NULL",
+	  .meaning = "the page is free but still names its last user",
+	  .bug_class = "freed without clearing; still on the reverse map", .near_miss = "mapping == NULL" },
+	{ .id = "stale-mapping", .number = "R30", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .types = T(PCI_P2PDMA), .schemes = ALL_SCHEMES & ~S(UNKNOWN), .calibrated = true,
+	  .predicate = stale_mapping,
+	  .predicate_text = "refcount == idle, mapcount == 0 and mapping != NULL",
+	  .meaning = "P2PDMA pages never have a mapping",
+	  .bug_class = "stray write; page of another user", .near_miss = "mapping == NULL" },
+
+	// What a defect leaves behind, but a legal sequence can reach as well.
+	{ .id = "stale-mapping", .number = "R30", .scope = ZD_SCOPE_HEAD, .severity = ZD_WARNING,
+	  .types = PRIV_COH, .schemes = S(D) | S(F1), .calibrated = true, .predicate = stale_mapping,
+	  .predicate_text = "refcount == idle, mapcount == 0 and mapping != NULL",
+	  .meaning = "free or in use (both rest at 1), unmapped, and with a mapping",
+	  .bug_class = "freed without clearing", .near_miss = "mapping == NULL" },
+	{ .id = "pinned-after-truncate", .number = "R12", .scope = ZD_SCOPE_HEAD, .severity = ZD_WARNING,
+	  .evidence = ZD_EVIDENCE_DAX_ENTRIES, .severity_unproven = ZD_WARNING,
+	  .types = T(FS_DAX), .schemes = A_TO_E, .calibrated = true, .predicate = pinned_after_truncate,
+	  .predicate_text = "pins > 0 and mapping == NULL",
+	  .meaning = "DMA into a block that no file owns; before 6.15 truncate passed over pins of unmapped files",
+	  .bug_class = "truncate of a pinned, unmapped file; missed unpin", .near_miss = "pins > 0 with a mapping" },
+	{ .id = "reference-on-free-folio", .number = "R01", .scope = ZD_SCOPE_HEAD, .severity = ZD_WARNING,
+	  .evidence = ZD_EVIDENCE_FREE_LIST, .severity_unproven = ZD_WARNING,
+	  .types = PRIV_COH, .schemes = EGH | S(F2), .calibrated = true, .predicate = reference_on_free_folio,
+	  .predicate_text = "refcount >= 1, mapcount == 0, mapping == NULL, not locked",
+	  .meaning = "nobody maps the page, yet it is held: leaked, in migration, or kept by its driver",
+	  .bug_class = "leaked reference", .near_miss = "PG_locked: allocated, not mapped yet" },
+	{ .id = "reference-on-free-folio", .number = "R01", .scope = ZD_SCOPE_HEAD, .severity = ZD_ERROR,
+	  .evidence = ZD_EVIDENCE_GEN_POOL, .severity_unproven = ZD_WARNING,
+	  .types = T(PCI_P2PDMA), .schemes = GH | S(F2), .calibrated = true, .predicate = reference_on_free_folio,
+	  .predicate_text = "refcount >= 1, mapcount == 0, mapping == NULL, and its gen_pool bit is clear",
+	  .meaning = "nobody maps the page, yet it is held: leaked, or an I/O that outlives its map",
+	  .bug_class = "leaked reference", .near_miss = "refcount == mapcount" },
+	{ .id = "reference-outlives-mapping", .number = "R02", .scope = ZD_SCOPE_HEAD, .severity = ZD_WARNING,
+	  .evidence = ZD_EVIDENCE_DAX_ENTRIES, .severity_unproven = ZD_WARNING,
+	  .types = T(FS_DAX), .schemes = A_TO_E, .calibrated = true, .predicate = reference_outlives_mapping,
+	  .predicate_text = "refcount > 1 and mapping == NULL",
+	  .meaning = "a block that no file owns is still referenced: leaked, or pinned across a truncate (which passes over unmapped files before 6.15)",
+	  .bug_class = "pin that outlives truncate, missed unpin, layout not broken",
+	  .near_miss = "refcount > 1 with a mapping (held-without-map)" },
+	{ .id = "reference-outlives-mapping", .number = "R02", .scope = ZD_SCOPE_HEAD, .severity = ZD_WARNING,
+	  .types = T(GENERIC), .schemes = A_TO_E | GH, .calibrated = true, .predicate = reference_on_unused_page,
+	  .predicate_text = "refcount > 1, mapcount == 0 and mapping == NULL (Xen's pages excepted)",
+	  .meaning = "the page is referenced, but no process ever faulted it in",
+	  .bug_class = "leaked reference of a kernel user", .near_miss = "refcount > 1 with a mapping" },
+	{ .id = "wrong-node", .number = "R22", .scope = ZD_SCOPE_PAGE, .severity = ZD_WARNING,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES, .predicate = wrong_node,
+	  .predicate_text = "the node bits of flags differ from those of most pages of the pagemap",
+	  .meaning = "the page lies on another node than its pagemap",
+	  .bug_class = "bad node at remap, partial initialisation", .near_miss = "the pagemap's own node" },
+	{ .id = "not-reserved", .number = "R23", .scope = ZD_SCOPE_PAGE, .severity = ZD_WARNING,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES, .predicate = not_reserved,
+	  .predicate_text = "PG_reserved is clear", .meaning = "nothing in the kernel clears it on a device page",
+	  .bug_class = "foreign owner, uninitialised page", .near_miss = "PG_reserved set" },
+	{ .id = "dirty-free-state", .number = "R39", .scope = ZD_SCOPE_HEAD, .severity = ZD_WARNING,
+	  .types = PRIV_COH, .schemes = S(C) | EGH | S(F2), .calibrated = true, .predicate = dirty_free_state,
+	  .predicate_text = "idle with PG_locked, PG_anon_exclusive or PG_writeback, or with memcg_data",
+	  .meaning = "the page is free but carries the state of its last user",
+	  .bug_class = "missed unlock or uncharge", .near_miss = "PG_dirty or PG_uptodate" },
+	{ .id = "hwpoison", .number = "R41", .scope = ZD_SCOPE_HEAD, .severity = ZD_WARNING,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES & ~S(UNKNOWN), .calibrated = true,
+	  .predicate = hwpoison_in_use,
+	  .predicate_text = "PG_hwpoison is set and refcount > idle",
+	  .meaning = "memory with an uncorrected error is still in use",
+	  .bug_class = "media error; poisoned page not isolated", .near_miss = "PG_hwpoison on an idle page (info)" },
+
+	// Legal, and worth seeing.
+	{ .id = "hwpoison", .number = "R41", .scope = ZD_SCOPE_HEAD, .severity = ZD_INFO,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES, .predicate = hwpoison,
+	  .predicate_text = "PG_hwpoison is set", .meaning = "the memory behind the page has an uncorrected error",
+	  .bug_class = "media error", .near_miss = "PG_hwpoison clear" },
+	{ .id = "free-or-allocated", .number = "R08", .scope = ZD_SCOPE_HEAD, .severity = ZD_INFO,
+	  .types = PRIV_COH, .schemes = S(D) | S(F1), .calibrated = true, .predicate = free_or_allocated,
+	  .predicate_text = "refcount == 1, mapcount == 0 and mapping == NULL",
+	  .meaning = "free and allocated look the same in this scheme; only the driver's free list tells",
+	  .bug_class = "none", .near_miss = "a mapcount or a mapping: in use" },
+	{ .id = "dma-pinned", .number = "R11", .scope = ZD_SCOPE_HEAD, .severity = ZD_INFO,
+	  .types = ALL_TYPES & ~T(PRIVATE), .schemes = ALL_SCHEMES & ~S(UNKNOWN), .calibrated = true,
+	  .predicate = pinned,
+	  .predicate_text = "extra >= 1024 (order 0) or pincount > 0 (large folio)",
+	  .meaning = "pinned for DMA", .bug_class = "none, or a missed unpin", .near_miss = "extra == 1023" },
+	{ .id = "held-without-map", .number = "R10", .scope = ZD_SCOPE_HEAD, .severity = ZD_INFO,
+	  .types = T(FS_DAX), .schemes = ALL_SCHEMES & ~S(UNKNOWN), .calibrated = true,
+	  .predicate = associated_held_without_map,
+	  .predicate_text = "plain > 0 and the page belongs to a file",
+	  .meaning = "references beyond the maps and pins: an I/O in flight, a pipe, or a leak",
+	  .bug_class = "none, or a leaked reference", .near_miss = "refcount == base + maps + pins" },
+	{ .id = "held-without-map", .number = "R10", .scope = ZD_SCOPE_HEAD, .severity = ZD_INFO,
+	  .types = T(GENERIC), .schemes = ALL_SCHEMES & ~S(UNKNOWN), .calibrated = true,
+	  .predicate = held_without_map,
+	  .predicate_text = "plain > 0", .meaning = "references beyond the maps and pins: an I/O in flight, a pipe, or a leak",
+	  .bug_class = "none, or a leaked reference", .near_miss = "refcount == base + maps + pins" },
+	{ .id = "held-without-map", .number = "R10", .scope = ZD_SCOPE_HEAD, .severity = ZD_INFO,
+	  .types = T(PCI_P2PDMA), .schemes = GH, .calibrated = true, .predicate = held_without_map,
+	  .predicate_text = "plain > 0", .meaning = "references beyond the maps: an I/O in flight, or a leak",
+	  .bug_class = "none, or a leaked reference", .near_miss = "refcount == mapcount" },
+
+	// Rules on a whole pagemap.
+	{ .id = "pgmap-sanity", .number = "P06", .scope = ZD_SCOPE_PAGEMAP, .severity = ZD_ERROR,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES,
+	  .predicate_text = "unknown type; private or coherent without ops, free callback, owner (private: migrate_to_ram); several ranges with an altmap; start > end; not aligned to a subsection; nr_range == 0 is info (being added)",
+	  .meaning = "the struct dev_pagemap contradicts itself", .bug_class = "corruption, driver bug",
+	  .near_miss = "FS_DAX or GENERIC without ops" },
+	{ .id = "dead-in-registry", .number = "P04", .scope = ZD_SCOPE_PAGEMAP, .severity = ZD_ERROR,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES,
+	  .predicate_text = "the percpu_ref was exited, or is dead at 0, and the pagemap is still registered",
+	  .meaning = "the pagemap is torn down but still found by its pfns",
+	  .bug_class = "stale registry entry", .near_miss = "dying with references left: removal is waiting" },
+	{ .id = "registry-coverage", .number = "P05", .scope = ZD_SCOPE_PAGEMAP, .severity = ZD_ERROR,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES,
+	  .predicate_text = "a pfn of a range loads another pagemap or none; an index outside of every range; ranges overlap",
+	  .meaning = "the registry and the pagemap's ranges disagree",
+	  .bug_class = "double remap, leaked index", .near_miss = "one pagemap with several ranges" },
+	{ .id = "ref-below-bias", .number = "P02", .scope = ZD_SCOPE_PAGEMAP, .severity = ZD_ERROR,
+	  .types = T(FS_DAX) | T(GENERIC) | T(PCI_P2PDMA), .schemes = S(D) | EGH,
+	  .predicate_text = "live, and dev_pagemap.ref < 1 + number of (compound) pages",
+	  .meaning = "too many references on the pagemap were put: it may be torn down under its pages",
+	  .bug_class = "extra put, premature teardown", .near_miss = "ref == 1 + number of (compound) pages" },
+	{ .id = "dying-busy", .number = "P03", .scope = ZD_SCOPE_PAGEMAP, .severity = ZD_ERROR,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES & ~S(UNKNOWN) & ~S(A),
+	  .predicate_text = "the pagemap is dying and pages are above their idle count",
+	  .meaning = "removal waits for these pages (private, coherent, P2PDMA; every type before 5.18), or will not wait and frees them under their users (fsdax, generic)",
+	  .bug_class = "driver unbind hangs, or use after free", .near_miss = "dying with every page idle" },
+	{ .id = "ref-versus-pages", .number = "P01", .scope = ZD_SCOPE_PAGEMAP, .severity = ZD_WARNING,
+	  .types = ALL_TYPES, .schemes = S(C) | EGH,
+	  .predicate_text = "private, coherent (E, G, H): ref - 1 != pages with references; private, generic, P2PDMA (C): ref - 1 < pages with references",
+	  .meaning = "the pagemap's count and its pages disagree: a reference was lost or leaked",
+	  .bug_class = "pagemap reference lost or leaked per page", .near_miss = "ref == 1 + pages with references" },
+	{ .id = "idle-count-mismatch", .number = "R09", .scope = ZD_SCOPE_PAGEMAP, .severity = ZD_WARNING,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES & ~S(UNKNOWN),
+	  .predicate_text = "most idle-looking heads of a memory type rest at another count than the scheme's",
+	  .meaning = "wrong scheme, a backport, or a mass leak: rules that compare with the idle count are off for this type",
+	  .bug_class = "detection, backport, mass leak", .near_miss = "less than half of the heads" },
+	{ .id = "memmap-unreadable", .number = "P09", .scope = ZD_SCOPE_PAGEMAP, .severity = ZD_INFO,
+	  .types = ALL_TYPES, .schemes = ALL_SCHEMES,
+	  .predicate_text = "struct pages of the pagemap could not be read",
+	  .meaning = "these pages were not judged: their memmap lies on the device or was left out of the dump",
+	  .bug_class = "none: a limit of the dump", .near_miss = "the skipped head of an altmap" },
+};
+
+const size_t zd_rules_count = sizeof(zd_rules) / sizeof(*zd_rules);
+
+_Static_assert(sizeof(zd_rules) / sizeof(*zd_rules) <= 64, "rules must fit a 64-bit mask");
+
+const char *zd_rule_why_not(const struct zd_rule *rule, const struct zd_layout *layout,
+			    const struct zd_scheme *scheme)
+{
+	if (!(rule->schemes >> scheme->id & 1))
+		return "not a rule of this scheme";
+	for (int i = 0; i < ZD_MEMBERS; i++) {
+		if (rule->needs >> i & 1 && !zd_layout_has(layout, i))
+			return "this kernel lacks a member that the rule needs";
+	}
+	return NULL;
+}
+
+uint64_t zd_rules_applicable(const struct zd_layout *layout, const struct zd_scheme *scheme, enum zd_type type)
+{
+	uint64_t mask = 0;
+
+	for (size_t i = 0; i < zd_rules_count; i++) {
+		const struct zd_rule *rule = &zd_rules[i];
+
+		if (!rule->predicate || !(rule->types >> type & 1) || zd_rule_why_not(rule, layout, scheme))
+			continue;
+		if (rule->calibrated && scheme->type[type].idle < 0)
+			continue;
+		mask |= UINT64_C(1) << i;
+	}
+	return mask;
+}
+
+uint64_t zd_rules_judge(const struct zd_subject *subject, uint64_t candidates)
+{
+	uint64_t fired = 0;
+
+	while (candidates) {
+		int i = __builtin_ctzll(candidates);
+
+		candidates &= candidates - 1;
+		if (zd_rules[i].predicate(subject))
+			fired |= UINT64_C(1) << i;
+	}
+	return fired;
+}
+
+enum zd_severity zd_rule_severity(const struct zd_rule *rule, const struct zd_scheme *scheme,
+				  const struct zd_pagemap *pagemap)
+{
+	// No second pass provides evidence yet: what needs one has its level without it.
+	enum zd_severity severity = rule->evidence ? rule->severity_unproven : rule->severity;
+	enum zd_severity cap = pagemap->severity_cap;
+
+	if (scheme->id == ZD_SCHEME_UNKNOWN && cap > ZD_WARNING)
+		cap = ZD_WARNING;
+	return severity < cap ? severity : cap;
+}

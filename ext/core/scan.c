@@ -1,0 +1,602 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// The walk: bytes of struct pages in, a tally out.  It keeps the folio that it is in, decides
+// each page's class, and books findings.  Predicates are rules.c's, numbers decode.c's.
+//
+// Most struct pages of a pagemap are byte-identical: those that show a template's words under
+// its mask are counted without decoding.  A template holds every word that decode and rules
+// look at for such a page, so that a match means "idle head (or tail of this folio), no finding".
+// The slow path gives the same tally; a test compares them on random and mutated pages.
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "zonedev.h"
+
+enum { TEMPLATE_WORDS = 8 };
+
+// ---------------------------------------------------------------- templates
+
+/** Demand that the member's bits under @mask equal @value. */
+static void template_demand(struct zd_template *template, const struct zd_layout *layout, enum zd_member member,
+			    uint64_t value, uint64_t mask)
+{
+	const struct zd_field *field = &layout->field[member];
+	uint8_t bytes[64] = { 0 }, masks[64] = { 0 };
+	uint64_t words[TEMPLATE_WORDS], word_masks[TEMPLATE_WORDS];
+
+	for (unsigned int i = 0; i < field->size; i++) {
+		unsigned int shift = 8 * (layout->big_endian ? field->size - 1 - i : i);
+
+		bytes[field->offset + i] = (value & mask) >> shift;
+		masks[field->offset + i] = mask >> shift;
+	}
+	memcpy(words, bytes, sizeof(words));
+	memcpy(word_masks, masks, sizeof(word_masks));
+	for (int i = 0; i < TEMPLATE_WORDS; i++) {
+		template->want[i] |= words[i];
+		template->mask[i] |= word_masks[i];
+	}
+}
+
+static uint64_t bits_mask(struct zd_bits bits)
+{
+	return ((UINT64_C(1) << bits.width) - 1) << bits.shift;
+}
+
+static uint64_t flag_mask(const struct zd_layout *layout, enum zd_flag flag)
+{
+	return layout->flag[flag] < 0 ? 0 : UINT64_C(1) << layout->flag[flag];
+}
+
+/** Zone, node and PG_reserved: what heads and tails must show. */
+static void demand_identity(const struct zd_scan *scan, struct zd_template *template, uint64_t clear_flags)
+{
+	const struct zd_layout *layout = scan->layout;
+	uint64_t reserved = flag_mask(layout, ZD_PG_RESERVED);
+	uint64_t want = (uint64_t)layout->zone_device << layout->zone.shift | reserved;
+	uint64_t mask = bits_mask(layout->zone) | reserved | clear_flags;
+
+	if (layout->node.width && scan->pagemap.node >= 0) {
+		want |= (uint64_t)scan->pagemap.node << layout->node.shift;
+		mask |= bits_mask(layout->node);
+	}
+	template_demand(template, layout, ZD_FLAGS, want, mask);
+}
+
+/** A head of order 0 in the state that @template names. */
+static void make_head_template(const struct zd_scan *scan, struct zd_template *template)
+{
+	const struct zd_layout *layout = scan->layout;
+	enum zd_type type = scan->pagemap.type;
+	uint64_t clear = 0;
+
+	for (int i = 0; i < ZD_FLAG_COUNT; i++) {
+		if (i != ZD_PG_RESERVED)
+			clear |= flag_mask(layout, i);
+	}
+	demand_identity(scan, template, clear);
+	template_demand(template, layout, ZD_PGMAP, scan->pagemap.address, UINT64_MAX);
+	template_demand(template, layout, ZD_MAPCOUNT, (uint32_t)(template->mapcount - 1), UINT32_MAX);
+	template_demand(template, layout, ZD_REFCOUNT, (uint32_t)template->refcount, UINT32_MAX);
+	if (template->associated)
+		return;
+	// device-dax pages keep the mapping of their first fault when they are free.
+	template_demand(template, layout, ZD_MAPPING, 0, type == ZD_GENERIC ? 0 : UINT64_MAX);
+	template_demand(template, layout, ZD_SHARE, 0, type == ZD_FS_DAX ? UINT64_MAX : 0);
+	template_demand(template, layout, ZD_MEMCG_DATA, 0, UINT64_MAX);
+}
+
+/** Which states of an order-0 head are told by their words alone, and what they are. */
+static void choose_head_templates(struct zd_scan *scan)
+{
+	const struct zd_scheme_type *type = &scan->scheme->type[scan->pagemap.type];
+	bool dax = scan->pagemap.type == ZD_FS_DAX;
+	bool anon = scan->pagemap.type == ZD_PRIVATE || scan->pagemap.type == ZD_COHERENT;
+	// A compound devmap has no such heads; where free pages hand over their reference, free is a finding.
+	bool plain = type->idle >= 0 && scan->pagemap.vmemmap_shift == 0 && !scan->pagemap.foreign_maps;
+	bool ambiguous = anon && type->idle == 1 && type->mapped_base == 0;
+
+	scan->head[ZD_TEMPLATE_IDLE] = (struct zd_template){
+		.serves = plain && !ambiguous, .class = ZD_IDLE, .refcount = type->idle,
+	};
+	scan->head[ZD_TEMPLATE_CACHED] = (struct zd_template){
+		.serves = plain && dax, .associated = true, .class = ZD_BUSY, .refcount = type->idle,
+	};
+	scan->head[ZD_TEMPLATE_MAPPED] = (struct zd_template){
+		.serves = plain && (dax || anon) && type->maps_take_refs, .associated = true, .class = ZD_BUSY,
+		.refcount = type->mapped_base + 1, .mapcount = 1,
+	};
+	for (int i = 0; i < ZD_TEMPLATES; i++)
+		make_head_template(scan, &scan->head[i]);
+}
+
+/** The tail template lacks the folio's own word, which demand_tail_word() adds. */
+static void make_tail_template(struct zd_scan *scan)
+{
+	demand_identity(scan, &scan->tail, 0);
+	template_demand(&scan->tail, scan->layout, ZD_REFCOUNT, 0, UINT32_MAX);
+	template_demand(&scan->tail, scan->layout, ZD_PGMAP, 0, UINT64_MAX);
+}
+
+static void demand_tail_word(struct zd_scan *scan, const uint8_t *page)
+{
+	unsigned int word = scan->layout->field[ZD_PGMAP].offset / sizeof(uint64_t);
+
+	memcpy(&scan->tail.want[word], page + word * sizeof(uint64_t), sizeof(uint64_t));
+	scan->span.tail_word = true;
+}
+
+static bool is_word(const struct zd_layout *layout, enum zd_member member)
+{
+	const struct zd_field *field = &layout->field[member];
+
+	return field->size == 8 && field->offset % 8 == 0 && !field->bits;
+}
+
+/** Aligned 64-bit words at 64-bit members: what the templates are made for. */
+static bool templates_serve(const struct zd_layout *layout)
+{
+	return zd_layout_is_native64(layout) && layout->zone.width && is_word(layout, ZD_PGMAP) &&
+	       is_word(layout, ZD_MAPPING);
+}
+
+static inline uint64_t mismatch(const struct zd_template *template, const uint8_t *page)
+{
+	uint64_t words[TEMPLATE_WORDS], difference = 0;
+
+	memcpy(words, page, sizeof(words));
+	for (int i = 0; i < TEMPLATE_WORDS; i++)
+		difference |= (words[i] ^ template->want[i]) & template->mask[i];
+	return difference;
+}
+
+/** How many of the first @count pages show the template. */
+static uint64_t template_run(const struct zd_template *template, const uint8_t *bytes, uint64_t count)
+{
+	const struct zd_template local = *template;
+	uint64_t i = 0;
+
+	while (i < count && !mismatch(&local, bytes + i * 64))
+		i++;
+	return i;
+}
+
+/** The same for a template whose pages have a mapping, the 64-bit word at @offset. */
+static uint64_t associated_run(const struct zd_template *template, const uint8_t *bytes, uint64_t count,
+			       unsigned int offset)
+{
+	uint64_t i = 0, mapping;
+
+	for (; i < count; i++) {
+		memcpy(&mapping, bytes + i * 64 + offset, sizeof(mapping));
+		if (!mapping || mismatch(template, bytes + i * 64))
+			break;
+	}
+	return i;
+}
+
+// ---------------------------------------------------------------- life cycle
+
+/** Struct pages in one page of the vmemmap, 0 where they do not divide it. */
+static uint64_t pages_per_frame(const struct zd_layout *layout)
+{
+	uint64_t frame = UINT64_C(1) << layout->page_shift;
+
+	return frame % layout->page_size ? 0 : frame / layout->page_size;
+}
+
+static void choose_rules(struct zd_scan *scan)
+{
+	uint64_t mask = zd_rules_applicable(scan->layout, scan->scheme, scan->pagemap.type);
+
+	for (; mask; mask &= mask - 1) {
+		int i = __builtin_ctzll(mask);
+		enum zd_scope scope = zd_rules[i].scope;
+
+		if (scan->pagemap.miscalibrated && zd_rules[i].calibrated)
+			continue;
+		if (scope != ZD_SCOPE_TAIL)
+			scan->head_rules |= UINT64_C(1) << i;
+		if (scope != ZD_SCOPE_HEAD)
+			scan->tail_rules |= UINT64_C(1) << i;
+	}
+}
+
+struct zd_error *zd_scan_init(struct zd_scan *scan, const struct zd_layout *layout,
+			      const struct zd_scheme *scheme, const struct zd_pagemap *pagemap, bool merge,
+			      bool fast)
+{
+	struct zd_error *error;
+
+	memset(scan, 0, sizeof(*scan));
+	error = zd_layout_check(layout);
+	if (error)
+		return error;
+	if ((unsigned int)pagemap->type >= ZD_TYPES)
+		return zd_error_create(ZD_ERROR_INVALID, "pagemap %#llx: unknown memory type",
+				       (unsigned long long)pagemap->address);
+	scan->layout = layout;
+	scan->scheme = scheme;
+	scan->pagemap = *pagemap;
+	scan->merge = merge;
+	scan->fast = fast && templates_serve(layout);
+	scan->pagemap.deduplicated = pagemap->deduplicated && pages_per_frame(layout);
+	choose_rules(scan);
+	choose_head_templates(scan);
+	make_tail_template(scan);
+	scan->alias = malloc((size_t)1 << layout->page_shift);
+	return scan->alias ? NULL : zd_error_no_memory();
+}
+
+void zd_scan_deinit(struct zd_scan *scan)
+{
+	free(scan->alias);
+	scan->alias = NULL;
+	zd_tally_deinit(&scan->tally);
+}
+
+/** Book the folio that the walk was in. */
+static void close_span(struct zd_scan *scan)
+{
+	scan->tally.classes[scan->span.class] += scan->span.pages;
+	memset(&scan->span, 0, sizeof(scan->span));
+}
+
+struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *range)
+{
+	uint64_t pages = range->end_pfn - range->start_pfn;
+	uint64_t size;
+
+	if (range->start_pfn > range->end_pfn ||
+	    __builtin_mul_overflow(pages, scan->layout->page_size, &size) || range->memmap + size < range->memmap)
+		return zd_error_create(ZD_ERROR_INVALID, "pagemap %#llx: range [%#llx, %#llx) makes no sense",
+				       (unsigned long long)scan->pagemap.address,
+				       (unsigned long long)range->start_pfn, (unsigned long long)range->end_pfn);
+	close_span(scan);
+	scan->range = *range;
+	scan->next_pfn = scan->known_from = range->start_pfn;
+	scan->alias_valid = false;
+	return NULL;
+}
+
+static struct zd_error *check_count(const struct zd_scan *scan, uint64_t count)
+{
+	if (count > scan->range.end_pfn - scan->next_pfn)
+		return zd_error_create(ZD_ERROR_INVALID, "scan of pagemap %#llx: more pages than the range has",
+				       (unsigned long long)scan->pagemap.address);
+	return NULL;
+}
+
+struct zd_error *zd_scan_end(struct zd_scan *scan)
+{
+	close_span(scan);
+	if (scan->next_pfn != scan->range.end_pfn)
+		return zd_error_create(ZD_ERROR_INVALID, "scan of pagemap %#llx: pages from pfn %#llx on are missing",
+				       (unsigned long long)scan->pagemap.address, (unsigned long long)scan->next_pfn);
+	return NULL;
+}
+
+/** Pages that say nothing: what lies before them is no evidence for what comes after. */
+static void add_unknown(struct zd_scan *scan, uint64_t count, enum zd_class class)
+{
+	scan->tally.classes[class] += count;
+	scan->next_pfn += count;
+	scan->known_from = scan->next_pfn;
+}
+
+struct zd_error *zd_scan_hole(struct zd_scan *scan, uint64_t count, enum zd_class class)
+{
+	struct zd_error *error = check_count(scan, count);
+
+	if (!error)
+		add_unknown(scan, count, class);
+	return error;
+}
+
+// ---------------------------------------------------------------- findings
+
+static uint64_t folio_pages(const struct zd_scan *scan, const struct zd_folio *folio)
+{
+	uint64_t left = scan->range.end_pfn - folio->pfn;
+	uint64_t pages = folio->order > ZD_ORDER_MAX ? 1 : UINT64_C(1) << folio->order;
+
+	return pages < left ? pages : left;
+}
+
+static int32_t expected_refcount(const struct zd_scan *scan, const struct zd_folio *folio)
+{
+	const struct zd_scheme_type *type = &scan->scheme->type[scan->pagemap.type];
+	bool maps_count = type->maps_take_refs || scan->pagemap.foreign_maps;
+
+	if (folio->tail)
+		return 0;
+	return folio->base + (maps_count && folio->mapcount > 0 && folio->mapcount < INT32_MAX ? folio->mapcount : 0);
+}
+
+/** The highest severity among the rows that fired. */
+static enum zd_severity worst(const struct zd_scan *scan, uint64_t fired)
+{
+	enum zd_severity severity = ZD_INFO;
+
+	for (; fired; fired &= fired - 1) {
+		enum zd_severity one =
+			zd_rule_severity(&zd_rules[__builtin_ctzll(fired)], scan->scheme, &scan->pagemap);
+
+		if (one > severity)
+			severity = one;
+	}
+	return severity;
+}
+
+static struct zd_error *book_finding(struct zd_scan *scan, const struct zd_folio *folio, const uint8_t *bytes,
+				     uint64_t fired, enum zd_severity severity)
+{
+	struct zd_finding finding = {
+		.pfn = folio->pfn, .count = 1,
+		.rule = __builtin_ctzll(fired), .also = fired & (fired - 1),
+		.severity = severity, .order = folio->order,
+		.flags = folio->flags, .mapping = folio->mapping, .index = folio->index,
+		.refcount = folio->refcount, .mapcount = folio->mapcount,
+		.expected = expected_refcount(scan, folio),
+	};
+
+	memcpy(finding.raw, bytes, scan->layout->page_size);
+	scan->tally.severities[severity] += folio_pages(scan, folio);
+	return zd_tally_add_finding(&scan->tally, &finding, scan->merge);
+}
+
+// ---------------------------------------------------------------- one page at a time
+
+static bool inside_span(const struct zd_scan *scan)
+{
+	return scan->next_pfn < scan->span.end_pfn;
+}
+
+/** Judge a page: book its finding, return the severity or -1. */
+static struct zd_error *judge(struct zd_scan *scan, const struct zd_folio *folio, const uint8_t *bytes,
+			      enum zd_pattern pattern, int *ret)
+{
+	struct zd_subject subject = {
+		.layout = scan->layout, .scheme = scan->scheme, .pagemap = &scan->pagemap,
+		.folio = folio, .pattern = pattern,
+		.inside = inside_span(scan), .inside_busy = scan->span.busy,
+	};
+	uint64_t fired;
+
+	subject.belongs = subject.inside && folio->tail && folio->head_valid &&
+			  folio->head_pfn == scan->span.head_pfn;
+	fired = zd_rules_judge(&subject, folio->tail ? scan->tail_rules : scan->head_rules);
+	*ret = fired ? (int)worst(scan, fired) : -1;
+	return fired ? book_finding(scan, folio, bytes, fired, *ret) : NULL;
+}
+
+static enum zd_class class_of(const struct zd_scan *scan, const struct zd_folio *folio, int severity)
+{
+	if (severity == ZD_ERROR)
+		return ZD_VIOLATION;
+	if (zd_folio_is_busy(folio, scan->scheme, &scan->pagemap))
+		return ZD_BUSY;
+	return zd_folio_is_identified(folio, scan->layout, &scan->pagemap) ? ZD_IDLE : ZD_UNREADABLE;
+}
+
+static void add_idle_looking(struct zd_tally *tally, int32_t refcount, uint64_t heads)
+{
+	tally->idle_looking[refcount == 0 ? 0 : refcount == 1 ? 1 : 2] += heads;
+}
+
+/** What calibration and the pagemap rules want to know of all heads. */
+static struct zd_error *count_head(struct zd_scan *scan, const struct zd_folio *folio)
+{
+	const struct zd_scheme_type *type = &scan->scheme->type[scan->pagemap.type];
+	struct zd_tally *tally = &scan->tally;
+	uint64_t pages = folio_pages(scan, folio);
+	bool locked = folio->flags & flag_mask(scan->layout, ZD_PG_LOCKED);
+	// The mapping of a device-dax page outlives its last user.
+	bool unclaimed = !folio->mapping || scan->pagemap.type == ZD_GENERIC;
+
+	if (folio->refcount > 0)
+		tally->pages_referenced += pages;
+	if (type->idle >= 0 && folio->refcount > type->idle)
+		tally->heads_above_idle++;
+	if (folio->mapcount > 0)
+		tally->pages_mapped += pages;
+	if (folio->mapcount == 0 && unclaimed && !locked)
+		add_idle_looking(tally, folio->refcount, 1);
+	return zd_tally_add_refcount(tally, folio->refcount, 1);
+}
+
+static struct zd_error *scan_head(struct zd_scan *scan, const struct zd_folio *folio, const uint8_t *bytes,
+				  enum zd_pattern pattern)
+{
+	struct zd_error *error;
+	enum zd_class class;
+	int severity;
+
+	error = judge(scan, folio, bytes, pattern, &severity);
+	if (!error && pattern == ZD_PATTERN_DATA)
+		error = count_head(scan, folio);
+	if (error)
+		return error;
+	class = class_of(scan, folio, severity);
+	close_span(scan);
+	scan->span = (struct zd_span){
+		.head_pfn = folio->pfn, .end_pfn = folio->pfn + folio_pages(scan, folio), .pages = 1,
+		.class = class, .busy = class != ZD_IDLE,
+	};
+	scan->next_pfn++;
+	return NULL;
+}
+
+static struct zd_error *scan_tail(struct zd_scan *scan, const struct zd_folio *folio, const uint8_t *bytes,
+				  enum zd_pattern pattern)
+{
+	bool belongs = inside_span(scan) && folio->head_valid && folio->head_pfn == scan->span.head_pfn;
+	struct zd_error *error;
+	int severity;
+
+	// Its head was not read: its state is not known, and nothing can be said against it.
+	if (!belongs && pattern == ZD_PATTERN_DATA && folio->head_valid && folio->head_pfn < scan->known_from) {
+		scan->tally.classes[ZD_NOT_CAPTURED]++;
+		scan->next_pfn++;
+		return NULL;
+	}
+	error = judge(scan, folio, bytes, pattern, &severity);
+	if (error)
+		return error;
+	if (belongs) {
+		scan->span.pages++;
+		if (severity == ZD_ERROR)
+			scan->span.class = ZD_VIOLATION;
+		else if (severity < 0 && scan->fast)
+			demand_tail_word(scan, bytes);
+	} else {
+		scan->tally.classes[severity == ZD_ERROR ? ZD_VIOLATION : ZD_IDLE]++;
+	}
+	scan->next_pfn++;
+	return NULL;
+}
+
+/** One struct page, decoded.  @available struct pages lie at @bytes. */
+static struct zd_error *scan_page(struct zd_scan *scan, const uint8_t *bytes, uint64_t available)
+{
+	enum zd_pattern pattern = zd_page_pattern(scan->layout, bytes);
+	struct zd_folio folio;
+
+	if (pattern == ZD_PATTERN_ZERO) {
+		add_unknown(scan, 1, ZD_NOT_CAPTURED);
+		return NULL;
+	}
+	zd_folio_decode(scan->layout, scan->scheme, &scan->pagemap, &scan->range, scan->next_pfn, bytes,
+			available < ZD_FOLIO_PAGES ? available : ZD_FOLIO_PAGES, &folio);
+	if (folio.partial) {
+		add_unknown(scan, 1, ZD_NOT_CAPTURED);
+		return NULL;
+	}
+	return folio.tail ? scan_tail(scan, &folio, bytes, pattern) : scan_head(scan, &folio, bytes, pattern);
+}
+
+// ---------------------------------------------------------------- many pages at a time
+
+/** Book @count order-0 heads that show @template: what scan_head() would do for each. */
+static struct zd_error *add_head_run(struct zd_scan *scan, const struct zd_template *template, uint64_t count)
+{
+	struct zd_tally *tally = &scan->tally;
+
+	close_span(scan);
+	tally->classes[template->class] += count;
+	if (template->refcount > 0)
+		tally->pages_referenced += count;
+	if (template->refcount > scan->scheme->type[scan->pagemap.type].idle)
+		tally->heads_above_idle += count;
+	if (template->mapcount)
+		tally->pages_mapped += count;
+	if (template->class == ZD_IDLE)
+		add_idle_looking(tally, template->refcount, count);
+	scan->next_pfn += count;
+	return zd_tally_add_refcount(tally, template->refcount, count);
+}
+
+/** Order-0 heads that a template tells: the first template that fits takes as many as it can. */
+static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes, uint64_t count, uint64_t *ret)
+{
+	*ret = 0;
+	for (int i = 0; i < ZD_TEMPLATES; i++) {
+		const struct zd_template *template = &scan->head[i];
+
+		if (!template->serves)
+			continue;
+		*ret = template->associated ? associated_run(template, bytes, count,
+							     scan->layout->field[ZD_MAPPING].offset) :
+					      template_run(template, bytes, count);
+		if (*ret)
+			return add_head_run(scan, template, *ret);
+	}
+	return NULL;
+}
+
+/** Tails of the folio that the walk is in. */
+static uint64_t scan_tail_run(struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
+{
+	uint64_t frame = pages_per_frame(scan->layout);
+	uint64_t left = scan->span.end_pfn - scan->next_pfn;
+	uint64_t run;
+
+	if (!scan->span.tail_word)
+		return 0;
+	// Stop where the next aliased vmemmap page may begin.
+	if (scan->pagemap.deduplicated && left > frame)
+		left = frame - (scan->next_pfn - scan->span.head_pfn) % frame;
+	run = template_run(&scan->tail, bytes, count < left ? count : left);
+	scan->span.pages += run;
+	scan->next_pfn += run;
+	return run;
+}
+
+/** Keep the folio's second vmemmap page, which the later ones alias, when it lies here whole. */
+static void keep_alias(struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
+{
+	uint64_t frame = pages_per_frame(scan->layout);
+
+	if (!scan->pagemap.deduplicated || !frame || !inside_span(scan) || count < frame ||
+	    scan->next_pfn - scan->span.head_pfn != frame)
+		return;
+	memcpy(scan->alias, bytes, frame * scan->layout->page_size);
+	scan->alias_head = scan->span.head_pfn;
+	scan->alias_valid = true;
+}
+
+/**
+ * How many of the next pages are aliases of struct pages already judged: they lie behind the
+ * second vmemmap page of a deduplicated compound, and show the very bytes of their twin.
+ */
+static uint64_t alias_run(const struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
+{
+	uint64_t frame = pages_per_frame(scan->layout);
+	uint64_t size = scan->layout->page_size;
+	uint64_t first = scan->next_pfn - scan->span.head_pfn;
+	uint64_t i = 0;
+
+	if (!scan->alias_valid || !inside_span(scan) || scan->alias_head != scan->span.head_pfn ||
+	    first < 2 * frame)
+		return 0;
+	if (count > scan->span.end_pfn - scan->next_pfn)
+		count = scan->span.end_pfn - scan->next_pfn;
+	while (i < count && !memcmp(bytes + i * size, scan->alias + (first + i) % frame * size, size))
+		i++;
+	return i;
+}
+
+/** How many of the next pages need no decoding; they are booked. */
+static struct zd_error *scan_run(struct zd_scan *scan, const uint8_t *bytes, uint64_t count, uint64_t *ret)
+{
+	*ret = alias_run(scan, bytes, count);
+	if (*ret) {
+		scan->tally.classes[ZD_SKIPPED] += *ret;
+		scan->next_pfn += *ret;
+		return NULL;
+	}
+	if (!scan->fast)
+		return NULL;
+	if (!inside_span(scan))
+		return scan_head_run(scan, bytes, count, ret);
+	*ret = scan_tail_run(scan, bytes, count);
+	return NULL;
+}
+
+struct zd_error *zd_scan_pages(struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
+{
+	struct zd_error *error = check_count(scan, count);
+	uint64_t done;
+
+	while (!error && count) {
+		keep_alias(scan, bytes, count);
+		error = scan_run(scan, bytes, count, &done);
+		if (!error && !done) {
+			error = scan_page(scan, bytes, count);
+			done = 1;
+		}
+		bytes += done * scan->layout->page_size;
+		count -= done;
+	}
+	return error;
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// The books of one scan: pages per class, heads per refcount, findings as runs.
+// Bounded: distinct refcounts and runs have limits, and what finds no room is counted.
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "zonedev.h"
+
+const char *const zd_class_names[ZD_CLASSES] = {
+	[ZD_IDLE] = "idle",		    [ZD_BUSY] = "busy",		  [ZD_VIOLATION] = "violation",
+	[ZD_NOT_CAPTURED] = "not-captured", [ZD_UNREADABLE] = "unreadable", [ZD_SKIPPED] = "skipped",
+};
+
+const char *const zd_severity_names[ZD_SEVERITIES] = {
+	[ZD_INFO] = "info",
+	[ZD_WARNING] = "warning",
+	[ZD_ERROR] = "error",
+};
+
+void zd_tally_deinit(struct zd_tally *tally)
+{
+	free(tally->refcounts);
+	free(tally->findings);
+	memset(tally, 0, sizeof(*tally));
+}
+
+/** Make room for one more element; the array doubles. */
+static struct zd_error *reserve(void **array, size_t *capacity, size_t count, size_t size)
+{
+	size_t wanted = *capacity ? *capacity * 2 : 16;
+	void *grown;
+
+	if (count < *capacity)
+		return NULL;
+	grown = realloc(*array, wanted * size);
+	if (!grown)
+		return zd_error_no_memory();
+	*array = grown;
+	*capacity = wanted;
+	return NULL;
+}
+
+/** Index of the first entry that is not below @refcount. */
+static size_t find_refcount(const struct zd_tally *tally, int32_t refcount)
+{
+	size_t low = 0, high = tally->refcounts_count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (tally->refcounts[middle].refcount < refcount)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+struct zd_error *zd_tally_add_refcount(struct zd_tally *tally, int32_t refcount, uint64_t heads)
+{
+	size_t i = find_refcount(tally, refcount);
+	struct zd_error *error;
+
+	if (i < tally->refcounts_count && tally->refcounts[i].refcount == refcount) {
+		tally->refcounts[i].heads += heads;
+		return NULL;
+	}
+	if (tally->refcounts_count == ZD_REFCOUNTS_MAX) {
+		tally->refcounts_other += heads;
+		return NULL;
+	}
+	error = reserve((void **)&tally->refcounts, &tally->refcounts_capacity, tally->refcounts_count,
+			sizeof(*tally->refcounts));
+	if (error)
+		return error;
+	memmove(&tally->refcounts[i + 1], &tally->refcounts[i],
+		(tally->refcounts_count - i) * sizeof(*tally->refcounts));
+	tally->refcounts[i] = (struct zd_refcount){ refcount, heads };
+	tally->refcounts_count++;
+	return NULL;
+}
+
+static uint64_t folio_pages(const struct zd_finding *finding)
+{
+	return finding->order > ZD_ORDER_MAX ? 1 : UINT64_C(1) << finding->order;
+}
+
+/** True where the index of @next goes on as the run's does: constant, or counting pages of a file. */
+static bool index_continues(const struct zd_finding *run, const struct zd_finding *next)
+{
+	if (run->count == 1)
+		return next->index == run->index || next->index == run->index + folio_pages(run);
+	return next->index == run->index + run->count * run->index_step;
+}
+
+/** True where @next is the folio behind @run and looks the same. */
+static bool continues(const struct zd_finding *run, const struct zd_finding *next)
+{
+	return next->rule == run->rule && next->severity == run->severity && next->also == run->also &&
+	       next->order == run->order && next->pfn == run->pfn + run->count * folio_pages(run) &&
+	       next->refcount == run->refcount && next->mapcount == run->mapcount &&
+	       next->mapping == run->mapping && next->flags == run->flags && next->expected == run->expected &&
+	       index_continues(run, next);
+}
+
+struct zd_error *zd_tally_add_finding(struct zd_tally *tally, const struct zd_finding *finding, bool merge)
+{
+	struct zd_finding *last = tally->findings_count ? &tally->findings[tally->findings_count - 1] : NULL;
+	struct zd_error *error;
+
+	if (merge && last && continues(last, finding)) {
+		last->index_step = (finding->index - last->index) / last->count;
+		last->count++;
+		return NULL;
+	}
+	if (tally->findings_count == ZD_FINDINGS_MAX) {
+		tally->findings_dropped++;
+		return NULL;
+	}
+	error = reserve((void **)&tally->findings, &tally->findings_capacity, tally->findings_count,
+			sizeof(*tally->findings));
+	if (error)
+		return error;
+	tally->findings[tally->findings_count++] = *finding;
+	return NULL;
+}

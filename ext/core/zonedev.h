@@ -1,0 +1,548 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/**
+ * The contract of the zonedev core: what a struct page of a ZONE_DEVICE pagemap is,
+ * how it is decoded, which rule it breaks, and how a run of them is tallied.
+ *
+ * It owns decoding, schemes, rules, the scan and the tally.  It does no I/O, knows no
+ * drgn and no Python, and reads no kernel header: where a member lies, which refcount
+ * scheme a kernel follows and which bits mean what is data given by the caller.
+ *
+ * Invariants: bytes from a dump are never trusted (no offset, index or count taken from
+ * them is used unchecked); every page given to a scan ends in exactly one class.
+ *
+ * Errors: functions that can fail return a struct zd_error *, NULL is success.
+ * Threads: nothing is global but constant tables.  A struct zd_scan belongs to one thread
+ * at a time; layouts and schemes are read-only once made and may be shared.
+ *
+ * Mirrors: include/linux/mm_types.h, include/linux/memremap.h, mm/memremap.c, fs/dax.c.
+ */
+#ifndef ZONEDEV_H
+#define ZONEDEV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+
+// ---------------------------------------------------------------- limits
+
+enum {
+	/** Largest sizeof(struct page) that a layout may have, in bytes. */
+	ZD_PAGE_MAX = 128,
+	/** Struct pages of one folio in which its own members may lie (head and three tails). */
+	ZD_FOLIO_PAGES = 4,
+	/** Highest order of a folio that is believed (1 << 30 pages). */
+	ZD_ORDER_MAX = 30,
+	/** Findings (runs) kept by one scan; more are counted in zd_tally::dropped. */
+	ZD_FINDINGS_MAX = 1 << 18,
+	/** Distinct refcounts kept in one histogram; more are counted in "other". */
+	ZD_REFCOUNTS_MAX = 4096,
+};
+
+// ---------------------------------------------------------------- vocabulary
+
+/** Memory types, in an order of our own: the kernel's enum memory_type shifts between versions. */
+enum zd_type {
+	ZD_PRIVATE,
+	ZD_COHERENT,
+	ZD_FS_DAX,
+	ZD_GENERIC,
+	ZD_PCI_P2PDMA,
+	ZD_TYPES,
+};
+
+/** The classes of contract: every page has exactly one. */
+enum zd_class {
+	ZD_IDLE,
+	ZD_BUSY,
+	ZD_VIOLATION,
+	ZD_NOT_CAPTURED,
+	ZD_UNREADABLE,
+	ZD_SKIPPED,
+	ZD_CLASSES,
+};
+
+enum zd_severity { ZD_INFO, ZD_WARNING, ZD_ERROR, ZD_SEVERITIES };
+
+/** Names as they stand in reports ("MEMORY_DEVICE_FS_DAX", "not-captured", "error"). */
+extern const char *const zd_type_names[ZD_TYPES];
+extern const char *const zd_class_names[ZD_CLASSES];
+extern const char *const zd_severity_names[ZD_SEVERITIES];
+
+// ---------------------------------------------------------------- layout
+
+/** Members of struct page (below ZD_PAGE_MEMBERS) and of struct folio (from there on). */
+enum zd_member {
+	ZD_FLAGS,
+	/** Word 1: dev_pagemap of a head, compound_head or compound_info of a tail. */
+	ZD_PGMAP,
+	ZD_ZONE_DEVICE_DATA,
+	ZD_MAPPING,
+	ZD_INDEX,
+	/** The DAX share counter: the same word as the index, absent before 6.2. */
+	ZD_SHARE,
+	/** _mapcount, which page_type overlays. */
+	ZD_MAPCOUNT,
+	ZD_REFCOUNT,
+	ZD_MEMCG_DATA,
+	ZD_PAGE_MEMBERS,
+	ZD_ORDER = ZD_PAGE_MEMBERS,
+	ZD_LARGE_MAPCOUNT,
+	ZD_PINCOUNT,
+	ZD_MEMBERS,
+};
+
+extern const char *const zd_member_names[ZD_MEMBERS];
+
+/**
+ * Where a member lies.  @offset is in bytes from the start of the struct page, or for the
+ * folio members from the start of the head's.  @size in bytes, 0: this kernel lacks it.
+ * @bits: how many low bits count, 0 for all.
+ */
+struct zd_field {
+	uint16_t offset;
+	uint8_t size;
+	uint8_t bits;
+};
+
+/** Page flags that the rules look at; zd_flag_names holds the enumerators of enum pageflags. */
+enum zd_flag {
+	ZD_PG_LOCKED,
+	ZD_PG_LRU,
+	ZD_PG_HEAD,
+	ZD_PG_RESERVED,
+	ZD_PG_SWAPCACHE,
+	ZD_PG_WRITEBACK,
+	ZD_PG_ANON_EXCLUSIVE,
+	ZD_PG_HWPOISON,
+	ZD_FLAG_COUNT,
+};
+
+extern const char *const zd_flag_names[ZD_FLAG_COUNT];
+
+/** A bit field of page->flags: shift and width; width 0 means that it is not known. */
+struct zd_bits {
+	uint8_t shift;
+	uint8_t width;
+};
+
+/** How struct page lies in memory in one kernel.  Made by the caller, checked by zd_layout_check(). */
+struct zd_layout {
+	uint32_t page_size; /* sizeof(struct page) in bytes */
+	uint8_t word_size; /* 4 or 8 */
+	bool big_endian;
+	uint8_t page_shift;
+	uint8_t pmd_order; /* order of a PMD mapping */
+	/** Since 7.1 a tail's word may hold a mask instead of a pointer (compound_info). */
+	bool compound_mask;
+	/** A raw _mapcount below this (signed) is a page type; -128 before the PGTY_* types. */
+	int32_t page_type_limit;
+	struct zd_field field[ZD_MEMBERS];
+	/** Bit number of each flag, -1 where the kernel has none. */
+	int8_t flag[ZD_FLAG_COUNT];
+	struct zd_bits zone, node;
+	uint32_t zone_device; /* value of ZONE_DEVICE in the zone bits */
+};
+
+/**
+ * Check a layout once, so that every later load is in bounds.
+ * Errors: ZD_ERROR_INVALID naming the member.
+ */
+struct zd_error *zd_layout_check(const struct zd_layout *layout);
+
+/** True where the layout has the member. */
+static inline bool zd_layout_has(const struct zd_layout *layout, enum zd_member member)
+{
+	return layout->field[member].size != 0;
+}
+
+/** The member's value, zero extended; 0 where it is absent.  @page has page_size bytes
+ * (for folio members: enough bytes to hold the member). */
+uint64_t zd_load(const struct zd_layout *layout, const uint8_t *page, enum zd_member member);
+
+/** A 32-bit member as the signed number that atomic_t is. */
+int32_t zd_load_s32(const struct zd_layout *layout, const uint8_t *page, enum zd_member member);
+
+/** The layout that the fast path serves: 64-bit, this machine's byte order, 64-byte struct page. */
+bool zd_layout_is_native64(const struct zd_layout *layout);
+
+// ---------------------------------------------------------------- schemes
+
+/** Refcount schemes; the letters are those of the documentation. */
+enum zd_scheme_id {
+	ZD_SCHEME_A,
+	ZD_SCHEME_B,
+	ZD_SCHEME_C,
+	ZD_SCHEME_D,
+	ZD_SCHEME_E,
+	ZD_SCHEME_F1,
+	ZD_SCHEME_F2,
+	ZD_SCHEME_G,
+	ZD_SCHEME_H,
+	ZD_SCHEME_UNKNOWN,
+	ZD_SCHEMES,
+};
+
+/** How a DAX page says that several files share it. */
+enum zd_shared {
+	ZD_SHARED_NONE, /* not supported */
+	ZD_SHARED_MAPPING_INDEX, /* mapping == 1, counter in index */
+	ZD_SHARED_MAPPING_SHARE, /* mapping == 1, counter in share */
+	ZD_SHARED_SHARE, /* mapping == NULL, share != 0 */
+};
+
+/** What a scheme says of one memory type. */
+struct zd_scheme_type {
+	/** Refcount of a free folio; -1: the scheme does not know the type. */
+	int8_t idle;
+	/** Part of the refcount that a mapped folio keeps beside its maps. */
+	int8_t mapped_base;
+	/** Each page-table mapping holds a reference and counts in _mapcount. */
+	bool maps_take_refs;
+	/** Mappings of this type never count in _mapcount: a mapcount is a defect. */
+	bool never_mapcount;
+};
+
+struct zd_scheme {
+	enum zd_scheme_id id;
+	const char *name; /* "E" */
+	const char *title; /* one line */
+	const char *kernels; /* "6.1 to 6.14" */
+	/** Who holds dev_pagemap.ref, one line. */
+	const char *pgmap_ref;
+	struct zd_scheme_type type[ZD_TYPES];
+	enum zd_shared shared;
+	/** Refcount 0 is legal in a dying pagemap (every page's own reference is put at removal). */
+	bool zero_when_dying;
+	/** A final put leaves the share word behind on an order-0 FS_DAX folio (before dax_folio_reset_order). */
+	bool stale_share;
+	/** Large device-private folios exist, and leave stale tail words when freed. */
+	bool large_private;
+	/** PRIVATE and COHERENT pages hold a pagemap reference only while in use. */
+	bool private_refs_pgmap;
+	/** 1 + number of (compound) pages is held by the pagemap itself for the other types. */
+	bool bias_per_folio;
+};
+
+/** The table, indexed by enum zd_scheme_id. */
+extern const struct zd_scheme zd_schemes[ZD_SCHEMES];
+
+/** What a probe asks the kernel's types and symbols for. */
+enum zd_probe_kind { ZD_PROBE_MEMBER, ZD_PROBE_SYMBOL, ZD_PROBE_FUNCTION, ZD_PROBE_ENUMERATOR };
+
+enum zd_probe_id {
+	ZD_PROBE_FOLIO_PGMAP,
+	ZD_PROBE_FOLIO_FREE,
+	ZD_PROBE_PAGE_PGMAP,
+	ZD_PROBE_INIT_MODE,
+	ZD_PROBE_REQUEST_FOLIOS,
+	ZD_PROBE_PUT_DEVMAP_PAGE_REFS,
+	ZD_PROBE_PUT_DEVMAP_FOLIO_REFS,
+	ZD_PROBE_ZONE_DEVICE_PAGE_INIT,
+	ZD_PROBE_FREE_ZONE_DEVICE_PAGE,
+	ZD_PROBE_INTERNAL_REF,
+	ZD_PROBE_FREE_DEVMAP_MANAGED_PAGE,
+	ZD_PROBE_PUT_DEVMAP_MANAGED_PAGE,
+	ZD_PROBE_PUT_DEVMAP_MANAGED_PAGE2,
+	ZD_PROBE_GET_ZONE_DEVICE_PAGE,
+	ZD_PROBE_PGMAP_ARRAY,
+	ZD_PROBE_PGMAP_RADIX,
+	ZD_PROBE_MEMORY_TYPE,
+	ZD_PROBE_PAGE_SHARE,
+	ZD_PROBE_DAX_MAPPING_SET_COW,
+	ZD_PROBE_P2PMEM_ALLOC_MMAP,
+	ZD_PROBE_DAX_FOLIO_RESET_ORDER,
+	ZD_PROBES,
+};
+
+/** A row of evidence: @name is "struct.member" for members, else the name to look up. */
+struct zd_probe {
+	const char *name;
+	enum zd_probe_kind kind;
+};
+
+extern const struct zd_probe zd_probes[ZD_PROBES];
+
+enum zd_confidence { ZD_CONFIDENCE_LOW, ZD_CONFIDENCE_MEDIUM, ZD_CONFIDENCE_HIGH };
+
+extern const char *const zd_confidence_names[3];
+
+/**
+ * Decide the scheme from evidence.  @present is indexed by enum zd_probe_id.
+ * @ret is a copy of the table's row with the kernel's own variations applied (encoding of
+ * shared pages, P2PDMA mappings, stale share).  @confidence is high where independent
+ * evidence agrees, medium where it contradicts in part, low for an unknown scheme.
+ * @decisive is the bit mask of the probes that the decision rests on.
+ */
+void zd_scheme_detect(const bool present[ZD_PROBES], struct zd_scheme *ret,
+		      enum zd_confidence *confidence, uint64_t *decisive);
+
+// ---------------------------------------------------------------- pagemaps
+
+enum zd_ref_state { ZD_REF_LIVE, ZD_REF_DYING, ZD_REF_DEAD };
+
+/** What the core must know of the pagemap whose pages it judges. */
+struct zd_pagemap {
+	uint64_t address; /* of the struct dev_pagemap */
+	enum zd_type type;
+	enum zd_ref_state ref;
+	uint8_t vmemmap_shift;
+	/** The node most of its pages lie on; -1: not known. */
+	int32_t node;
+	/** A caller outside of the DAX core maps these pages with references in every scheme (xen). */
+	bool foreign_maps;
+	/** Verified: struct pages behind the first two vmemmap pages of a compound are aliases. */
+	bool deduplicated;
+	/** Highest severity that findings of this pagemap may have (calibration). */
+	enum zd_severity severity_cap;
+	/** The calibrated count contradicts the scheme: rules that compare with it are off. */
+	bool miscalibrated;
+};
+
+/** A run of struct pages: pfns [start_pfn, end_pfn), the first page's struct at @memmap. */
+struct zd_range {
+	uint64_t start_pfn, end_pfn;
+	uint64_t memmap;
+};
+
+// ---------------------------------------------------------------- decoding
+
+/** One struct page, and for a head its folio. */
+struct zd_folio {
+	uint64_t pfn;
+	uint64_t flags, word1, mapping, index, share, zone_device_data, memcg_data;
+	int32_t refcount;
+	int32_t raw_mapcount;
+	/** Number of maps (contract: mc); 0 when a page type overlays the counter. */
+	int64_t mapcount;
+	int64_t pincount; /* of a large folio, else 0 */
+	uint32_t zone, node;
+	uint8_t order; /* 0 unless PG_head */
+	bool tail;
+	/** The order member or one of the folio's counters could not be read. */
+	bool partial;
+	bool has_type; /* a page type in _mapcount */
+	/** Tails: the head's pfn; valid only if head_valid. */
+	uint64_t head_pfn;
+	bool head_valid;
+	/** Contract: refcount == base + maps + extra; extra == plain + pins (in references). */
+	int32_t base;
+	int64_t extra, plain, pin;
+};
+
+/** The content of the bytes as a whole. */
+enum zd_pattern { ZD_PATTERN_DATA, ZD_PATTERN_ZERO, ZD_PATTERN_POISON };
+
+/** Look whether a struct page is all zeroes, or all 0xff or 0xfd. */
+enum zd_pattern zd_page_pattern(const struct zd_layout *layout, const uint8_t *page);
+
+/**
+ * Decode one struct page.
+ * @bytes: at least one struct page; @available: how many struct pages follow from it
+ * (a head's folio members may lie in up to three tails).
+ * @range: where the page belongs; pfn must lie inside.
+ */
+void zd_folio_decode(const struct zd_layout *layout, const struct zd_scheme *scheme,
+		     const struct zd_pagemap *pagemap, const struct zd_range *range, uint64_t pfn,
+		     const uint8_t *bytes, size_t available, struct zd_folio *ret);
+
+/** True where a head's state says that it is in use (contract, class busy). */
+bool zd_folio_is_busy(const struct zd_folio *folio, const struct zd_scheme *scheme,
+		      const struct zd_pagemap *pagemap);
+
+/** True where the head (or tail) is known to be a page of this pagemap's zone. */
+bool zd_folio_is_identified(const struct zd_folio *folio, const struct zd_layout *layout,
+			    const struct zd_pagemap *pagemap);
+
+// ---------------------------------------------------------------- rules
+
+enum zd_scope { ZD_SCOPE_HEAD, ZD_SCOPE_TAIL, ZD_SCOPE_PAGE, ZD_SCOPE_PAGEMAP };
+
+/** Evidence outside of the struct page that would settle a rule. */
+enum zd_evidence {
+	ZD_EVIDENCE_NONE,
+	ZD_EVIDENCE_DAX_ENTRIES,
+	ZD_EVIDENCE_FREE_LIST,
+	ZD_EVIDENCE_GEN_POOL,
+};
+
+extern const char *const zd_evidence_names[4];
+
+/** Everything a predicate may look at. */
+struct zd_subject {
+	const struct zd_layout *layout;
+	const struct zd_scheme *scheme;
+	const struct zd_pagemap *pagemap;
+	const struct zd_folio *folio;
+	enum zd_pattern pattern;
+	/** Walking upward: the page lies inside the span of the folio seen before it ... */
+	bool inside;
+	/** ... which is in use, ... */
+	bool inside_busy;
+	/** ... and a tail's word names this folio's head. */
+	bool belongs;
+};
+
+/**
+ * One rule for a set of types and schemes.  Rows that share an id are one rule whose
+ * severity varies; they stand together.  Order matters: the first row that fires names
+ * the finding, the others stand in "also".
+ */
+struct zd_rule {
+	const char *id; /* stable for ever */
+	const char *number; /* of the catalogue, "R01" */
+	enum zd_scope scope;
+	enum zd_severity severity;
+	/** The evidence that settles it, and the level as long as that is missing. */
+	enum zd_evidence evidence;
+	enum zd_severity severity_unproven;
+	uint32_t types; /* bit mask of enum zd_type */
+	uint32_t schemes; /* bit mask of enum zd_scheme_id */
+	uint32_t needs; /* bit mask of enum zd_member; a missing one: not applicable */
+	/** The rule compares with the idle count: off when calibration contradicts the scheme. */
+	bool calibrated;
+	bool (*predicate)(const struct zd_subject *subject); /* NULL for pagemap rules */
+	const char *predicate_text;
+	const char *meaning; /* what the finding says, for a person in a hurry */
+	const char *bug_class;
+	const char *near_miss; /* the closest state that does not fire */
+};
+
+extern const struct zd_rule zd_rules[];
+extern const size_t zd_rules_count; /* at most 64: rules fit a bit mask */
+
+/** Rows that can apply to a kernel and a memory type. */
+uint64_t zd_rules_applicable(const struct zd_layout *layout, const struct zd_scheme *scheme,
+			     enum zd_type type);
+
+/** Why a row is not applicable to the kernel: a static string, or NULL when it is. */
+const char *zd_rule_why_not(const struct zd_rule *rule, const struct zd_layout *layout,
+			    const struct zd_scheme *scheme);
+
+/** Bit mask of the rows of @candidates that fire. */
+uint64_t zd_rules_judge(const struct zd_subject *subject, uint64_t candidates);
+
+/** The severity of row @rule here: unproven level, caps of scheme and calibration applied. */
+enum zd_severity zd_rule_severity(const struct zd_rule *rule, const struct zd_scheme *scheme,
+				  const struct zd_pagemap *pagemap);
+
+// ---------------------------------------------------------------- tally
+
+/** A run of identical findings: @count folios from @pfn, 1 << order pages apart. */
+struct zd_finding {
+	uint64_t pfn, count;
+	uint64_t also; /* bit mask of further rows that fired */
+	uint64_t flags, mapping, index;
+	uint64_t index_step; /* what the index grows by from folio to folio of the run */
+	int64_t mapcount;
+	int32_t refcount, expected;
+	uint8_t rule; /* row of zd_rules */
+	uint8_t severity, order;
+	uint8_t raw[ZD_PAGE_MAX]; /* the first page's bytes, page_size of them */
+};
+
+struct zd_refcount {
+	int32_t refcount;
+	uint64_t heads;
+};
+
+struct zd_tally {
+	uint64_t classes[ZD_CLASSES]; /* pages */
+	uint64_t severities[ZD_SEVERITIES]; /* pages with a finding of that level */
+	struct zd_refcount *refcounts; /* heads by refcount, ascending */
+	size_t refcounts_count, refcounts_capacity;
+	uint64_t refcounts_other; /* heads whose refcount found no room */
+	/** Idle-looking heads (unmapped, no mapping, unlocked) with refcount 0, 1, another. */
+	uint64_t idle_looking[3];
+	/** Pages of folios with refcount > 0; heads with refcount above idle; mapped pages. */
+	uint64_t pages_referenced, heads_above_idle, pages_mapped;
+	struct zd_finding *findings;
+	size_t findings_count, findings_capacity;
+	uint64_t findings_dropped; /* runs that found no room, in any severity */
+};
+
+void zd_tally_deinit(struct zd_tally *tally);
+
+/** Add @heads heads of one refcount to the histogram.  Errors: no memory. */
+struct zd_error *zd_tally_add_refcount(struct zd_tally *tally, int32_t refcount, uint64_t heads);
+
+/** Add one finding, as a new run or (if @merge) to the last one where it continues it. */
+struct zd_error *zd_tally_add_finding(struct zd_tally *tally, const struct zd_finding *finding,
+				      bool merge);
+
+// ---------------------------------------------------------------- scan
+
+/**
+ * Words that a struct page must show under a mask to need no decoding, and what it then is.
+ * A template is exact: whatever decode and rules would look at stands in it.
+ */
+struct zd_template {
+	uint64_t want[8], mask[8];
+	bool serves; /* for this layout, scheme and type */
+	bool associated; /* the mapping must not be NULL */
+	enum zd_class class;
+	int32_t refcount;
+	int32_t mapcount; /* number of maps */
+};
+
+/** Templates of order-0 heads: free; in a file and unmapped; mapped once. */
+enum { ZD_TEMPLATE_IDLE, ZD_TEMPLATE_CACHED, ZD_TEMPLATE_MAPPED, ZD_TEMPLATES };
+
+/** The folio that the walk is in: [head, head + 1 << order). */
+struct zd_span {
+	uint64_t head_pfn, end_pfn;
+	uint64_t pages; /* of it seen so far: its head and tails */
+	enum zd_class class;
+	bool busy;
+	bool tail_word; /* the tail template holds this folio's word */
+};
+
+/**
+ * A walk over the struct pages of one pagemap, upward.  Give it every pfn of every range once,
+ * as bytes (zd_scan_pages) or as a hole (zd_scan_hole).  Plain bytes may come in pieces of
+ * any length, but folios are read best when pieces begin at multiples of ZD_FOLIO_PAGES.
+ */
+struct zd_scan {
+	const struct zd_layout *layout;
+	const struct zd_scheme *scheme;
+	struct zd_pagemap pagemap;
+	struct zd_range range;
+	struct zd_tally tally;
+	struct zd_span span;
+	struct zd_template head[ZD_TEMPLATES], tail;
+	uint64_t head_rules, tail_rules; /* rows that can apply */
+	uint64_t next_pfn;
+	uint64_t known_from; /* every page from here to next_pfn was read */
+	/** The second vmemmap page of the current compound, which later ones alias. */
+	uint8_t *alias;
+	uint64_t alias_head;
+	bool alias_valid;
+	bool merge; /* merge identical findings into runs */
+	bool fast; /* templates serve this layout */
+};
+
+/**
+ * @layout and @scheme must outlive the scan; @pagemap is copied.  Use zd_scan_deinit().
+ * @merge: false keeps one finding per folio (live kernels look at each twice).
+ * @fast: false forbids the template path (for tests of its equivalence).
+ * Errors: invalid layout, no memory.
+ */
+struct zd_error *zd_scan_init(struct zd_scan *scan, const struct zd_layout *layout,
+			      const struct zd_scheme *scheme, const struct zd_pagemap *pagemap,
+			      bool merge, bool fast);
+void zd_scan_deinit(struct zd_scan *scan);
+
+/** Begin a range.  Errors: start > end, pagemap's pages would overflow. */
+struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *range);
+
+/** The next @count struct pages of the range.  Errors: more than the range has, no memory. */
+struct zd_error *zd_scan_pages(struct zd_scan *scan, const uint8_t *bytes, uint64_t count);
+
+/** The next @count pages could not be had, or are not to be looked at: they are of @class. */
+struct zd_error *zd_scan_hole(struct zd_scan *scan, uint64_t count, enum zd_class class);
+
+/** End the range: the last folio is booked.  Errors: pages missing. */
+struct zd_error *zd_scan_end(struct zd_scan *scan);
+
+#endif

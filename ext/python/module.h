@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/**
+ * What the parts of the binding share: the module's state, argument converters and the one
+ * place where a core error becomes a Python exception.
+ */
+#ifndef ZONEDEV_PYTHON_MODULE_H
+#define ZONEDEV_PYTHON_MODULE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "../core/zonedev.h"
+
+#if PY_VERSION_HEX < 0x030a0000
+// Python 3.9 lacks these two.
+static inline PyObject *Py_NewRef(PyObject *object)
+{
+	Py_INCREF(object);
+	return object;
+}
+
+static inline int PyModule_AddObjectRef(PyObject *module, const char *name, PyObject *object)
+{
+	Py_INCREF(object);
+	if (!PyModule_AddObject(module, name, object))
+		return 0;
+	Py_DECREF(object);
+	return -1;
+}
+#endif
+
+struct module_state {
+	PyTypeObject *layout_type;
+	PyTypeObject *scheme_type;
+	PyTypeObject *scan_type;
+};
+
+struct LayoutObject {
+	PyObject_HEAD
+	struct zd_layout layout;
+};
+
+struct SchemeObject {
+	PyObject_HEAD
+	struct zd_scheme scheme;
+	enum zd_confidence confidence;
+	uint64_t decisive;
+};
+
+extern PyType_Spec layout_spec, scheme_spec, scan_spec;
+extern PyMethodDef inspect_methods[], table_methods[];
+
+struct module_state *state_of(PyObject *module);
+
+/** Set the Python exception of a core error and free it; always returns NULL. */
+PyObject *set_zd_error(struct zd_error *error);
+
+/** "O&" converters: unsigned, range-checked; ValueError or OverflowError otherwise. */
+int to_u64(PyObject *object, void *ret);
+int to_u32(PyObject *object, void *ret);
+int to_u8(PyObject *object, void *ret);
+/** "O&" converters: a name of the core's tables to its number. */
+int to_type(PyObject *object, void *ret);
+int to_class(PyObject *object, void *ret);
+
+/** Index of @name in @names, -1 where it is absent (no exception is set). */
+int find_name(const char *const *names, int count, const char *name);
+
+/** A tuple of strings. */
+PyObject *names_tuple(const char *const *names, int count);
+
+/** dict[key] = value, taking the reference of @value; -1 on error (also when @value is NULL). */
+int put(PyObject *dict, const char *key, PyObject *value);
+
+/** A finding as a dict; rule ids in "rule" and "also". */
+PyObject *finding_dict(const struct zd_finding *finding, uint32_t page_size);
+
+/** "O&" converter: a dict of pagemap facts to a struct zd_pagemap. */
+int to_pagemap(PyObject *object, void *ret);
+
+#endif

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// Scan objects: one walk over the struct pages of a pagemap.  Bytes come in as buffers; they
+// are decoded with the GIL released, so a Scan refuses to be used by two threads at once.
+
+#include "module.h"
+
+struct ScanObject {
+	PyObject_HEAD
+	struct zd_scan scan;
+	struct LayoutObject *layout;
+	struct SchemeObject *scheme;
+	bool busy;
+};
+
+static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+	static char *keywords[] = { "layout", "scheme", "pagemap", "merge", "fast", NULL };
+	struct module_state *state = PyType_GetModuleState(type);
+	struct zd_pagemap pagemap;
+	struct LayoutObject *layout;
+	struct SchemeObject *scheme;
+	struct ScanObject *self;
+	struct zd_error *error;
+	int merge = 1, fast = 1;
+
+	if (!state || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O&|pp:Scan", keywords, state->layout_type,
+						   &layout, state->scheme_type, &scheme, to_pagemap, &pagemap,
+						   &merge, &fast))
+		return NULL;
+	self = (struct ScanObject *)type->tp_alloc(type, 0);
+	if (!self)
+		return NULL;
+	Py_INCREF(layout);
+	Py_INCREF(scheme);
+	self->layout = layout;
+	self->scheme = scheme;
+	error = zd_scan_init(&self->scan, &layout->layout, &scheme->scheme, &pagemap, merge, fast);
+	if (error) {
+		Py_DECREF(self);
+		return set_zd_error(error);
+	}
+	return (PyObject *)self;
+}
+
+static void scan_dealloc(PyObject *object)
+{
+	struct ScanObject *self = (struct ScanObject *)object;
+	PyTypeObject *type = Py_TYPE(object);
+
+	zd_scan_deinit(&self->scan);
+	Py_XDECREF(self->layout);
+	Py_XDECREF(self->scheme);
+	type->tp_free(object);
+	Py_DECREF(type);
+}
+
+/** True (with an exception) while another thread is inside the scan. */
+static bool in_use(const struct ScanObject *self)
+{
+	if (self->busy)
+		PyErr_SetString(PyExc_RuntimeError, "this scan is in use by another thread");
+	return self->busy;
+}
+
+static PyObject *none_or_error(struct zd_error *error)
+{
+	if (error)
+		return set_zd_error(error);
+	Py_RETURN_NONE;
+}
+
+static PyObject *scan_begin(PyObject *object, PyObject *args)
+{
+	struct ScanObject *self = (struct ScanObject *)object;
+	struct zd_range range;
+
+	if (in_use(self) || !PyArg_ParseTuple(args, "O&O&O&:begin", to_u64, &range.start_pfn, to_u64,
+					      &range.end_pfn, to_u64, &range.memmap))
+		return NULL;
+	return none_or_error(zd_scan_begin(&self->scan, &range));
+}
+
+static PyObject *scan_pages(PyObject *object, PyObject *buffer)
+{
+	struct ScanObject *self = (struct ScanObject *)object;
+	uint32_t size = self->layout->layout.page_size;
+	struct zd_error *error;
+	Py_buffer view;
+
+	if (in_use(self) || PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE))
+		return NULL;
+	if (view.len % size) {
+		PyBuffer_Release(&view);
+		PyErr_SetString(PyExc_ValueError, "the buffer does not hold whole struct pages");
+		return NULL;
+	}
+	self->busy = true;
+	Py_BEGIN_ALLOW_THREADS
+	error = zd_scan_pages(&self->scan, view.buf, view.len / size);
+	Py_END_ALLOW_THREADS
+	self->busy = false;
+	PyBuffer_Release(&view);
+	return none_or_error(error);
+}
+
+static PyObject *scan_hole(PyObject *object, PyObject *args)
+{
+	struct ScanObject *self = (struct ScanObject *)object;
+	enum zd_class class;
+	uint64_t count;
+
+	if (in_use(self) || !PyArg_ParseTuple(args, "O&O&:hole", to_u64, &count, to_class, &class))
+		return NULL;
+	return none_or_error(zd_scan_hole(&self->scan, count, class));
+}
+
+static PyObject *scan_end(PyObject *object, PyObject *unused)
+{
+	struct ScanObject *self = (struct ScanObject *)object;
+
+	(void)unused;
+	return in_use(self) ? NULL : none_or_error(zd_scan_end(&self->scan));
+}
+
+static PyObject *counts_dict(const char *const *names, const uint64_t *counts, int count)
+{
+	PyObject *dict = PyDict_New();
+
+	for (int i = 0; dict && i < count; i++) {
+		if (put(dict, names[i], PyLong_FromUnsignedLongLong(counts[i])))
+			Py_CLEAR(dict);
+	}
+	return dict;
+}
+
+static PyObject *refcounts_dict(const struct zd_tally *tally)
+{
+	PyObject *dict = PyDict_New();
+
+	for (size_t i = 0; dict && i < tally->refcounts_count; i++) {
+		PyObject *key = PyLong_FromLong(tally->refcounts[i].refcount);
+		PyObject *value = PyLong_FromUnsignedLongLong(tally->refcounts[i].heads);
+
+		if (!key || !value || PyDict_SetItem(dict, key, value))
+			Py_CLEAR(dict);
+		Py_XDECREF(key);
+		Py_XDECREF(value);
+	}
+	return dict;
+}
+
+static PyObject *findings_list(const struct zd_tally *tally, uint32_t page_size)
+{
+	PyObject *list = PyList_New(tally->findings_count);
+
+	for (size_t i = 0; list && i < tally->findings_count; i++) {
+		PyObject *finding = finding_dict(&tally->findings[i], page_size);
+
+		if (!finding)
+			Py_CLEAR(list);
+		else
+			PyList_SET_ITEM(list, i, finding);
+	}
+	return list;
+}
+
+static PyObject *scan_result(PyObject *object, PyObject *unused)
+{
+	static const char *const idle_names[] = { "0", "1", "other" };
+	struct ScanObject *self = (struct ScanObject *)object;
+	const struct zd_tally *tally = &self->scan.tally;
+	PyObject *dict;
+
+	(void)unused;
+	if (in_use(self))
+		return NULL;
+	dict = PyDict_New();
+	if (!dict)
+		return NULL;
+	if (put(dict, "classes", counts_dict(zd_class_names, tally->classes, ZD_CLASSES)) ||
+	    put(dict, "severities", counts_dict(zd_severity_names, tally->severities, ZD_SEVERITIES)) ||
+	    put(dict, "refcounts", refcounts_dict(tally)) ||
+	    put(dict, "refcounts_other", PyLong_FromUnsignedLongLong(tally->refcounts_other)) ||
+	    put(dict, "idle_looking", counts_dict(idle_names, tally->idle_looking, 3)) ||
+	    put(dict, "pages_referenced", PyLong_FromUnsignedLongLong(tally->pages_referenced)) ||
+	    put(dict, "heads_above_idle", PyLong_FromUnsignedLongLong(tally->heads_above_idle)) ||
+	    put(dict, "pages_mapped", PyLong_FromUnsignedLongLong(tally->pages_mapped)) ||
+	    put(dict, "findings", findings_list(tally, self->layout->layout.page_size)) ||
+	    put(dict, "findings_dropped", PyLong_FromUnsignedLongLong(tally->findings_dropped)))
+		Py_CLEAR(dict);
+	return dict;
+}
+
+static PyMethodDef scan_methods[] = {
+	{ "begin", scan_begin, METH_VARARGS, "begin(start_pfn, end_pfn, memmap): the next range" },
+	{ "pages", scan_pages, METH_O, "pages(buffer): the next struct pages; releases the GIL" },
+	{ "hole", scan_hole, METH_VARARGS, "hole(count, class): pages that could not be had" },
+	{ "end", scan_end, METH_NOARGS, "end(): the range is done; ValueError when pages are missing" },
+	{ "result", scan_result, METH_NOARGS, "result() -> dict: the tally so far" },
+	{ NULL, NULL, 0, NULL },
+};
+
+static PyType_Slot scan_slots[] = {
+	{ Py_tp_new, scan_new },
+	{ Py_tp_dealloc, scan_dealloc },
+	{ Py_tp_methods, scan_methods },
+	{ Py_tp_doc, "Scan(layout, scheme, pagemap, merge=True, fast=True): a walk over one pagemap." },
+	{ 0, NULL },
+};
+
+PyType_Spec scan_spec = {
+	.name = "zonedev._zonedev.Scan",
+	.basicsize = sizeof(struct ScanObject),
+	.flags = Py_TPFLAGS_DEFAULT,
+	.slots = scan_slots,
+};
