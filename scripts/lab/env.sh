@@ -18,6 +18,8 @@ kernel_column() {
     END { exit !found }' "$LAB_SRC/kernels.tsv" || { echo "no kernel $1 in kernels.tsv" >&2; return 1; }
 }
 
+kernel_releases() { awk -F'\t' '!/^#/ && $1 != "release" { print $1 }' "$LAB_SRC/kernels.tsv"; }
+
 # directory with modules.dep or at least kernel/
 module_dir() {
   local d

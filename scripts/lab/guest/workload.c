@@ -265,6 +265,7 @@ static void state_private(const char *dir)
 		tell();
 		hold();
 	}
+	madvise(p, 64 * PG, MADV_DONTFORK);	// not for the children of later states
 }
 
 static void state_vmsplice(const char *dir)
@@ -484,6 +485,27 @@ static char *anonymous(size_t len, int advice)
 	return p;
 }
 
+// AnonHugePages of the mapping that starts at @p: memory below PMD entries.
+static unsigned long anon_huge_kib(char *p)
+{
+	unsigned long start, end, kib;
+	bool inside = false;
+	char line[256];
+	FILE *s = fopen("/proc/self/smaps", "r");
+
+	while (s && fgets(line, sizeof(line), s)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			inside = start == (unsigned long)p;
+		else if (inside && sscanf(line, "AnonHugePages: %lu kB", &kib) == 1) {
+			fclose(s);
+			return kib;
+		}
+	}
+	if (s)
+		fclose(s);
+	return 0;
+}
+
 static void hmm(const char *dev, size_t n)
 {
 	struct file f = open_file(dev, "");
@@ -495,10 +517,10 @@ static void hmm(const char *dev, size_t n)
 	touch(p, n * PG / 4, PG, false);
 	migrate("hmm_quarter_back", &f, HMM_DMIRROR_MIGRATE_TO_SYS, p, n / 4);
 	record_map("hmm_quarter_back", &f, p, n * PG, 1, 0);
-	// a huge page (may move as one folio since 6.19)
+	// a huge page (may move as one folio since 6.19); the order of its folios is known if one entry maps it
 	p = anonymous(M2, MADV_HUGEPAGE);
 	migrate("hmm_thp", &f, HMM_DMIRROR_MIGRATE_TO_DEV, p, 512);
-	record_map("hmm_thp", &f, p, M2, 0, 0);
+	record_map("hmm_thp", &f, p, M2, anon_huge_kib(p) == M2 / 1024 ? M2 / PG : 0, 0);
 }
 
 static bool run(int argc, char **argv)

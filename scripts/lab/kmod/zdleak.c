@@ -40,8 +40,8 @@ static void act(const char *what, unsigned long pfn, int val)
 	else
 		atomic_set(&p->_refcount, val);
 	after = atomic_read(&h->_refcount);
-	pr_emerg("ZDLEAK {\"ev\":\"leak\",\"op\":\"%s\",\"pfn\":%lu,\"head_pfn\":%lu,\"before\":%d,\"after\":%d,\"zone_device\":%d}\n",
-		 what, pfn, page_to_pfn(h), before, after, is_zone_device_page(p));
+	pr_emerg("ZDLEAK {\"ev\":\"leak\",\"op\":\"%s\",\"pfn\":%lu,\"val\":%d,\"head_pfn\":%lu,\"before\":%d,\"after\":%d,\"zone_device\":%d}\n",
+		 what, pfn, val, page_to_pfn(h), before, after, is_zone_device_page(p));
 }
 
 static int __init zdleak_init(void)

@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Download the kernels of kernels.tsv from the Debian mirror and unpack what the lab needs.
+
+usage: fetch.py [--debug] [--modules] [RELEASE...]         (default: all rows)
+
+Owns $LAB/debs, $LAB/kernels/RELEASE (bootable kernel), with --debug $LAB/debug/RELEASE (vmlinux and
+modules with debug information, 0.8-1.2 GB to download), with --modules the headers in $BUILD_ROOT
+and $LAB/source/RELEASE (for build-kmod.sh). Files already there are not fetched again.
+Every package is checked against the SHA-256 of the suite's index. The mirror keeps only current
+versions: set MIRROR to a snapshot of the archive for a row that has gone from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import functools
+import hashlib
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+LAB = Path(os.environ.get("LAB", "lab-out")).resolve()
+BUILD_ROOT = Path(os.environ.get("BUILD_ROOT", LAB / "build-root"))
+MIRROR = os.environ.get("MIRROR", "http://deb.debian.org/debian")
+TABLE = Path(__file__).with_name("kernels.tsv")
+DEBUG_MODULES = ("nd_pmem", "libnvdimm", "device_dax", "dax_pmem")
+
+Row = dict[str, str]
+
+
+def rows() -> dict[str, Row]:
+    lines = [line for line in TABLE.read_text().splitlines() if not line.startswith("#")]
+    return {row["release"]: row for row in csv.DictReader(lines, delimiter="\t")}
+
+
+def image_packages(row: Row) -> list[str]:
+    release = row["release"]
+    if row["flavour"] == "split":
+        return [f"linux-{part}-{release}" for part in ("image", "base", "binary", "modules")]
+    return [f"linux-image-{release}"]
+
+
+def header_packages(row: Row) -> list[str]:
+    return [f"linux-headers-{row['release']}", f"linux-headers-{row['common']}-common", f"linux-kbuild-{row['kbuild']}"]
+
+
+@functools.cache
+def index(suite: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """(package, version) -> (file name on the mirror, SHA-256)."""
+    with urllib.request.urlopen(f"{MIRROR}/dists/{suite}/main/binary-amd64/Packages.xz") as answer:
+        text = lzma.decompress(answer.read()).decode()
+    found = {}
+    for stanza in text.split("\n\n"):
+        fields = dict(re.findall(r"^(Package|Version|Filename|SHA256): (.*)$", stanza, re.M))
+        if len(fields) == 4:
+            found[fields["Package"], fields["Version"]] = fields["Filename"], fields["SHA256"]
+    return found
+
+
+def download(row: Row, package: str) -> Path:
+    local = list((LAB / "debs").glob(f"{package}_{row['version']}_*.deb"))
+    if local:
+        return local[0]
+    try:
+        name, digest = index(row["suite"])[package, row["version"]]
+    except KeyError:
+        sys.exit(f"fetch.py: {package} {row['version']} is not in {row['suite']} of {MIRROR}: change kernels.tsv or MIRROR")
+    path = LAB / "debs" / name.rsplit("/", 1)[1]
+    part = path.with_suffix(".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    print(f"fetch.py: {path.name}", flush=True)
+    with urllib.request.urlopen(f"{MIRROR}/{name}") as answer, part.open("wb") as file:
+        shutil.copyfileobj(answer, file)
+    with part.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            sys.exit(f"fetch.py: {part} is damaged")
+    return part.rename(path)
+
+
+def unpack(packages: list[Path], to: Path) -> None:
+    to.mkdir(parents=True, exist_ok=True)
+    for package in packages:
+        subprocess.run(["dpkg-deb", "-x", package, to], check=True)
+
+
+def unpack_some(package: Path, to: Path, patterns: list[str]) -> None:
+    to.mkdir(parents=True, exist_ok=True)
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as tar:
+        subprocess.run(["tar", "x", "-C", to, "--wildcards", *patterns], stdin=tar.stdout, check=True)
+
+
+def fetch_debug(row: Row) -> None:
+    release = row["release"]
+    target, scratch = LAB / "debug" / release, LAB / "debug" / f"{release}.part"
+    if (target / "vmlinux").exists():
+        return
+    patterns = [f"*/modules/{release}/vmlinux", "*/vmlinux-*", *(f"*/{name}.ko*" for name in DEBUG_MODULES)]
+    unpack_some(download(row, f"linux-image-{release}-dbg"), scratch, patterns)
+    target.mkdir(parents=True, exist_ok=True)
+    for path in scratch.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.rename(target / ("vmlinux" if path.name.startswith("vmlinux") else path.name))
+    shutil.rmtree(scratch)
+
+
+def fetch_modules(row: Row) -> None:
+    unpack([download(row, package) for package in header_packages(row)], BUILD_ROOT)
+    if row["hmm"] == "-":
+        return
+    scratch = LAB / "source" / f"{row['release']}.part"
+    unpack_some(download(row, row["hmm"]), scratch, [f"*/{row['hmm']}.tar.xz"])
+    target = LAB / "source" / row["release"]
+    target.mkdir(parents=True, exist_ok=True)
+    (archive,) = scratch.rglob("*.tar.xz")
+    what = ["--wildcards", "*/lib/test_hmm.c", "*/lib/test_hmm_uapi.h"]
+    subprocess.run(["tar", "xf", archive, "-C", target, "--strip-components=1", *what], check=True)
+    shutil.rmtree(scratch)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--debug", action="store_true", help="debug information too")
+    parser.add_argument("--modules", action="store_true", help="what build-kmod.sh needs too")
+    parser.add_argument("release", nargs="*")
+    options = parser.parse_args()
+    table = rows()
+    for release in options.release or table:
+        if release not in table:
+            sys.exit(f"fetch.py: no kernel {release} in {TABLE.name}")
+        row = table[release]
+        unpack([download(row, package) for package in image_packages(row)], LAB / "kernels" / release)
+        if options.debug:
+            fetch_debug(row)
+        if options.modules:
+            fetch_modules(row)
+
+
+if __name__ == "__main__":
+    main()
