@@ -4,7 +4,7 @@
 // backport.  Asking the kernel is the caller's work; calibration is the scan's tally.
 //
 // History: 71389703839e (4.12, B), 27674ef6c73f (5.18, D), ef233450898f (6.1, E),
-// 7851bf649d42 and the series around it (6.15, G), large device-private folios (6.19, H).
+// 38607c62b34b and the series around it (6.15, G), large device-private folios (6.19, H).
 
 #include <string.h>
 

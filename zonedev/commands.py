@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The verbs: their arguments, and what each prints; the same for `zonedev` and drgn's %zonedev.
+
+Owns parsing and dispatch.  A verb takes a Program (the caller opens it), writes its report to
+sys.stdout (drgn redirects by swapping that object) and returns the result object and an exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn, Optional
+
+from drgn import Program
+
+from zonedev import _zonedev
+from zonedev.errors import UsageError
+
+FORMATS = ("text", "json", "ndjson", "csv")
+
+_EPILOG = """\
+exit status: 0 clean, 1 violations, 2 usage or target error, 3 incomplete
+"""
+
+
+class Outcome(NamedTuple):
+    """What a verb results in: an object for callers, a number for the shell."""
+
+    result: Any
+    exit_code: int = 0
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises instead of exiting, so that it can be used inside of drgn."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError with the message and the way to help."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _add_target(parser: argparse.ArgumentParser, positional: bool) -> None:
+    group = parser.add_argument_group("target (one of VMCORE, -k, --qemu)")
+    if positional:
+        group.add_argument("vmcore", metavar="VMCORE", nargs="?", help="core dump to read, same as -c")
+    group.add_argument("-c", "--core", metavar="VMCORE", help="core dump to read (ELF or kdump)")
+    group.add_argument("-k", "--kernel", action="store_true", help="the running kernel (root)")
+    group.add_argument("--qemu", metavar="SOCKET", help="a QEMU guest, by the socket of its QMP monitor")
+    group.add_argument(
+        "-s",
+        "--symbols",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="debug file: vmlinux, or a module's; may be repeated",
+    )
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to look at")
+    group.add_argument(
+        "--type",
+        metavar="TYPE",
+        action="append",
+        help="only pagemaps of this memory type (fs_dax, generic, private, coherent, pci_p2pdma)",
+    )
+    group.add_argument(
+        "--pgmap",
+        metavar="NAME",
+        action="append",
+        help="only this pagemap: device (pmem0), resource, address of its dev_pagemap, or a pfn in it",
+    )
+
+
+def _add_format(parser: argparse.ArgumentParser, formats: Sequence[str] = FORMATS) -> None:
+    parser.add_argument("--format", choices=formats, default="text", help="what to print (default: text)")
+
+
+def _add_audit(parser: argparse.ArgumentParser) -> None:
+    _add_selection(parser)
+    group = parser.add_argument_group("report")
+    _add_format(parser)
+    group.add_argument(
+        "--rule", metavar="RULE", action="append", help="only findings of this rule (id or number); may be repeated"
+    )
+    group.add_argument(
+        "--severity",
+        choices=_zonedev.SEVERITIES,
+        help="lowest severity to show (default: warning in text, info elsewhere)",
+    )
+    group.add_argument(
+        "--fail-on",
+        choices=_zonedev.SEVERITIES,
+        default="error",
+        help="lowest severity for the verdict 'violations' and exit status 1 (default: error)",
+    )
+    group.add_argument("-q", "--quiet", action="store_true", help="print nothing; the exit status tells")
+    live = parser.add_argument_group("live kernels")
+    live.add_argument(
+        "--resample-ms", type=int, default=20, metavar="MS", help="time between two samples of a page (default: 20)"
+    )
+    live.add_argument("--samples", type=int, default=2, metavar="N", help="samples that must agree (default: 2)")
+
+
+def build_parser(prog: str, targets: bool) -> Parser:
+    """The parser of all verbs; *targets* adds the options that name a target."""
+    parser = Parser(
+        prog=prog,
+        description="Audits the struct pages of ZONE_DEVICE memory: pmem, DAX, device memory, P2PDMA.",
+        epilog=_EPILOG,
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+
+    def verb(name: str, help_: str, positional: bool = False, target: bool = True) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=help_, description=help_, epilog=_EPILOG, allow_abbrev=False)
+        if targets and target:
+            _add_target(sub, positional)
+        return sub
+
+    _add_format(verb("list", "list the pagemaps: device, type, pages, reference", True))
+    _add_audit(verb("audit", "judge every struct page of every pagemap", True))
+    page = verb("page", "decode and judge one struct page and its folio")
+    page.add_argument("what", metavar="PFN|ADDRESS", help="pfn, phys:ADDRESS, or a kernel address 0xffff...")
+    _add_format(page, ("text", "json"))
+    rules = verb("rules", "list the rules, or explain one")
+    rules.add_argument("rule", metavar="RULE", nargs="?", help="id or number of a rule (reference-on-free-folio, R01)")
+    _add_format(rules, ("text", "json"))
+    if targets:
+        slice_ = verb("slice", "write a small core and debug file that give the same audit", True)
+        slice_.add_argument("-o", "--output", metavar="DIR", required=True, help="directory to write to")
+    return parser
+
+
+# ---------------------------------------------------------------- verbs
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+
+
+def _list(prog: Program, args: argparse.Namespace) -> Outcome:
+    from zonedev.audit import list_pagemaps
+    from zonedev.report import data, text
+
+    pagemaps = list_pagemaps(prog)
+    _print(
+        {
+            "text": lambda: text.list_text(pagemaps),
+            "json": lambda: data.to_json(data.list_dict(pagemaps)),
+            "ndjson": lambda: data.list_ndjson(pagemaps),
+            "csv": lambda: data.list_csv(pagemaps),
+        }[args.format]()
+    )
+    return Outcome(pagemaps)
+
+
+def _rule_rows(name: str) -> list[dict[str, Any]]:
+    rows = [r for r in _zonedev.rules() if name in (r["id"], r["number"])]
+    if not rows:
+        known = ", ".join(dict.fromkeys(r["id"] for r in _zonedev.rules()))
+        raise UsageError(f"no rule {name}; the rules are: {known}")
+    return rows
+
+
+def _audit(prog: Program, args: argparse.Namespace, problems: Sequence[str] = ()) -> Outcome:
+    from zonedev.audit import audit
+    from zonedev.report import data, text
+
+    if args.resample_ms < 0 or args.samples < 2:
+        raise UsageError("--resample-ms must be 0 or more, --samples 2 or more")
+    wanted = {row["id"] for name in args.rule or () for row in _rule_rows(name)}
+    result = audit(
+        prog,
+        types=args.type,
+        pgmaps=args.pgmap,
+        fail_on=args.fail_on,
+        resample_ms=args.resample_ms,
+        samples=args.samples,
+    )
+    result.problems[:0] = problems
+    if wanted:
+        result.findings = [f for f in result.findings if f.rule in wanted]
+    severity = args.severity or ("warning" if args.format == "text" else "info")
+    if not args.quiet:
+        _print(
+            {
+                "text": lambda: text.audit_text(result, severity),
+                "json": lambda: data.to_json(data.audit_dict(result, severity)),
+                "ndjson": lambda: data.audit_ndjson(result, severity),
+                "csv": lambda: data.audit_csv(result, severity),
+            }[args.format]()
+        )
+    return Outcome(result, result.exit_code)
+
+
+def _page(prog: Program, args: argparse.Namespace) -> Outcome:
+    from zonedev.audit import folio
+    from zonedev.report import data, text
+
+    report = folio(prog, args.what)
+    _print(text.folio_text(report) if args.format == "text" else data.to_json(data.folio_dict(report)))
+    return Outcome(report)
+
+
+def rules_verb(args: argparse.Namespace) -> Outcome:
+    """Print the rules or explain one; needs no target."""
+    from zonedev.report import data, text
+
+    rows = _rule_rows(args.rule) if args.rule else _zonedev.rules()
+    if args.format == "json":
+        _print(data.to_json({"schema": "zonedev.rules/1", "rules": rows}))
+    else:
+        _print(text.rule_text(rows) if args.rule else text.rules_text(rows))
+    return Outcome(rows)
+
+
+_VERBS: dict[str, Callable[[Program, argparse.Namespace], Outcome]] = {
+    "list": _list,
+    "page": _page,
+    "rules": lambda prog, args: rules_verb(args),
+}
+
+
+def run_verb(prog: Program, args: argparse.Namespace, problems: Sequence[str] = ()) -> Outcome:
+    """Run a parsed verb on a Program.
+
+    :param problems: what is known to be wrong with the target, for the report
+    :raises ZonedevError: one line for the user
+    """
+    if args.verb == "audit":
+        return _audit(prog, args, problems)
+    return _VERBS[args.verb](prog, args)

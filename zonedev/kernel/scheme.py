@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Asks the kernel's types and symbols for what tells its refcount scheme.
+
+Owns the asking; what to ask and what follows from the answers is the table in ext/core/scheme.c.
+Never looks at a version number: distributions backport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from drgn import Program
+
+from zonedev import _zonedev
+from zonedev.model import SchemeInfo
+
+# Suffixes of clones that compilers make of one function.
+_CLONES = ("", ".isra.0", ".constprop.0", ".part.0")
+
+
+def _has_member(prog: Program, name: str) -> bool:
+    type_name, member = name.split(".")
+    try:
+        return prog.type(f"struct {type_name}").has_member(member)
+    except LookupError:
+        return False
+
+
+def _has_symbol(prog: Program, name: str) -> bool:
+    for clone in _CLONES:
+        try:
+            prog.symbol(name + clone)
+            return True
+        except LookupError:
+            continue
+    return False
+
+
+def _has_function(prog: Program, name: str) -> bool:
+    """True for functions that are inlined everywhere, too (DWARF has them without an address)."""
+    try:
+        prog.function(name)
+        return True
+    except LookupError:
+        return _has_symbol(prog, name)
+
+
+def _has_enumerator(prog: Program, name: str) -> bool:
+    try:
+        prog.constant(name)
+        return True
+    except LookupError:
+        return False
+
+
+_ASK: dict[str, Callable[[Program, str], bool]] = {
+    "member": _has_member,
+    "symbol": _has_symbol,
+    "function": _has_function,
+    "enumerator": _has_enumerator,
+}
+
+
+def detect_scheme(prog: Program) -> tuple[_zonedev.Scheme, SchemeInfo]:
+    """The scheme of the kernel, for the core and for people."""
+    kinds = dict(_zonedev.probes())
+    evidence = {name: _ASK[kind](prog, name) for name, kind in kinds.items()}
+    scheme = _zonedev.Scheme(evidence)
+    words = [
+        f"{kinds[name]} {name}: {'present' if evidence[name] else 'absent'}" for name in scheme.decisive
+    ]
+    idle = {type_: scheme.idle(type_) for type_ in _zonedev.TYPES}
+    return scheme, SchemeInfo(scheme.id, scheme.title, scheme.confidence, words, idle)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Reading struct pages out of the vmemmap, and what the page tables say of it.
+
+Owns the division of a run of struct pages into what can be read and what cannot, and why.  Reads in
+large chunks with Program.read; where a chunk fails it is read again frame by frame, because one lost
+frame must not take its neighbours with it.  A frame that cannot be read is never taken for zeroes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Union
+
+from drgn import FaultError, Program
+from drgn.helpers.linux.mm import follow_phys
+
+from zonedev.kernel.layout import KernelLayout
+from zonedev.model import Pagemap
+
+CHUNK_BYTES = 4 << 20
+
+# Messages of drgn and libkdumpfile that mean: the dump does not hold this memory.
+_NOT_CAPTURED = (
+    "could not find physical memory segment",
+    "could not find memory segment",
+    "Excluded page",
+    "No way to translate",
+    "memory not saved in core dump",
+)
+_CUT_OFF = ("short read", "unexpected EOF", "past end of file", "end of file")
+
+
+class Pages(NamedTuple):
+    """Struct pages that could be read."""
+
+    data: bytes
+
+
+class Hole(NamedTuple):
+    """count struct pages that could not be read; class as in the contract, reason in words."""
+
+    count: int
+    class_: str
+    reason: str
+
+
+Piece = Union[Pages, Hole]
+
+
+def classify_fault(error: Exception) -> tuple[str, str]:
+    """(class, reason) of a failed read."""
+    message = str(error).split(": 0x")[0]
+    if isinstance(error, FaultError):
+        if any(text in message for text in _NOT_CAPTURED):
+            return "not-captured", "the memory is not in the dump"
+        if any(text in message for text in _CUT_OFF):
+            return "not-captured", "the dump is cut off before this memory"
+        if "not mapped" in message:
+            return "unreadable", "the memmap is not mapped (torn down, or a corrupt page table)"
+    return "unreadable", message
+
+
+def _read_frames(prog: Program, address: int, count: int, size: int, unit: int) -> Iterator[Piece]:
+    """The same as read_memmap(), unit struct pages at a time."""
+    while count:
+        n = min(unit, count)
+        try:
+            yield Pages(prog.read(address, n * size))
+        except (FaultError, OSError, ValueError) as err:
+            yield Hole(n, *classify_fault(err))
+        address += n * size
+        count -= n
+
+
+def read_memmap(prog: Program, address: int, count: int, layout: KernelLayout) -> Iterator[Piece]:
+    """count struct pages from address on, as readable pieces and holes, upward and complete."""
+    size = layout.page_size
+    frame = 1 << layout.page_shift
+    # As many struct pages as fill whole vmemmap pages, so that a lost one takes no others along.
+    unit = frame // size if frame % size == 0 else 64
+    per_chunk = max(CHUNK_BYTES // size // unit, 1) * unit
+    first = (frame - address % frame) // size if frame % size == 0 and address % frame else 0
+    while count:
+        n = min(first or per_chunk, count)
+        first = 0
+        try:
+            yield Pages(prog.read(address, n * size))
+        except (FaultError, OSError, ValueError):
+            yield from _read_frames(prog, address, n, size, unit)
+        address += n * size
+        count -= n
+
+
+def first_sample(prog: Program, pagemap: Pagemap, layout: KernelLayout, limit: int = 1 << 14) -> bytes:
+    """The first readable vmemmap page of a pagemap (up to *limit* struct pages are tried), or b""."""
+    for range_ in pagemap.ranges:
+        count = min(range_.end_pfn - range_.first_pfn, limit)
+        for piece in read_memmap(prog, layout.page_address(range_.first_pfn), count, layout):
+            if isinstance(piece, Pages) and any(piece.data):
+                return piece.data[: 64 * layout.page_size]
+    return b""
+
+
+def is_deduplicated(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> bool:
+    """True where the page tables say that a compound's later vmemmap pages alias its second one.
+
+    Since commit 4917f55b4ef9 ("mm/sparse-vmemmap: improve memory savings for compound devmaps")
+    (in v5.19).  Asked of the first and the last compound page of every range.
+    """
+    frame = 1 << layout.page_shift
+    per_compound = (layout.page_size << pagemap.vmemmap_shift) // frame
+    if pagemap.altmap or per_compound <= 2 or frame % layout.page_size:
+        return False
+    last = per_compound - 1
+    for range_ in pagemap.ranges:
+        pages = range_.end_pfn - range_.first_pfn
+        compounds = pages >> pagemap.vmemmap_shift
+        for i in {0, compounds - 1} if compounds else ():
+            start = layout.page_address(range_.first_pfn + (i << pagemap.vmemmap_shift))
+            if not _same_frame(prog, [start + n * frame for n in (1, 2, last)]):
+                return False
+    return True
+
+
+def _same_frame(prog: Program, addresses: list[int]) -> bool:
+    try:
+        mm = prog["init_mm"].address_of_()
+        return len({int(follow_phys(mm, address)) for address in addresses}) == 1
+    except (FaultError, KeyError, LookupError, NotImplementedError):
+        return False

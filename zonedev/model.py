@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What an audit results in: plain data, no kernel memory behind it.
+
+Owns the result classes and their sums.  Does not print (report/) and does not decide (core, audit).
+Invariant: per pagemap and in total the classes add up to the pages.
+PFN ranges are half-open, addresses and counts are integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from zonedev import _zonedev
+
+CLASSES = _zonedev.CLASSES
+SEVERITIES = _zonedev.SEVERITIES
+EXIT_CODES = {"clean": 0, "violations": 1, "incomplete": 3}
+
+
+@dataclass(frozen=True)
+class PfnRange:
+    """PFNs [start_pfn, end_pfn) of a pagemap; first_pfn is the first one with a struct page of its
+    own (behind an altmap's reserve)."""
+
+    start_pfn: int
+    end_pfn: int
+    first_pfn: int
+
+    @property
+    def pages(self) -> int:
+        """Number of pages, the altmap head included."""
+        return self.end_pfn - self.start_pfn
+
+
+@dataclass(frozen=True)
+class PgmapRef:
+    """dev_pagemap.ref: state live, dying (killed, references left) or dead (exited), and its value.
+
+    count is None where it cannot be read; approximate is true while a switch to atomic mode is
+    pending or where the reference is shared with a block queue.
+    """
+
+    state: str
+    count: Optional[int]
+    approximate: bool = False
+
+
+@dataclass
+class Pagemap:
+    """One struct dev_pagemap: what it says of itself."""
+
+    address: int
+    type: str
+    device: Optional[str]
+    resource: Optional[str]
+    ranges: list[PfnRange]
+    ref: PgmapRef
+    vmemmap_shift: int
+    altmap: Optional[dict[str, int]]
+    owner: int
+    ops: Optional[str]
+    ops_members: dict[str, bool]
+    indices: list[int]
+    nr_range: int
+    foreign_maps: bool = False
+    node: Optional[int] = None
+    deduplicated: bool = False
+
+    @property
+    def pages(self) -> int:
+        """Pages of all ranges."""
+        return sum(r.pages for r in self.ranges)
+
+    @property
+    def folios(self) -> int:
+        """L of the documentation: (compound) pages from the first valid pfn on."""
+        return sum((r.end_pfn - r.first_pfn) >> self.vmemmap_shift for r in self.ranges)
+
+    def covers(self, pfn: int) -> bool:
+        """True where one of the ranges holds the pfn."""
+        return any(r.start_pfn <= pfn < r.end_pfn for r in self.ranges)
+
+
+@dataclass
+class Finding:
+    """A rule that fired, on count folios from pfn, 1 << order pages apart; pfn None: on the pagemap."""
+
+    rule: str
+    severity: str
+    pagemap: int
+    pfn: Optional[int] = None
+    count: int = 1
+    order: int = 0
+    also: list[str] = field(default_factory=list)
+    refcount: Optional[int] = None
+    mapcount: Optional[int] = None
+    mapping: Optional[int] = None
+    index: Optional[int] = None
+    flags: int = 0
+    flag_names: list[str] = field(default_factory=list)
+    expected: Optional[int] = None
+    raw: bytes = b""
+    detail: str = ""
+
+    @property
+    def pages(self) -> int:
+        """Pages that the finding is about (a finding on a pagemap counts as one)."""
+        return self.count << self.order
+
+
+@dataclass
+class PagemapResult:
+    """One pagemap and what the scan of its pages found."""
+
+    pagemap: Pagemap
+    idle_refcount: Optional[int]
+    classes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CLASSES, 0))
+    refcounts: dict[int, int] = field(default_factory=dict)
+    refcounts_other: int = 0
+    idle_looking: dict[str, int] = field(default_factory=dict)
+    pages_referenced: int = 0
+    heads_above_idle: int = 0
+    pages_mapped: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class SchemeInfo:
+    """The refcount scheme and what speaks for it."""
+
+    id: str
+    title: str
+    confidence: str
+    evidence: list[str]
+    idle: dict[str, Optional[int]]
+    calibrated: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Audit:
+    """The result of an audit.
+
+    findings hold every severity, worst first; errors and warnings count pages (a finding on a
+    pagemap counts as one), findings are runs.
+    """
+
+    path: str
+    live: bool
+    kernel: dict[str, Any]
+    scheme: SchemeInfo
+    types_from: str
+    readers: list[str]
+    pagemaps: list[PagemapResult] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    findings_dropped: int = 0
+    transient: int = 0
+    not_applicable: list[dict[str, str]] = field(default_factory=list)
+    kernel_log: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    scan_s: float = 0.0
+    total_s: float = 0.0
+    fail_on: str = "error"
+    interrupted: bool = False
+
+    @property
+    def pages(self) -> int:
+        """Pages of all pagemaps."""
+        return sum(p.pagemap.pages for p in self.pagemaps)
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Pages per class over all pagemaps."""
+        return {c: sum(p.classes[c] for p in self.pagemaps) for c in CLASSES}
+
+    def count(self, severity: str) -> int:
+        """Pages with a finding of that severity."""
+        return sum(f.pages for f in self.findings if f.severity == severity)
+
+    @property
+    def verdict(self) -> str:
+        """clean, violations or incomplete."""
+        limit = SEVERITIES.index(self.fail_on)
+        if any(SEVERITIES.index(f.severity) >= limit for f in self.findings):
+            return "violations"
+        classes = self.classes
+        if classes["not-captured"] or classes["unreadable"] or self.problems or self.interrupted:
+            return "incomplete"
+        if self.pagemaps and (self.scheme.confidence == "low" or self.scheme.calibrated):
+            return "incomplete"
+        return "clean"
+
+    @property
+    def exit_code(self) -> int:
+        """0 clean, 1 violations, 3 incomplete."""
+        return EXIT_CODES[self.verdict]
+
+    def __str__(self) -> str:
+        from zonedev.report.text import audit_text
+
+        return audit_text(self)

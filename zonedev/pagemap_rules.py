@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Rules on a whole pagemap: facts of the registry, the percpu_ref and the tally against each other.
+
+Owns the predicates of rows P01 to P06, P09 and R09; their words, types and schemes stand with all other
+rules in the table of ext/core/rules.c.  Reads no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Optional
+
+from zonedev import _zonedev
+from zonedev.model import Finding, Pagemap, PagemapResult
+
+PRIVATE = "MEMORY_DEVICE_PRIVATE"
+COHERENT = "MEMORY_DEVICE_COHERENT"
+FS_DAX = "MEMORY_DEVICE_FS_DAX"
+GENERIC = "MEMORY_DEVICE_GENERIC"
+P2PDMA = "MEMORY_DEVICE_PCI_P2PDMA"
+
+_SUBSECTION = 2 << 20
+
+
+class Case(NamedTuple):
+    """What a pagemap rule may look at."""
+
+    result: PagemapResult
+    scheme: _zonedev.Scheme
+    page_shift: int
+    coverage: list[str]
+
+    @property
+    def pagemap(self) -> Pagemap:
+        """The pagemap itself."""
+        return self.result.pagemap
+
+    @property
+    def complete(self) -> bool:
+        """Every page was read, so sums over pages can be compared."""
+        classes = self.result.classes
+        return not classes["not-captured"] and not classes["unreadable"]
+
+
+class Verdict(NamedTuple):
+    """A pagemap rule that fired; severity None is the row's own."""
+
+    detail: str
+    severity: Optional[str] = None
+
+
+def _sanity(case: Case) -> Iterator[Verdict]:
+    pagemap = case.pagemap
+    if pagemap.nr_range == 0:
+        yield Verdict("nr_range is 0: the pagemap is being added", "info")
+        return
+    if pagemap.type not in _zonedev.TYPES:
+        yield Verdict(f"memory type {pagemap.type}")
+    if pagemap.type in (PRIVATE, COHERENT):
+        missing = [] if pagemap.ops else ["ops"]
+        if pagemap.ops and not pagemap.ops_members.get("free"):
+            missing.append("free callback")
+        if pagemap.ops and pagemap.type == PRIVATE and not pagemap.ops_members.get("migrate_to_ram"):
+            missing.append("migrate_to_ram")
+        if not pagemap.owner:
+            missing.append("owner")
+        if missing:
+            yield Verdict("without " + ", ".join(missing))
+    if pagemap.nr_range > 1 and pagemap.altmap:
+        yield Verdict(f"{pagemap.nr_range} ranges with an altmap")
+    if len(pagemap.ranges) != pagemap.nr_range:
+        yield Verdict(f"{pagemap.nr_range - len(pagemap.ranges)} of {pagemap.nr_range} ranges make no sense")
+    for range_ in pagemap.ranges:
+        if (range_.start_pfn | range_.end_pfn) << case.page_shift & (_SUBSECTION - 1):
+            yield Verdict(f"pfns {range_.start_pfn:#x}-{range_.end_pfn:#x} are not aligned to a subsection")
+
+
+def _dead(case: Case) -> Iterator[Verdict]:
+    ref = case.pagemap.ref
+    if ref.state == "dead":
+        yield Verdict("its percpu_ref was exited")
+    elif ref.state == "dying" and ref.count == 0:
+        yield Verdict("its percpu_ref is dead at 0")
+
+
+def _coverage(case: Case) -> Iterator[Verdict]:
+    for problem in case.coverage:
+        yield Verdict(problem)
+
+
+def _below_bias(case: Case) -> Iterator[Verdict]:
+    ref, pagemap = case.pagemap.ref, case.pagemap
+    if ref.state != "live" or ref.count is None or ref.approximate:
+        return
+    needed = 1 + pagemap.folios
+    # An mmapped P2PDMA page holds a reference of its own; allocations without a map cannot be seen here.
+    if pagemap.type == P2PDMA and case.complete:
+        needed += case.result.pages_mapped
+    if ref.count < needed:
+        yield Verdict(f"ref is {ref.count}, at least {needed} are held by the pagemap and its pages")
+
+
+def _dying_busy(case: Case) -> Iterator[Verdict]:
+    ref, result = case.pagemap.ref, case.result
+    if ref.state == "live" or not result.heads_above_idle:
+        return
+    waits = case.scheme.id in ("B", "C") or case.pagemap.type in (PRIVATE, COHERENT, P2PDMA)
+    effect = "removal waits for them" if waits else "removal does not wait: use after free"
+    count = "unknown" if ref.count is None else ref.count
+    yield Verdict(f"{result.heads_above_idle} folios are held, ref is {count}: {effect}")
+
+
+def _ref_versus_pages(case: Case) -> Iterator[Verdict]:
+    ref, pagemap, pages = case.pagemap.ref, case.pagemap, case.result.pages_referenced
+    if ref.count is None or ref.approximate or not case.complete:
+        return
+    own = 0 if ref.state != "live" else 1
+    if case.scheme.private_refs_pgmap and pagemap.type in (PRIVATE, COHERENT):
+        if ref.count - own != pages:
+            yield Verdict(f"ref is {ref.count}, and {pages} pages hold one each")
+    # Every page that is not at 0 holds one; lookups and allocations come on top.
+    elif case.scheme.id == "C" and pagemap.type in (PRIVATE, GENERIC, P2PDMA) and ref.count - own < pages:
+        yield Verdict(f"ref is {ref.count}, and {pages} pages hold one each")
+
+
+def _unreadable(case: Case) -> Iterator[Verdict]:
+    for reason, count in case.result.reasons.items():
+        yield Verdict(f"{count} struct pages: {reason}")
+
+
+_PREDICATES: dict[str, Callable[[Case], Iterator[Verdict]]] = {
+    "pgmap-sanity": _sanity,
+    "dead-in-registry": _dead,
+    "registry-coverage": _coverage,
+    "ref-below-bias": _below_bias,
+    "dying-busy": _dying_busy,
+    "ref-versus-pages": _ref_versus_pages,
+    "memmap-unreadable": _unreadable,
+}
+
+
+def judge_pagemap(case: Case, cap: str) -> list[Finding]:
+    """Findings on one pagemap, in the order of the table, no severity above *cap*."""
+    findings = []
+    limit = _zonedev.SEVERITIES.index(cap)
+    for row in _zonedev.rules():
+        predicate = _PREDICATES.get(row["id"]) if row["scope"] == "pagemap" else None
+        known = case.pagemap.type in row["types"] or case.pagemap.type not in _zonedev.TYPES
+        if predicate is None or not known or case.scheme.id not in row["schemes"]:
+            continue
+        for verdict in predicate(case):
+            severity = verdict.severity or row["severity"]
+            severity = _zonedev.SEVERITIES[min(limit, _zonedev.SEVERITIES.index(severity))]
+            findings.append(Finding(row["id"], severity, case.pagemap.address, detail=verdict.detail))
+    return findings
+
+
+def contradicted_types(results: list[PagemapResult], scheme: _zonedev.Scheme) -> dict[str, tuple[int, int]]:
+    """Memory types most of whose idle-looking heads rest at another count than the scheme's.
+
+    type -> (count that most rest at, percent of them).  Most folios of the type, over all its pagemaps,
+    must agree: a few leaked pages, or a pagemap in full use, cannot pass for another scheme.
+    """
+    contradicted = {}
+    for type_ in _zonedev.TYPES:
+        idle = scheme.idle(type_)
+        if idle is None:
+            continue
+        mine = [result for result in results if result.pagemap.type == type_]
+        heads = sum(sum(r.refcounts.values()) + r.refcounts_other for r in mine)
+        other = sum(r.idle_looking["1" if idle == 0 else "0"] for r in mine)
+        if other * 2 > heads:
+            contradicted[type_] = (1 - idle, 100 * other // heads)
+    return contradicted

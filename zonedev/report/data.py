@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Results as JSON, NDJSON and CSV: the names of docs/audit.schema.json, which stay.
+
+Numbers are numbers, addresses and pfns are integers, end_pfn is exclusive.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from zonedev import _zonedev
+from zonedev.model import Audit, Finding, Pagemap, PagemapResult
+
+if TYPE_CHECKING:
+    from zonedev.audit import FolioReport
+
+_SEVERITIES = _zonedev.SEVERITIES
+
+CSV_FIELDS = (
+    "rule",
+    "severity",
+    "also",
+    "device",
+    "type",
+    "pagemap",
+    "pfn",
+    "count",
+    "order",
+    "refcount",
+    "expected",
+    "mapcount",
+    "mapping",
+    "index",
+    "flags",
+    "detail",
+    "raw",
+)
+
+
+def pagemap_dict(pagemap: Pagemap) -> dict[str, Any]:
+    """One pagemap, without what a scan adds."""
+    return {
+        "address": pagemap.address,
+        "type": pagemap.type,
+        "device": pagemap.device,
+        "resource": pagemap.resource,
+        "ranges": [
+            {"start_pfn": r.start_pfn, "end_pfn": r.end_pfn, "first_pfn": r.first_pfn} for r in pagemap.ranges
+        ],
+        "pages": pagemap.pages,
+        "vmemmap_shift": pagemap.vmemmap_shift,
+        "altmap": pagemap.altmap,
+        "owner": pagemap.owner,
+        "ops": pagemap.ops,
+        "ref": {
+            "state": pagemap.ref.state,
+            "count": pagemap.ref.count,
+            "approximate": pagemap.ref.approximate,
+        },
+    }
+
+
+def result_dict(result: PagemapResult) -> dict[str, Any]:
+    """One pagemap with its classes and refcounts."""
+    return {
+        **pagemap_dict(result.pagemap),
+        "idle_refcount": result.idle_refcount,
+        "classes": result.classes,
+        "refcounts": {str(refcount): heads for refcount, heads in sorted(result.refcounts.items())},
+        "refcounts_other": result.refcounts_other,
+        "not_judged": result.reasons,
+    }
+
+
+def finding_dict(finding: Finding) -> dict[str, Any]:
+    """One finding: count folios from pfn, 1 << order pages apart; pfn None: on the pagemap."""
+    return {
+        "rule": finding.rule,
+        "severity": finding.severity,
+        "also": finding.also,
+        "pagemap": finding.pagemap,
+        "pfn": finding.pfn,
+        "count": finding.count,
+        "order": finding.order,
+        "refcount": finding.refcount,
+        "mapcount": finding.mapcount,
+        "mapping": finding.mapping,
+        "index": finding.index,
+        "flags": finding.flag_names,
+        "expected": finding.expected,
+        "raw": finding.raw.hex(),
+        "detail": finding.detail,
+    }
+
+
+def summary_dict(audit: Audit) -> dict[str, Any]:
+    """Totals and verdict; errors, warnings and infos count pages."""
+    return {
+        "pages": audit.pages,
+        "classes": audit.classes,
+        "errors": audit.count("error"),
+        "warnings": audit.count("warning"),
+        "infos": audit.count("info"),
+        "findings": len(audit.findings),
+        "findings_dropped": audit.findings_dropped,
+        "transient": audit.transient,
+        "verdict": audit.verdict,
+    }
+
+
+def _shown(audit: Audit, severity: str) -> list[Finding]:
+    limit = _SEVERITIES.index(severity)
+    return [f for f in audit.findings if _SEVERITIES.index(f.severity) >= limit]
+
+
+def audit_dict(audit: Audit, severity: str = "info") -> dict[str, Any]:
+    """The whole audit; findings below *severity* are left out, the sums are not changed by that."""
+    from zonedev.audit import tool_versions
+
+    rate = audit.pages / audit.scan_s if audit.scan_s > 0 else 0.0
+    return {
+        "schema": "zonedev.audit/1",
+        "tool": {**tool_versions(), "types_from": audit.types_from, "readers": audit.readers},
+        "target": {"path": audit.path, "live": audit.live},
+        "kernel": audit.kernel,
+        "scheme": {
+            "id": audit.scheme.id,
+            "title": audit.scheme.title,
+            "confidence": audit.scheme.confidence,
+            "evidence": audit.scheme.evidence,
+            "calibrated": audit.scheme.calibrated,
+        },
+        "pagemaps": [result_dict(result) for result in audit.pagemaps],
+        "findings": [finding_dict(finding) for finding in _shown(audit, severity)],
+        "not_applicable": audit.not_applicable,
+        "kernel_log": audit.kernel_log,
+        "problems": audit.problems,
+        "notes": audit.notes,
+        "timing": {"scan_s": audit.scan_s, "total_s": audit.total_s, "pages_per_s": rate},
+        "summary": summary_dict(audit),
+    }
+
+
+def to_json(value: dict[str, Any]) -> str:
+    """Indented, keys in their order, a newline at the end."""
+    return json.dumps(value, indent=1) + "\n"
+
+
+def _lines(kind: str, values: list[dict[str, Any]]) -> Iterator[str]:
+    for value in values:
+        yield json.dumps({"kind": kind, **value}) + "\n"
+
+
+def audit_ndjson(audit: Audit, severity: str = "info") -> str:
+    """One object a line: pagemaps, findings, and the summary last."""
+    whole = audit_dict(audit, severity)
+    summary = {key: whole[key] for key in ("schema", "tool", "target", "kernel", "scheme", "timing")}
+    return "".join(
+        [
+            *_lines("pagemap", whole["pagemaps"]),
+            *_lines("finding", whole["findings"]),
+            *_lines("summary", [{**summary, **whole["summary"]}]),
+        ]
+    )
+
+
+def audit_csv(audit: Audit, severity: str = "info") -> str:
+    """A header, then one row a finding."""
+    pagemaps = {r.pagemap.address: r.pagemap for r in audit.pagemaps}
+    out = io.StringIO()
+    writer = csv.DictWriter(out, CSV_FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for finding in _shown(audit, severity):
+        row = finding_dict(finding)
+        pagemap = pagemaps.get(finding.pagemap)
+        row["device"] = pagemap.device if pagemap else None
+        row["type"] = pagemap.type if pagemap else None
+        row["also"] = " ".join(finding.also)
+        row["flags"] = " ".join(finding.flag_names)
+        writer.writerow(row)
+    return out.getvalue()
+
+
+def list_csv(pagemaps: list[Pagemap]) -> str:
+    """A header, then one row a range."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        (
+            "device",
+            "type",
+            "address",
+            "start_pfn",
+            "end_pfn",
+            "first_pfn",
+            "vmemmap_shift",
+            "ref_state",
+            "ref_count",
+            "ops",
+        )
+    )
+    for p in pagemaps:
+        for r in p.ranges:
+            writer.writerow(
+                (
+                    p.device,
+                    p.type,
+                    p.address,
+                    r.start_pfn,
+                    r.end_pfn,
+                    r.first_pfn,
+                    p.vmemmap_shift,
+                    p.ref.state,
+                    p.ref.count,
+                    p.ops,
+                )
+            )
+    return out.getvalue()
+
+
+def list_ndjson(pagemaps: list[Pagemap]) -> str:
+    """One pagemap a line."""
+    return "".join(_lines("pagemap", [pagemap_dict(p) for p in pagemaps]))
+
+
+def list_dict(pagemaps: list[Pagemap]) -> dict[str, Any]:
+    """All pagemaps."""
+    return {"schema": "zonedev.list/1", "pagemaps": [pagemap_dict(p) for p in pagemaps]}
+
+
+def folio_dict(report: FolioReport) -> dict[str, Any]:
+    """One struct page with its folio, class and findings."""
+    return {
+        "schema": "zonedev.page/1",
+        "asked": report.asked,
+        "pfn": report.pfn,
+        "address": report.address,
+        "pagemap": pagemap_dict(report.pagemap),
+        "page": report.page,
+        "head": report.head,
+        "class": report.class_,
+        "idle_refcount": report.idle_refcount,
+        "owner": report.owner,
+        "flags": report.flag_names,
+        "raw": report.raw.hex(),
+        "findings": [finding_dict(finding) for finding in report.findings],
+    }

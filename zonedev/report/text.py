@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Results as text for people in a hurry.
+
+One line on kernel and scheme, one row per pagemap, findings merged into runs with what they mean, one
+closing line with the verdict.  Reads no kernel memory; every number comes from the result.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Optional
+
+from zonedev import _zonedev
+from zonedev.model import Audit, Finding, Pagemap, PagemapResult
+
+if TYPE_CHECKING:
+    from zonedev.audit import FolioReport
+
+_SEVERITIES = _zonedev.SEVERITIES
+_ALWAYS = ("idle", "busy", "violation")
+_RUNS_SHOWN = 20
+_WIDTH = 100
+
+_VERDICTS = {
+    "clean": "clean: every page was read, and none breaks a rule",
+    "violations": "violations",
+    "incomplete": "incomplete: not every page could be judged",
+}
+
+
+def short_type(name: str) -> str:
+    """MEMORY_DEVICE_FS_DAX -> FS_DAX."""
+    return name.replace("MEMORY_DEVICE_", "")
+
+
+def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
+    """Rows as aligned columns, the first row being the header; *right* are right-aligned columns."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    aligned = set(right)
+    lines = []
+    for row in rows:
+        cells = [c.rjust(w) if i in aligned else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _wrap(text: str, indent: str) -> str:
+    return textwrap.fill(
+        text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False
+    )
+
+
+def _ref(pagemap: Pagemap) -> str:
+    count = "?" if pagemap.ref.count is None else str(pagemap.ref.count)
+    return f"{pagemap.ref.state} {'~' if pagemap.ref.approximate else ''}{count}"
+
+
+def _device(pagemap: Pagemap) -> str:
+    return pagemap.device or f"{pagemap.address:#x}"
+
+
+def heading(audit: Audit) -> str:
+    """Kernel, scheme and type source in one line."""
+    kernel, scheme = audit.kernel, audit.scheme
+    live = ", live" if audit.live else ""
+    return (
+        f"Linux {kernel['release']} {kernel['arch']}{live}, {kernel['page_size'] // 1024} KiB pages; "
+        f"scheme {scheme.id} ({scheme.confidence} confidence): {scheme.title}; types from {audit.types_from.upper()}"
+    )
+
+
+def _pagemap_row(result: PagemapResult, classes: list[str]) -> list[str]:
+    pagemap = result.pagemap
+    idle = "?" if result.idle_refcount is None else str(result.idle_refcount)
+    counts = [str(result.classes[c]) for c in classes]
+    return [_device(pagemap), short_type(pagemap.type), str(pagemap.pages), *counts, idle, _ref(pagemap)]
+
+
+def pagemap_table(audit: Audit) -> str:
+    """A row per pagemap and, for several, a row of totals; classes that are empty everywhere are left out."""
+    totals = audit.classes
+    classes = [c for c in _zonedev.CLASSES if c in _ALWAYS or totals[c]]
+    rows = [["DEVICE", "TYPE", "PAGES", *(c.upper() for c in classes), "IDLE-AT", "PGMAP-REF"]]
+    rows += [_pagemap_row(result, classes) for result in audit.pagemaps]
+    if len(audit.pagemaps) > 1:
+        rows.append(["total", "", str(audit.pages), *(str(totals[c]) for c in classes), "", ""])
+    return table(rows, range(2, 4 + len(classes)))
+
+
+def _pfns(finding: Finding) -> str:
+    if finding.pfn is None:
+        return "pagemap"
+    if finding.pages == 1:
+        return f"pfn {finding.pfn:#x}"
+    last = finding.pfn + finding.pages - 1
+    folios = f"{finding.count} folios of order {finding.order}" if finding.order else f"{finding.count} pages"
+    return f"pfn {finding.pfn:#x}-{last:#x} ({folios})"
+
+
+def finding_line(finding: Finding, device: str) -> str:
+    """Where and what, in one line."""
+    parts = [device, _pfns(finding)]
+    if finding.pfn is not None:
+        parts.append(f"refcount {finding.refcount} (expected {finding.expected}), mapcount {finding.mapcount}")
+    if finding.detail:
+        parts.append(finding.detail)
+    if finding.flag_names:
+        parts.append("flags " + ",".join(finding.flag_names))
+    if finding.also:
+        parts.append("also " + ", ".join(finding.also))
+    return "; ".join(parts)
+
+
+def _rule_row(id_: str) -> dict[str, Any]:
+    return next(row for row in _zonedev.rules() if row["id"] == id_)
+
+
+def _meaning(id_: str, type_: Optional[str]) -> str:
+    """What the rule means for a memory type (rows of one rule may differ)."""
+    rows = [row for row in _zonedev.rules() if row["id"] == id_]
+    fitting = [row for row in rows if type_ in row["types"]]
+    return str((fitting or rows)[0]["meaning"])
+
+
+def _group(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """Findings by severity and rule, in their order."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.severity, finding.rule), []).append(finding)
+    return list(groups.values())
+
+
+def findings_text(audit: Audit, severity: str) -> str:
+    """Findings of at least *severity*, worst first: the rule and its meaning, then its runs."""
+    limit = _SEVERITIES.index(severity)
+    pagemaps = {r.pagemap.address: r.pagemap for r in audit.pagemaps}
+    lines = []
+    for group in _group(f for f in audit.findings if _SEVERITIES.index(f.severity) >= limit):
+        first = group[0]
+        pagemap = pagemaps.get(first.pagemap)
+        pages = sum(f.pages for f in group)
+        where = f"{pages} page{'s' if pages != 1 else ''}" if first.pfn is not None else "pagemap"
+        lines.append(f"{first.severity}: {first.rule}, {where}")
+        lines.append(_wrap(_meaning(first.rule, pagemap.type if pagemap else None), "  "))
+        for finding in group[:_RUNS_SHOWN]:
+            owner = pagemaps.get(finding.pagemap)
+            lines.append("    " + finding_line(finding, _device(owner) if owner else hex(finding.pagemap)))
+        if len(group) > _RUNS_SHOWN:
+            lines.append(f"    ... and {len(group) - _RUNS_SHOWN} more runs (--format json has all)")
+    return "\n".join(lines)
+
+
+def _hidden(audit: Audit, severity: str) -> str:
+    """How many findings the text leaves out."""
+    limit = _SEVERITIES.index(severity)
+    parts = []
+    for group in _group(f for f in audit.findings if _SEVERITIES.index(f.severity) < limit):
+        parts.append(f"{group[0].rule} {sum(f.pages for f in group)}")
+    return f"not shown (pages): {', '.join(parts)}; --severity info shows them" if parts else ""
+
+
+def _gaps(audit: Audit) -> list[str]:
+    """Why pages could not be judged, device by device."""
+    lines = []
+    for result in audit.pagemaps:
+        for reason, count in result.reasons.items():
+            lines.append(f"{_device(result.pagemap)}: {count} pages not judged: {reason}")
+    return lines
+
+
+def closing(audit: Audit) -> str:
+    """Pages, time, rate and verdict in one line."""
+    rate = audit.pages / audit.scan_s / 1e6 if audit.scan_s > 0 else 0.0
+    text = f"{audit.pages} pages in {audit.scan_s:.2f} s ({rate:.1f} M pages/s); "
+    if audit.verdict == "violations":
+        counts = f"{audit.count('error')} pages with errors, {audit.count('warning')} with warnings"
+        return text + f"{_VERDICTS['violations']}: {counts}"
+    warnings = audit.count("warning")
+    if audit.verdict == "clean" and warnings:
+        return text + f"clean: every page was read, and none is in violation; {warnings} pages with warnings"
+    return text + _VERDICTS[audit.verdict]
+
+
+def audit_text(audit: Audit, severity: str = "warning") -> str:
+    """The whole report; findings below *severity* are only counted."""
+    blocks = [_wrap(heading(audit), "")]
+    blocks += [_wrap("problem: " + text, "") for text in audit.problems]
+    blocks += [_wrap(text, "") for text in audit.notes]
+    blocks += [_wrap("calibration: " + text, "") for text in audit.scheme.calibrated]
+    if audit.pagemaps:
+        blocks.append(pagemap_table(audit))
+    blocks.append("\n".join(_gaps(audit)))
+    blocks.append(findings_text(audit, severity))
+    blocks.append(_wrap(_hidden(audit, severity), "") if _hidden(audit, severity) else "")
+    if audit.findings_dropped:
+        blocks.append(f"{audit.findings_dropped} more runs found no room and are only counted")
+    if audit.transient:
+        blocks.append(f"{audit.transient} findings changed between two samples (transient)")
+    if audit.kernel_log:
+        blocks.append("the kernel's log says:\n" + "\n".join("    " + line for line in audit.kernel_log))
+    blocks.append(closing(audit))
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+# ---------------------------------------------------------------- list
+
+
+def _range_text(pagemap: Pagemap) -> str:
+    return ", ".join(f"{r.start_pfn:#x}-{r.end_pfn - 1:#x}" for r in pagemap.ranges)
+
+
+def list_text(pagemaps: list[Pagemap]) -> str:
+    """One row per pagemap."""
+    if not pagemaps:
+        return "no dev_pagemap is registered: this machine has no device memory with struct pages\n"
+    rows = [["DEVICE", "TYPE", "PAGES", "PFNS", "ORDER", "MEMMAP", "PGMAP-REF", "OPS", "ADDRESS"]]
+    for pagemap in pagemaps:
+        skipped = sum(r.first_pfn - r.start_pfn for r in pagemap.ranges)
+        memmap = f"altmap ({skipped} pages)" if pagemap.altmap else "RAM"
+        rows.append(
+            [
+                _device(pagemap),
+                short_type(pagemap.type),
+                str(pagemap.pages),
+                _range_text(pagemap),
+                str(pagemap.vmemmap_shift),
+                memmap,
+                _ref(pagemap),
+                pagemap.ops or "-",
+                f"{pagemap.address:#x}",
+            ]
+        )
+    return table(rows, (2, 4)) + "\n"
+
+
+# ---------------------------------------------------------------- page
+
+
+def _hexdump(raw: bytes, address: int) -> str:
+    lines = []
+    for i in range(0, len(raw), 16):
+        words = [raw[j : j + 8] for j in range(i, min(i + 16, len(raw)), 8)]
+        lines.append(f"  {address + i:#x}  " + "  ".join(w.hex(" ") for w in words))
+    return "\n".join(lines)
+
+
+def folio_text(report: FolioReport) -> str:
+    """One struct page, decoded and judged."""
+    pagemap, page, head = report.pagemap, report.page, report.head
+    lines = [
+        report.asked,
+        f"device      {_device(pagemap)}, {short_type(pagemap.type)}, pagemap {pagemap.address:#x}, ref {_ref(pagemap)}",
+        f"page        {report.address:#x}" + (", tail" if page["tail"] else ""),
+    ]
+    if page["tail"]:
+        known = page["head_pfn"] is not None
+        lines.append(
+            f"head        {report.head_address:#x}, pfn {page['head_pfn']:#x}" if known else "head        not valid"
+        )
+        lines.append(f"tail        refcount {page['refcount']}, word {page['word1']:#x}")
+    if not (page["tail"] and page["head_pfn"] is None):
+        parts = f"base {head['base']} + maps {head['mapcount']} + plain {head['plain']} + pins {head['pin']}"
+        lines += [
+            f"refcount    {head['refcount']} ({parts}; free pages rest at {report.idle_refcount})",
+            f"mapcount    {head['mapcount']}" + (" (page type in _mapcount)" if head["has_type"] else ""),
+            f"mapping     {head['mapping']:#x}" + (f", {report.owner}" if report.owner else ""),
+            f"index       {head['index']:#x}",
+            f"order       {head['order']}",
+        ]
+    lines.append(f"flags       {','.join(report.flag_names) or '-'}; zone {page['zone']}, node {page['node']}")
+    lines.append(f"class       {report.class_}")
+    for finding in report.findings:
+        lines.append(f"{finding.severity:<11} {finding.rule}: {_meaning(finding.rule, pagemap.type)}")
+    lines.append("raw")
+    lines.append(_hexdump(report.raw, report.address))
+    return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------- rules
+
+
+def _types_text(row: dict[str, Any]) -> str:
+    types = [short_type(t) for t in row["types"]]
+    return "all types" if len(types) == len(_zonedev.TYPES) else ", ".join(types)
+
+
+def _schemes_text(row: dict[str, Any]) -> str:
+    schemes = [s for s in row["schemes"] if s != "unknown"]
+    return "all schemes" if len(schemes) == 9 else "schemes " + ", ".join(schemes)
+
+
+def rules_text(rows: list[dict[str, Any]]) -> str:
+    """The table of rules, one line per row."""
+    lines = [["RULE", "NO.", "SEVERITY", "TYPES", "SCHEMES"]]
+    for row in rows:
+        lines.append([row["id"], row["number"], row["severity"], _types_text(row), _schemes_text(row)])
+    return table(lines) + "\n"
+
+
+def rule_text(rows: list[dict[str, Any]]) -> str:
+    """One rule with all its rows explained."""
+    first = rows[0]
+    lines = [f"{first['id']} ({first['number']})" if first["number"] != "-" else first["id"]]
+    for row in rows:
+        level = row["severity"]
+        if row["evidence"] != "none" and row["severity_unproven"] != level:
+            level += f" ({row['severity_unproven']} without {row['evidence']})"
+        lines.append("")
+        lines.append(f"{level} for {_types_text(row)}, {_schemes_text(row)}")
+        for label, key in (
+            ("when", "predicate"),
+            ("means", "meaning"),
+            ("bug class", "bug_class"),
+            ("near miss", "near_miss"),
+        ):
+            lines.append(
+                textwrap.fill(
+                    row[key], _WIDTH, initial_indent=f"  {label:<11}", subsequent_indent=" " * 13
+                )
+            )
+    return "\n".join(lines) + "\n"

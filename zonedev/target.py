@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Opens what a user names: a vmcore, the live kernel, a QEMU guest; and its debug information.
+
+Owns the checks that drgn leaves to logging: is the debug file of this very kernel, is the core whole?
+Every failure becomes one TargetError that says what, which file, why and what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from drgn import Architecture, MissingDebugInfoError, Program, ProgramFlags
+
+from zonedev import _zonedev
+from zonedev.errors import TargetError
+
+_GIVE_VMLINUX = "give the vmlinux with debug information of exactly this kernel with -s"
+
+# What drgn and its libraries say of files that hold no dump.
+_NOT_A_CORE = ("not an ELF core", "not a core", "Unknown file format", "not in a recognized format")
+
+_ELF_MAGIC = b"\x7fELF"
+
+
+@dataclass
+class Target:
+    """What was asked for on the command line; exactly one of core, kernel and qemu is set."""
+
+    core: Optional[str] = None
+    symbols: Sequence[str] = ()
+    kernel: bool = False
+    qemu: Optional[str] = None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The target in words."""
+        return self.core or self.qemu or "the live kernel"
+
+
+def _check_file(path: str, what: str) -> None:
+    """A file that can be read, or a TargetError."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise TargetError(f"{what} {path}: is a directory")
+        with open(path, "rb"):
+            pass
+    except FileNotFoundError:
+        raise TargetError(f"{what} {path}: no such file") from None
+    except PermissionError:
+        raise TargetError(f"{what} {path}: permission denied; try as root") from None
+    except OSError as err:
+        raise TargetError(f"{what} {path}: {err.strerror}") from None
+
+
+def _elf_info(path: str) -> Optional[dict[str, Any]]:
+    """What an ELF file says of itself; None for other files or without libelf."""
+    if not _zonedev.features()["libelf"]:
+        return None
+    try:
+        with open(path, "rb") as file:
+            if file.read(4) != _ELF_MAGIC:
+                return None
+        return _zonedev.elf_info(path)
+    except (OSError, ValueError):
+        return None
+
+
+def _check_core(target: Target) -> None:
+    assert target.core is not None
+    _check_file(target.core, "core")
+    if os.path.getsize(target.core) == 0:
+        raise TargetError(f"core {target.core}: the file is empty")
+    info = _elf_info(target.core)
+    if info is None:
+        return
+    if not info["core"]:
+        raise TargetError(f"core {target.core}: an ELF file, but not a core dump (is it a vmlinux? that goes to -s)")
+    if info["wanted_size"] > info["file_size"]:
+        target.problems.append(
+            f"core {target.core} is cut off: {info['file_size']} of {info['wanted_size']} bytes are there"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _set_core(prog: Program, path: str) -> None:
+    try:
+        prog.set_core_dump(path)
+    # drgn raises plain Exception for failures of its libraries.
+    except Exception as err:
+        reason = _first_line(err)
+        if any(text in reason for text in _NOT_A_CORE):
+            raise TargetError(
+                f"core {path}: not a core dump that drgn can open ({reason}); give a vmcore (ELF or kdump)"
+            ) from None
+        raise TargetError(f"core {path}: cannot be opened: {reason}") from None
+    if not prog.flags & ProgramFlags.IS_LINUX_KERNEL:
+        raise TargetError(
+            f"core {path}: not a core of a Linux kernel (no VMCOREINFO in its notes); "
+            "give a vmcore, not the core of a process"
+        )
+
+
+def _set_live(prog: Program) -> None:
+    try:
+        prog.set_kernel()
+    except PermissionError:
+        raise TargetError(
+            "live kernel: /proc/kcore: permission denied; run as root (and without kernel lockdown)"
+        ) from None
+    except Exception as err:
+        raise TargetError(f"live kernel: /proc/kcore cannot be opened: {_first_line(err)}") from None
+
+
+def _set_qemu(prog: Program, address: str) -> None:
+    if not hasattr(prog, "set_qemu_qmp"):
+        raise TargetError("--qemu: this drgn has no QMP support; drgn 0.2 or later has it")
+    try:
+        prog.set_qemu_qmp(address)
+    except Exception as err:
+        raise TargetError(f"QEMU {address}: {_first_line(err)}") from None
+    if not prog.flags & ProgramFlags.IS_LINUX_KERNEL:
+        raise TargetError(f"QEMU {address}: the guest is not known as a Linux kernel; start QEMU with -device vmcoreinfo")
+
+
+def kernel_build_id(prog: Program) -> Optional[bytes]:
+    """Build id out of VMCOREINFO, None where the kernel has none there (before 5.9)."""
+    try:
+        text = prog["VMCOREINFO"].string_().decode(errors="replace")
+    except LookupError:
+        return None
+    match = re.search(r"^BUILD-ID=([0-9a-f]+)$", text, re.MULTILINE)
+    return bytes.fromhex(match[1]) if match and len(match[1]) % 2 == 0 else None
+
+
+def _release(prog: Program) -> str:
+    try:
+        return str(prog["UTS_RELEASE"].string_().decode(errors="replace"))
+    except LookupError:
+        return "unknown"
+
+
+def _is_module(path: str) -> bool:
+    return re.search(r"\.ko(\.debug)?$", path) is not None
+
+
+def _check_symbols(prog: Program, target: Target) -> bool:
+    """Check debug files by build id before drgn sees them; True where one is the kernel's own."""
+    wanted = kernel_build_id(prog)
+    own = False
+    for path in target.symbols:
+        _check_file(path, "debug file")
+        if not _zonedev.features()["libelf"]:
+            own = True
+            continue
+        info = _elf_info(path)
+        if info is None:
+            raise TargetError(f"debug file {path}: not an ELF file; {_GIVE_VMLINUX}")
+        if info["core"]:
+            raise TargetError(f"debug file {path}: a core dump; {_GIVE_VMLINUX}")
+        if _is_module(path):
+            continue
+        if not info["has_debug_info"]:
+            raise TargetError(f"debug file {path}: has no debug information (no .debug_info); {_GIVE_VMLINUX}")
+        if wanted and info["build_id"] != wanted:
+            raise TargetError(
+                f"debug file {path}: of another kernel: its build id is {info['build_id'].hex() or 'missing'}, "
+                f"that of {target.name} is {wanted.hex()} (Linux {_release(prog)}); {_GIVE_VMLINUX}"
+            )
+        own = True
+    return own
+
+
+def _load_symbols(prog: Program, target: Target) -> None:
+    try:
+        if target.symbols and _check_symbols(prog, target):
+            prog.load_debug_info(target.symbols)
+        else:
+            with contextlib.suppress(MissingDebugInfoError):
+                prog.load_debug_info(target.symbols, default=True)
+    except TargetError:
+        raise
+    except MissingDebugInfoError:
+        pass
+    except Exception as err:
+        raise TargetError(f"debug information of {target.name}: {_first_line(err)}") from None
+    _check_types(prog, target)
+
+
+def _check_types(prog: Program, target: Target) -> None:
+    """The types are there and of this kernel: what is read through them agrees with the dump."""
+    try:
+        prog.type("struct page")
+    except LookupError:
+        raise TargetError(
+            f"no debug information for {target.name} (Linux {_release(prog)}): install the kernel's debug package "
+            "(linux-image-...-dbg, kernel-debuginfo), or " + _GIVE_VMLINUX
+        ) from None
+    try:
+        release = prog["init_uts_ns"].name.release.string_().decode(errors="replace")
+    except Exception as err:
+        raise TargetError(
+            f"{target.name}: the kernel's memory cannot be read through the debug information "
+            f"({_first_line(err)}); the core is damaged or cut off, or the debug file is of another kernel"
+        ) from None
+    if release != _release(prog):
+        raise TargetError(
+            f"{target.name} is of Linux {_release(prog)}, but the debug information finds {release!r} there: "
+            "it is of another kernel; " + _GIVE_VMLINUX
+        )
+
+
+def open_target(target: Target) -> Program:
+    """A Program with debug information.
+
+    :raises TargetError: it cannot be opened, is no kernel, or has no fitting debug information
+    """
+    prog = Program()
+    if target.kernel:
+        _set_live(prog)
+    elif target.qemu:
+        _set_qemu(prog, target.qemu)
+    else:
+        _check_core(target)
+        assert target.core is not None
+        _set_core(prog, target.core)
+    if prog.platform is None or prog.platform.arch == Architecture.UNKNOWN:
+        raise TargetError(f"{target.name}: of an architecture that drgn does not know")
+    _load_symbols(prog, target)
+    return prog
