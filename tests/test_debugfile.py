@@ -26,7 +26,13 @@ from drgn import (  # noqa: E402
     TypeKind,
 )
 
-from zonedev.debugfile import DebugFile, ElfIdentity, read_elf_identity, type_key  # noqa: E402
+from zonedev.debugfile import (  # noqa: E402
+    DebugFile,
+    ElfIdentity,
+    Segment,
+    read_elf_identity,
+    type_key,
+)
 
 SOURCE = r"""
 #include <stdbool.h>
@@ -100,7 +106,7 @@ def open_file(path: str) -> Program:
 
 
 def identity(build_id: bytes = b"\x01\x02\x03\x04\x05") -> ElfIdentity:
-    return ElfIdentity(62, 0, False, build_id)
+    return ElfIdentity(62, 0, False, build_id, segments=(Segment(0x1000, 0x100000),))
 
 
 def rebuild(file: DebugFile, tmp_path: Path) -> Program:
@@ -200,13 +206,12 @@ def test_first_of_two_definitions_is_found_by_name(tmp_path: Path) -> None:
     pointer = source.pointer_type(second)
     holder = source.struct_type("holder", 8, [drgn.TypeMember(pointer, "p", 0)])
     file = DebugFile(identity())
-    file.add_type(holder)
     file.add_type(first)
-    file.add_type(source.struct_type("other", 8, [drgn.TypeMember(second, "s", 0)]))
+    file.add_type(holder)
     prog = rebuild(file, tmp_path)
-    # The pointer must lead to the second definition, although drgn completes by name alone.
+    # drgn completes a declaration by its tag alone: the pointer must not become one to the first.
     assert prog.type("struct holder").member("p").type.type.members[0].name == "b"
-    assert prog.type("struct other").member("s").type.members[0].name == "b"
+    assert prog.type("struct twice").members[0].name == "a"
 
 
 def test_constant_is_found_with_its_enumeration(library: str, tmp_path: Path) -> None:
@@ -227,6 +232,8 @@ def test_objects_keep_address_value_and_absence(library: str, tmp_path: Path) ->
     file.add_variable("global", original.type("struct everything"), address=0x4321)
     file.add_variable("constant", original.type("int"), value=b"\x2a\0\0\0")
     file.add_variable("gone", original.type("struct inner"))
+    file.add_variable("empty", original.array_type(original.type("int"), 0), address=0x4000)
+    file.add_variable("unknown", original.array_type(original.type("int")), address=0x4000)
     use, inlined = original.function("use"), original.function("inlined")
     file.add_function("use", use.type_, address=0x2345)
     file.add_function("inlined", inlined.type_)
@@ -234,6 +241,8 @@ def test_objects_keep_address_value_and_absence(library: str, tmp_path: Path) ->
     assert prog.variable("global").address_ == 0x4321
     assert prog.variable("constant").value_() == 42
     assert prog.variable("gone").absent_
+    assert prog.variable("empty").type_.length == 0
+    assert prog.variable("unknown").type_.length is None
     assert prog.function("use").address_ == 0x2345
     assert shape(prog.function("use").type_, 0) == shape(use.type_, 0)
     assert inlined.absent_ and prog.function("inlined").absent_

@@ -278,6 +278,8 @@ def _base_die(type_: Type) -> _Die:
 
 
 def _uleb(value: int) -> bytes:
+    if value < 0:
+        raise ValueError("ULEB128 cannot hold a negative number")
     out = bytearray()
     while True:
         value, low = value >> 7, value & 0x7F

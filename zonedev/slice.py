@@ -37,9 +37,8 @@ _ET_CORE = 4
 _MAX_NOTES = 64 << 20  # bytes; real ones have a few KiB
 _MAX_SEGMENTS = 0xFFFE  # e_phnum is 16 bits, and 0xffff means that it does not fit
 _COPY_SIZE = 1 << 20
-_POINTER_LEVELS = (
-    2  # how often to follow pointers one level more when the pair gives another answer
-)
+# How often pointers are followed one level more when the pair gives another answer.
+_POINTER_LEVELS = 2
 _FINDER = "zonedev.slice"
 
 _KEYWORDS = {
@@ -138,14 +137,26 @@ def _open(core: str, debug_files: Sequence[str]) -> Program:
 
 
 def _load_debug_info(prog: Program, core: str, debug_files: Sequence[str]) -> None:
+    for path in debug_files:  # drgn only logs what it cannot read
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as e:
+            raise _target_error(f"cannot read {path}: {e.strerror}") from e
     try:
         prog.load_debug_info(list(debug_files))
-        main = prog.main_module()
-    except (OSError, ValueError, LookupError, drgn.MissingDebugInfoError) as e:
+    except Exception as e:
         raise _target_error(f"cannot use the debug files for {core}: {e}") from e
-    if main.debug_file_path is None:
+    if not _has_vmlinux(prog):
         files = ", ".join(debug_files) or "no file"
         raise _target_error(f"{files}: not the vmlinux of {core}; give the one with its build ID")
+
+
+def _has_vmlinux(prog: Program) -> bool:
+    try:
+        return prog.main_module().debug_file_path is not None
+    except LookupError:
+        return False
 
 
 def _refuse_to_overwrite(out_dir: str, inputs: Sequence[str]) -> None:
