@@ -42,7 +42,11 @@ EXTRAS: dict[str, tuple[list[str], list[str]]] = {
     "p2p": (["-device", "nvme,serial=lab,cmb_size_mb=64,id=nvme0"], []),
     "hmmcoh": (
         [],
-        ["memmap=256M$1G", "memmap=256M$1536M", "lab.hmm=spm_addr_dev0=0x40000000,spm_addr_dev1=0x60000000"],
+        [
+            "memmap=256M$1G",
+            "memmap=256M$1536M",
+            "lab.hmm=spm_addr_dev0=0x40000000,spm_addr_dev1=0x60000000",
+        ],
     ),
     "nokaslr": ([], ["nokaslr"]),
 }
@@ -68,18 +72,24 @@ class Qmp:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("release")
     parser.add_argument("scenario")
     parser.add_argument("--name", help="directory below cores/RELEASE (default: the scenarios)")
     parser.add_argument("--mem", type=int, default=1024, help="MiB")
-    parser.add_argument("--formats", default="elf", help="formats of dump-guest-memory: elf,kdump-zlib; - for none")
+    parser.add_argument(
+        "--formats", default="elf", help="formats of dump-guest-memory: elf,kdump-zlib; - for none"
+    )
     parser.add_argument("--append", default="", help="more words for the kernel command line")
     parser.add_argument("--timeout", type=int, default=400, help="seconds to wait for the guest")
     parser.add_argument("--qemu", default=os.environ.get("QEMU", "qemu-system-x86_64"))
     parser.add_argument("--cpu", default="max,la57=off")
     parser.add_argument("--no-gig", action="store_true", help="no NVDIMM for 1 GiB pages")
-    parser.add_argument("--live-cmd", help="scenario live: shell command to run in a chroot to this machine's root")
+    parser.add_argument(
+        "--live-cmd", help="scenario live: shell command to run in a chroot to this machine's root"
+    )
     return parser.parse_args()
 
 
@@ -105,7 +115,9 @@ def nvdimm_arguments(out: Path, mem: int, sizes: list[int]) -> list[str]:
         backing = out / f"nvdimm{i}.img"
         with backing.open("wb") as file:
             file.truncate((size + 2) * MIB)
-        memory = f"memory-backend-file,id=nv{i},share=on,mem-path={backing},size={size + 2}M,align=2M"
+        memory = (
+            f"memory-backend-file,id=nv{i},share=on,mem-path={backing},size={size + 2}M,align=2M"
+        )
         device = f"nvdimm,id=nvdimm{i},memdev=nv{i},label-size=128K,slot={i},addr={address:#x}"
         arguments += ["-object", memory, "-device", device]
         address += (size + 16) * MIB
@@ -114,7 +126,9 @@ def nvdimm_arguments(out: Path, mem: int, sizes: list[int]) -> list[str]:
 
 def live_arguments(out: Path, command: str | None) -> tuple[list[str], list[str]]:
     script = out / "live.sh"
-    script.write_text(f"export HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PATH={os.environ['PATH']}\n{command or 'true'}\n")
+    script.write_text(
+        f"export HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PATH={os.environ['PATH']}\n{command or 'true'}\n"
+    )
     script.chmod(0o755)
     root = os.environ.get("HOSTROOT", "/")
     share = f"local,path={root},security_model=none,readonly=on,mount_tag=host,multidevs=remap"
@@ -124,8 +138,22 @@ def live_arguments(out: Path, command: str | None) -> tuple[list[str], list[str]
 def qemu_command(options: argparse.Namespace, out: Path) -> list[str]:
     scenarios = options.scenario.split(",")
     nvdimm = "nvdimm" in scenarios
-    append = ["console=ttyS0", "panic=-1", "oops=panic", "loglevel=4", f"lab.scenario={options.scenario}"]
-    command = [options.qemu, "-nodefaults", "-display", "none", "-no-reboot", "-accel", "tcg,thread=multi"]
+    append = [
+        "console=ttyS0",
+        "panic=-1",
+        "oops=panic",
+        "loglevel=4",
+        f"lab.scenario={options.scenario}",
+    ]
+    command = [
+        options.qemu,
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-accel",
+        "tcg,thread=multi",
+    ]
     command += ["-cpu", options.cpu, "-smp", "2", "-machine", "q35,nvdimm=on" if nvdimm else "q35"]
     command += ["-device", "vmcoreinfo", "-kernel", str(find_vmlinuz(options.release))]
     command += ["-initrd", str(LAB / f"initramfs/{options.release}.cpio.gz")]
@@ -134,7 +162,9 @@ def qemu_command(options: argparse.Namespace, out: Path) -> list[str]:
     command += ["-qmp", f"unix:{out}/qmp,server=on,wait=off"]
     mem = max(options.mem, 2560) if "live" in scenarios else options.mem
     if nvdimm:
-        command += nvdimm_arguments(out, mem, list(NVDIMMS) + ([] if options.no_gig else [NVDIMM_GIG]))
+        command += nvdimm_arguments(
+            out, mem, list(NVDIMMS) + ([] if options.no_gig else [NVDIMM_GIG])
+        )
     else:
         command += ["-m", f"{mem}M"]
     extras = [EXTRAS[scenario] for scenario in scenarios if scenario in EXTRAS]
@@ -188,7 +218,11 @@ def dump_all(out: Path, formats: str) -> dict[str, Any]:
 def run(options: argparse.Namespace, out: Path) -> dict[str, Any]:
     start = time.time()
     command = qemu_command(options, out)
-    meta: dict[str, Any] = {"release": options.release, "scenario": options.scenario, "command": command}
+    meta: dict[str, Any] = {
+        "release": options.release,
+        "scenario": options.scenario,
+        "command": command,
+    }
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         meta["failed"] = wait_ready(process, out / "console.log", start + options.timeout)
@@ -214,7 +248,14 @@ def main() -> None:
     for path in [*out.glob("nvdimm*.img"), *out.glob("qmp")]:
         path.unlink()
     (out / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
-    print(json.dumps({key: meta.get(key) for key in ("release", "scenario", "failed", "ready_s", "total_s", "dumps")}))
+    print(
+        json.dumps(
+            {
+                key: meta.get(key)
+                for key in ("release", "scenario", "failed", "ready_s", "total_s", "dumps")
+            }
+        )
+    )
     if meta["failed"]:
         sys.exit(1)
     shutil.rmtree(final, ignore_errors=True)

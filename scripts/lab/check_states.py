@@ -49,7 +49,9 @@ class Pages:
         page = prog.type("struct page")
         self.size = page.size
         self.vmemmap = prog["vmemmap_base"].value_()
-        self.refcount, self.mapcount, self.mapping = map(self.offset, ("_refcount", "_mapcount", "mapping"))
+        self.refcount, self.mapcount, self.mapping = map(
+            self.offset, ("_refcount", "_mapcount", "mapping")
+        )
         self.index = self.offset("share", "index", "__folio_index")
         self.head_bit = dict(prog.type("enum pageflags").enumerators)["PG_head"]
         release = prog["UTS_RELEASE"].string_().decode()
@@ -61,7 +63,7 @@ class Pages:
     def offset(self, *names: str, of: str = "struct page") -> int:
         for name in names:
             try:
-                return self.prog.type(of).member(name).bit_offset // 8
+                return int(self.prog.type(of).member(name).bit_offset // 8)
             except LookupError:
                 continue
         raise LookupError(f"{of} has none of {names}")
@@ -77,7 +79,7 @@ class Pages:
         return order, None, pincount + self.size * (2 if self.version < (6, 0) else 1)
 
     def read(self, pfn: int, count: int) -> bytes:
-        return self.prog.read(self.vmemmap + pfn * self.size, count * self.size)
+        return bytes(self.prog.read(self.vmemmap + pfn * self.size, count * self.size))
 
     def decode(self, data: bytes, i: int) -> Folio:
         """Page `i` of `data`, which holds the whole folio."""
@@ -153,7 +155,9 @@ class Comparison:
             else:
                 self.chunk(index, state, first, data, step, step)
 
-    def chunk(self, index: int, state: dict[str, Any], pfn: int, data: bytes, count: int, step: int) -> None:
+    def chunk(
+        self, index: int, state: dict[str, Any], pfn: int, data: bytes, count: int, step: int
+    ) -> None:
         tails = state.get("tail_refcounts", {})
         for i in range(count):
             folio = self.pages.decode(data, i)
@@ -173,8 +177,12 @@ def pagemap_pages(prog: Program) -> list[tuple[int, int]]:
     found = {}
     for _, entry in xa_for_each(prog["pgmap_array"].address_of_()):
         pgmap = drgn.cast("struct dev_pagemap *", entry)
-        start = (pgmap.range if pgmap.nr_range.value_() == 1 else pgmap.ranges[0]).start.value_() >> PAGE_SHIFT
-        end = ((pgmap.range if pgmap.nr_range.value_() == 1 else pgmap.ranges[0]).end.value_() + 1) >> PAGE_SHIFT
+        start = (
+            pgmap.range if pgmap.nr_range.value_() == 1 else pgmap.ranges[0]
+        ).start.value_() >> PAGE_SHIFT
+        end = (
+            (pgmap.range if pgmap.nr_range.value_() == 1 else pgmap.ranges[0]).end.value_() + 1
+        ) >> PAGE_SHIFT
         if pgmap.flags.value_() & 1:
             start += (pgmap.altmap.reserve + pgmap.altmap.free).value_()
         found[start] = end
@@ -185,13 +193,17 @@ def coverage(prog: Program, states: list[dict[str, Any]]) -> int:
     """Pages of pagemaps that no state speaks of."""
     missing = 0
     for start, end in pagemap_pages(prog):
-        covered = sum(max(0, min(end, s["pfn"] + s["count"]) - max(start, s["pfn"])) for s in states)
+        covered = sum(
+            max(0, min(end, s["pfn"] + s["count"]) - max(start, s["pfn"])) for s in states
+        )
         missing += end - start - covered
     return missing
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("vmlinux", type=Path)
     parser.add_argument("core", type=Path)
     parser.add_argument("states", type=Path)
@@ -205,7 +217,9 @@ def main() -> None:
         comparison.run(index, state)
     for (why, folio, index), count in comparison.differing.most_common():
         state = {k: truth["states"][index][k] for k in ("order", "refcount", "mapcount", "mapping")}
-        print(f"differs: {count} from pfn {comparison.where[why, folio, index]}: {why}: expected {state}, core has {folio}")
+        print(
+            f"differs: {count} from pfn {comparison.where[why, folio, index]}: {why}: expected {state}, core has {folio}"
+        )
     print(
         f"{truth['kernel']} {truth['scenario']}: {comparison.folios} folios compared ({comparison.tails} tails), "
         f"{sum(comparison.differing.values())} differ, {comparison.unreadable} pages unreadable, "

@@ -18,6 +18,7 @@ import re
 import struct
 import sys
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,16 +54,19 @@ def system_ram(record: Path) -> list[tuple[int, int]]:
     return [(-(-int(a, 16) // PAGE) * PAGE, (int(b, 16) + 1) // PAGE * PAGE) for a, b in found]
 
 
-def read_segments(file: BinaryIO) -> tuple[bytearray, list[Segment]]:
+def read_segments(file: FileIO) -> tuple[bytearray, list[Segment]]:
     header = bytearray(file.read(EHDR_SIZE))
     (phoff,) = struct.unpack_from("<Q", header, 32)
     (number,) = struct.unpack_from("<H", header, 56)
     file.seek(phoff)
     raw = [PHDR.unpack(file.read(PHDR.size)) for _ in range(number)]
-    return header, [Segment(t, flags, offset, vaddr, paddr, size) for t, flags, offset, vaddr, paddr, size, _, _ in raw]
+    return header, [
+        Segment(t, flags, offset, vaddr, paddr, size)
+        for t, flags, offset, vaddr, paddr, size, _, _ in raw
+    ]
 
 
-def data_of(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int]]:
+def data_of(file: FileIO, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Parts of [start, end) of a sparse file that are no holes."""
     while start < end:
         try:
@@ -75,7 +79,7 @@ def data_of(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int]]:
         yield data, start
 
 
-def copy(source: BinaryIO, target: BinaryIO, segment: Segment, to: int) -> None:
+def copy(source: FileIO, target: BinaryIO, segment: Segment, to: int) -> None:
     for start, end in data_of(source, segment.offset, segment.offset + segment.size):
         source.seek(start)
         target.seek(to + start - segment.offset)
@@ -98,7 +102,8 @@ def ram_only(segments: list[Segment], ram: list[tuple[int, int]]) -> list[Segmen
 
 
 def cut(core: Path, record: Path, out: Path) -> None:
-    with core.open("rb") as source, out.open("wb") as target:
+    # unbuffered: data_of() moves the file position
+    with core.open("rb", buffering=0) as source, out.open("wb") as target:
         header, segments = read_segments(source)
         notes = [segment for segment in segments if segment.type == PT_NOTE]
         loads = ram_only(segments, system_ram(record))
@@ -109,7 +114,9 @@ def cut(core: Path, record: Path, out: Path) -> None:
                 offset = -(-offset // PAGE) * PAGE
             copy(source, target, segment, offset)
             s = segment
-            program_headers += PHDR.pack(s.type, s.flags, offset, s.vaddr, s.paddr, s.size, s.size, 0)
+            program_headers += PHDR.pack(
+                s.type, s.flags, offset, s.vaddr, s.paddr, s.size, s.size, 0
+            )
             offset += segment.size
         target.truncate(offset)
         struct.pack_into("<QQ", header, 32, EHDR_SIZE, 0)

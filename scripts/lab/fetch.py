@@ -48,7 +48,11 @@ def image_packages(row: Row) -> list[str]:
 
 
 def header_packages(row: Row) -> list[str]:
-    return [f"linux-headers-{row['release']}", f"linux-headers-{row['common']}-common", f"linux-kbuild-{row['kbuild']}"]
+    return [
+        f"linux-headers-{row['release']}",
+        f"linux-headers-{row['common']}-common",
+        f"linux-kbuild-{row['kbuild']}",
+    ]
 
 
 @functools.cache
@@ -71,7 +75,9 @@ def download(row: Row, package: str) -> Path:
     try:
         name, digest = index(row["suite"])[package, row["version"]]
     except KeyError:
-        sys.exit(f"fetch.py: {package} {row['version']} is not in {row['suite']} of {MIRROR}: change kernels.tsv or MIRROR")
+        sys.exit(
+            f"fetch.py: {package} {row['version']} is not in {row['suite']} of {MIRROR}: change kernels.tsv or MIRROR"
+        )
     path = LAB / "debs" / name.rsplit("/", 1)[1]
     part = path.with_suffix(".part")
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +99,9 @@ def unpack(packages: list[Path], to: Path) -> None:
 def unpack_some(package: Path, to: Path, patterns: list[str]) -> None:
     to.mkdir(parents=True, exist_ok=True)
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as tar:
-        subprocess.run(["tar", "x", "-C", to, "--wildcards", *patterns], stdin=tar.stdout, check=True)
+        subprocess.run(
+            ["tar", "x", "-C", to, "--wildcards", *patterns], stdin=tar.stdout, check=True
+        )
 
 
 def fetch_debug(row: Row) -> None:
@@ -101,7 +109,11 @@ def fetch_debug(row: Row) -> None:
     target, scratch = LAB / "debug" / release, LAB / "debug" / f"{release}.part"
     if (target / "vmlinux").exists():
         return
-    patterns = [f"*/modules/{release}/vmlinux", "*/vmlinux-*", *(f"*/{name}.ko*" for name in DEBUG_MODULES)]
+    patterns = [
+        f"*/modules/{release}/vmlinux",
+        "*/vmlinux-*",
+        *(f"*/{name}.ko*" for name in DEBUG_MODULES),
+    ]
     unpack_some(download(row, f"linux-image-{release}-dbg"), scratch, patterns)
     target.mkdir(parents=True, exist_ok=True)
     for path in scratch.rglob("*"):
@@ -125,7 +137,9 @@ def fetch_modules(row: Row) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--debug", action="store_true", help="debug information too")
     parser.add_argument("--modules", action="store_true", help="what build-kmod.sh needs too")
     parser.add_argument("release", nargs="*")
@@ -135,7 +149,9 @@ def main() -> None:
         if release not in table:
             sys.exit(f"fetch.py: no kernel {release} in {TABLE.name}")
         row = table[release]
-        unpack([download(row, package) for package in image_packages(row)], LAB / "kernels" / release)
+        unpack(
+            [download(row, package) for package in image_packages(row)], LAB / "kernels" / release
+        )
         if options.debug:
             fetch_debug(row)
         if options.modules:

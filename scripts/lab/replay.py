@@ -155,7 +155,9 @@ class World:
             old = self.folio_at.get(page)
             if old:
                 if old.owners or old.maps or old.refs or old.pins:
-                    self.problems.append(f"pfn {page}: {'; '.join(old.history)}: in use when it became order {order}")
+                    self.problems.append(
+                        f"pfn {page}: {'; '.join(old.history)}: in use when it became order {order}"
+                    )
                 folio.history = folio.history or list(old.history)
             self.folio_at[page] = folio
         return folio
@@ -164,7 +166,9 @@ class World:
         """The folio of a page that is being mapped by an entry of `entry_pages` (0: unknown)."""
         old = self.folio_at.get(pfn)
         # a PMD entry of anonymous memory maps one folio, in all versions
-        if entry_pages == PMD_PAGES and (type_ in ("private", "coherent") or type_ == "fsdax" in self.rules.large):
+        if entry_pages == PMD_PAGES and (
+            type_ in ("private", "coherent") or type_ == "fsdax" in self.rules.large
+        ):
             if old and old.order:
                 return old
             return self._new_folio(pfn & -PMD_PAGES, 9, type_)
@@ -196,7 +200,9 @@ class World:
 
     def _folios(self, entry: Entry) -> list[Folio]:
         """Folios below an entry: one, or all pages of a PMD where folios are of order 0."""
-        return list(dict.fromkeys(self.folio_at[pfn] for pfn in range(entry.pfn, entry.pfn + entry.pages)))
+        return list(
+            dict.fromkeys(self.folio_at[pfn] for pfn in range(entry.pfn, entry.pfn + entry.pages))
+        )
 
     def unmap(self, pid: int, va: int, n: int, note: str = "") -> None:
         """Remove all entries that [va, va + n pages) touches: a file's PMD goes as a whole."""
@@ -228,7 +234,10 @@ class World:
         file = (event["path"], event["ino"])
         for page in range(pfn, pfn + pages):
             folio = self.folio(page, type_, event["entry"])
-            folio.note(event["cat"] + (" mapped by a PMD" if pages == PMD_PAGES and type_ == "fsdax" else " mapped"))
+            folio.note(
+                event["cat"]
+                + (" mapped by a PMD" if pages == PMD_PAGES and type_ == "fsdax" else " mapped")
+            )
             folio.mapped_ever = True
             folio.uncertain = event["entry"] == 0
             if type_ == "fsdax":
@@ -259,7 +268,11 @@ class World:
             self.ranges.append(Range("coherent", "", start, start + pages, start, 0))
 
     def on_range(self, event: Event) -> None:
-        start, size, data = event["start"] >> PAGE_SHIFT, event["size"] >> PAGE_SHIFT, event["data"] >> PAGE_SHIFT
+        start, size, data = (
+            event["start"] >> PAGE_SHIFT,
+            event["size"] >> PAGE_SHIFT,
+            event["data"] >> PAGE_SHIFT,
+        )
         large = event["type"] == "devdax" and "devdax" in self.rules.large
         order = (event["align"] >> PAGE_SHIFT).bit_length() - 1 if large else 0
         # pages in front of the data are in the pagemap, unless they hold its struct pages
@@ -267,11 +280,20 @@ class World:
         self.ranges.append(Range(event["type"], event["path"], first, start + size, data, order))
 
     def on_map(self, event: Event) -> None:
-        pid, va, n, pfn, step = event["pid"], event["va"], event["n"], event["pfn"], event.get("step", 0)
+        pid, va, n, pfn, step = (
+            event["pid"],
+            event["va"],
+            event["n"],
+            event["pfn"],
+            event.get("step", 0),
+        )
         self.unmap(pid, va, n)
         entry = event["entry"]
         if pfn is None and entry > PMD_PAGES:  # 1 GiB: not in pagemap, but devdax is linear
-            pfn, step = next(r.data for r in self.ranges if r.path == event["path"]) + event["off"], 1
+            pfn, step = (
+                next(r.data for r in self.ranges if r.path == event["path"]) + event["off"],
+                1,
+            )
         if pfn is None or (step == 0 and n > 1):
             return  # not present; zero page
         pages = max(entry, 1)
@@ -333,7 +355,9 @@ class World:
             if seen is not None and not self.range_of(seen) and seen not in self.folio_at:
                 seen = None  # RAM
             if seen != self.frame(event["pid"], va):
-                self.problems.append(f"pid {event['pid']} va {va:#x}: frame {seen} seen, {self.frame(event['pid'], va)} expected")
+                self.problems.append(
+                    f"pid {event['pid']} va {va:#x}: frame {seen} seen, {self.frame(event['pid'], va)} expected"
+                )
 
     def on_leak(self, event: Event) -> None:
         pfn, what = event["pfn"], event["op"]
@@ -356,7 +380,9 @@ class World:
 
     def on_iomem(self, event: Event) -> None:
         # device-private memory takes free physical addresses, so it is known only at the end
-        for first, last in re.findall(r"^ *([0-9a-f]+)-([0-9a-f]+) : hmm_dmirror$", event["text"], re.M):
+        for first, last in re.findall(
+            r"^ *([0-9a-f]+)-([0-9a-f]+) : hmm_dmirror$", event["text"], re.M
+        ):
             start, end = int(first, 16) >> PAGE_SHIFT, (int(last, 16) + 1) >> PAGE_SHIFT
             self.ranges.append(Range("private", "", start, end, start, 0))
 
@@ -397,7 +423,11 @@ def finding_of(folio: Folio, refcount: int, rules: Rules) -> dict[str, str] | No
     if refcount < floor:
         return {"name": "over-put", "level": "error-or-warning"}
     if refcount > floor and folio.type == "fsdax" and not folio.owners:
-        name = "leaked free page" if folio.refs == folio.leaks.count("get") else "held after its block was freed"
+        name = (
+            "leaked free page"
+            if folio.refs == folio.leaks.count("get")
+            else "held after its block was freed"
+        )
         return {"name": name, "level": "error-or-warning"}
     if len(folio.owners) > 1 and not rules.shared_mark:
         return {"name": "block of two files, not marked shared", "level": "error-or-warning"}
@@ -413,7 +443,9 @@ def state_of(folio: Folio, rules: Rules) -> dict[str, Any]:
     if refcount < idle + mapcount:
         class_ = "violation"
     else:
-        class_ = "busy" if refcount > idle or mapcount or folio.owners or folio.uncertain else "idle"
+        class_ = (
+            "busy" if refcount > idle or mapcount or folio.owners or folio.uncertain else "idle"
+        )
     state: dict[str, Any] = {
         "order": folio.order,
         "refcount": None if folio.uncertain else refcount,
@@ -455,7 +487,10 @@ def runs_of(world: World) -> Iterator[tuple[int, int, dict[str, Any]]]:
     at = 0
     for pfn, folio in [*touched, (1 << 64, Folio(0, 0, "fsdax"))]:
         for range_ in ranges:
-            for start, end, reserved in ((range_.start, range_.data, True), (range_.data, range_.end, False)):
+            for start, end, reserved in (
+                (range_.start, range_.data, True),
+                (range_.data, range_.end, False),
+            ):
                 first, last = max(start, at), min(end, pfn)
                 if first < last:
                     yield first, last - first, idle_state(range_, world.rules, reserved)
@@ -468,7 +503,11 @@ def merged(runs: Iterable[tuple[int, int, dict[str, Any]]]) -> list[dict[str, An
     states: list[dict[str, Any]] = []
     for pfn, count, state in runs:
         last = states[-1] if states else None
-        if last and last["pfn"] + last["count"] == pfn and {k: v for k, v in last.items() if k not in ("pfn", "count")} == state:
+        if (
+            last
+            and last["pfn"] + last["count"] == pfn
+            and {k: v for k, v in last.items() if k not in ("pfn", "count")} == state
+        ):
             last["count"] += count
         else:
             states.append({"pfn": pfn, "count": count, **state})
@@ -501,7 +540,9 @@ def write(result: dict[str, Any], path: Path | None) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("record", type=Path)
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
