@@ -18,6 +18,7 @@ from typing import Any, Optional
 import drgn
 from drgn import FaultError, Object, Program, ProgramFlags
 from drgn.helpers.common.prog import takes_program_or_default
+from drgn.helpers.linux.mm import follow_phys
 
 from zonedev import _zonedev
 from zonedev._version import VERSION
@@ -28,7 +29,14 @@ from zonedev.kernel.log import kernel_log_warnings
 from zonedev.kernel.mapping import describe_mapping
 from zonedev.kernel.registry import Registry, known_type, read_pagemap, read_registry
 from zonedev.kernel.scheme import detect_scheme
-from zonedev.kernel.vmemmap import Hole, Pages, classify_fault, first_sample, is_deduplicated, read_memmap
+from zonedev.kernel.vmemmap import (
+    Hole,
+    Pages,
+    classify_fault,
+    first_sample,
+    is_deduplicated,
+    read_memmap,
+)
 from zonedev.model import Audit, Finding, Pagemap, PagemapResult, PfnRange, SchemeInfo
 from zonedev.pagemap_rules import Case, contradicted_types, judge_pagemap
 
@@ -82,7 +90,9 @@ class Kernel:
         return next((p for p in self.pagemaps if p.covers(pfn)), None)
 
 
-def _read_pagemaps(prog: Program, registry: Registry, page_shift: int) -> tuple[list[Pagemap], list[str]]:
+def _read_pagemaps(
+    prog: Program, registry: Registry, page_shift: int
+) -> tuple[list[Pagemap], list[str]]:
     names = DeviceNames(prog)
     pagemaps: list[Pagemap] = []
     problems: list[str] = []
@@ -103,7 +113,9 @@ def read_kernel(prog: Program) -> Kernel:
     :raises TargetError: it is no kernel, has no types, or its registry cannot be read
     """
     if not prog.flags & ProgramFlags.IS_LINUX_KERNEL:
-        raise TargetError("the target is not a Linux kernel: zonedev needs a vmcore or a live kernel")
+        raise TargetError(
+            "the target is not a Linux kernel: zonedev needs a vmcore or a live kernel"
+        )
     registry = read_registry(prog)
     layout = kernel_layout(prog)
     scheme, info = detect_scheme(prog)
@@ -165,8 +177,8 @@ def _scan_range(
                 scan.pages(piece.data)
                 count = len(piece.data) // layout.page_size
             else:
-                scan.hole(piece.count, piece.class_)
-                count = piece.count
+                scan.hole(piece.pages, piece.class_)
+                count = piece.pages
                 reasons[piece.reason] = reasons.get(piece.reason, 0) + count
                 not_captured += count if piece.class_ == "not-captured" else 0
             left -= count
@@ -304,7 +316,9 @@ def _modal_idle(results: list[PagemapResult], type_: str) -> Optional[int]:
 class _Scanner:
     """The scans of one audit, and what calibration makes of them."""
 
-    def __init__(self, kernel: Kernel, pagemaps: list[Pagemap], progress: Optional[Progress]) -> None:
+    def __init__(
+        self, kernel: Kernel, pagemaps: list[Pagemap], progress: Optional[Progress]
+    ) -> None:
         self.kernel = kernel
         self.pagemaps = pagemaps
         self.scheme = kernel.scheme
@@ -363,7 +377,9 @@ class _Scanner:
             )
             self.kernel.info.calibrated.append(text)
             pagemap = next(p for p in self.pagemaps if p.type == type_)
-            self.extra.append(Finding("idle-count-mismatch", "warning", pagemap.address, detail=text))
+            self.extra.append(
+                Finding("idle-count-mismatch", "warning", pagemap.address, detail=text)
+            )
         self._rescan(contradicted)
 
 
@@ -397,11 +413,15 @@ def _coverage(kernel: Kernel, pagemap: Pagemap) -> list[str]:
                 problems.append(f"the registry cannot be read at pfn {pfn:#x}: {err}")
                 continue
             if found != pagemap.address:
-                problems.append(f"pfn {pfn:#x} loads {found:#x}" if found else f"pfn {pfn:#x} loads nothing")
+                problems.append(
+                    f"pfn {pfn:#x} loads {found:#x}" if found else f"pfn {pfn:#x} loads nothing"
+                )
     return problems
 
 
-def _select(kernel: Kernel, types: Optional[list[str]], pgmaps: Optional[list[str]]) -> list[Pagemap]:
+def _select(
+    kernel: Kernel, types: Optional[list[str]], pgmaps: Optional[list[str]]
+) -> list[Pagemap]:
     selected = []
     for pagemap in kernel.pagemaps:
         if types and not any(pagemap.type.lower().endswith(t.lower()) for t in types):
@@ -411,7 +431,9 @@ def _select(kernel: Kernel, types: Optional[list[str]], pgmaps: Optional[list[st
         selected.append(pagemap)
     if not selected and kernel.pagemaps and (types or pgmaps):
         known = ", ".join(f"{p.device or '?'} ({p.address:#x}, {p.type})" for p in kernel.pagemaps)
-        raise UsageError(f"no pagemap matches {', '.join((types or []) + (pgmaps or []))}; there are: {known}")
+        raise UsageError(
+            f"no pagemap matches {', '.join((types or []) + (pgmaps or []))}; there are: {known}"
+        )
     return selected
 
 
@@ -641,9 +663,11 @@ def _resolve_address(kernel: Kernel, address: int) -> tuple[int, str]:
             return pfn, f"{address:#x} is the struct page of pfn {pfn:#x}"
     try:
         mm = kernel.prog["init_mm"].address_of_()
-        physical = int(drgn.helpers.linux.mm.follow_phys(mm, address))
+        physical = int(follow_phys(mm, address))
     except (FaultError, LookupError, NotImplementedError) as err:
-        raise TargetError(f"{address:#x} is neither a struct page of a pagemap nor mapped: {err}") from None
+        raise TargetError(
+            f"{address:#x} is neither a struct page of a pagemap nor mapped: {err}"
+        ) from None
     pfn = physical >> kernel.layout.page_shift
     return pfn, f"{address:#x} is mapped to physical address {physical:#x}, pfn {pfn:#x}"
 
@@ -682,17 +706,21 @@ def _read_struct_pages(kernel: Kernel, pfn: int, count: int) -> bytes:
         return data
     except (FaultError, OSError, ValueError) as err:
         class_, reason = classify_fault(err)
-        raise TargetError(f"the struct page of pfn {pfn:#x} at {address:#x} is {class_}: {reason}") from None
+        raise TargetError(
+            f"the struct page of pfn {pfn:#x} at {address:#x} is {class_}: {reason}"
+        ) from None
 
 
-def _judge_folio(kernel: Kernel, pagemap: Pagemap, start: int, end: int, pfn: int) -> tuple[str, list[Finding]]:
+def _judge_folio(
+    kernel: Kernel, pagemap: Pagemap, start: int, end: int, pfn: int
+) -> tuple[str, list[Finding]]:
     """Scan [start, end): class of the page at *pfn* and the findings on its folio."""
     layout = kernel.layout
     scan = _zonedev.Scan(layout.layout, kernel.scheme, pagemap_spec(pagemap), merge=False)
     scan.begin(start, end, layout.page_address(start))
     for piece in read_memmap(kernel.prog, layout.page_address(start), end - start, layout):
         if isinstance(piece, Hole):
-            scan.hole(piece.count, piece.class_)
+            scan.hole(piece.pages, piece.class_)
         else:
             scan.pages(piece.data)
     scan.end()
@@ -713,10 +741,14 @@ def folio_report(kernel: Kernel, what: str) -> FolioReport:
     if pagemap is None:
         raise TargetError(f"{asked}, and no pagemap covers it: it is not ZONE_DEVICE memory")
     if not known_type(pagemap):
-        raise TargetError(f"{asked} of pagemap {pagemap.address:#x}, whose memory type is {pagemap.type}")
+        raise TargetError(
+            f"{asked} of pagemap {pagemap.address:#x}, whose memory type is {pagemap.type}"
+        )
     range_ = _range_of(pagemap, pfn)
     if pfn < range_.first_pfn:
-        raise TargetError(f"{asked}: it lies in the altmap head of {pagemap.device}, which has no struct pages")
+        raise TargetError(
+            f"{asked}: it lies in the altmap head of {pagemap.device}, which has no struct pages"
+        )
     layout = kernel.layout
     spec = pagemap_spec(pagemap)
     bounds = (range_.start_pfn, range_.end_pfn, layout.page_address(range_.start_pfn))

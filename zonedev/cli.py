@@ -18,7 +18,7 @@ from drgn import FaultError, Program
 
 from zonedev import commands
 from zonedev.errors import TargetError, UsageError, ZonedevError
-from zonedev.target import Target, open_target
+from zonedev.target import Target, check_kernel, open_target
 
 EXIT_ERROR = 2
 EXIT_INCOMPLETE = 3
@@ -39,9 +39,13 @@ def _target(args: argparse.Namespace) -> Target:
     core = getattr(args, "vmcore", None)
     named = [name for name in (core, args.core, args.kernel or None, args.qemu) if name is not None]
     if len(named) > 1:
-        raise UsageError("more than one target: give one of VMCORE (or -c VMCORE), -k and --qemu SOCKET")
+        raise UsageError(
+            "more than one target: give one of VMCORE (or -c VMCORE), -k and --qemu SOCKET"
+        )
     if not named:
-        raise UsageError("no target: give a VMCORE, -k for the running kernel, or --qemu SOCKET for a guest")
+        raise UsageError(
+            "no target: give a VMCORE, -k for the running kernel, or --qemu SOCKET for a guest"
+        )
     return Target(core or args.core, args.symbols, args.kernel, args.qemu)
 
 
@@ -55,11 +59,15 @@ def _slice(target: Target, output: str) -> int:
     open_target(target)
 
     def run(prog: Program) -> dict[str, object]:
+        check_kernel(prog, target)
         report = audit_dict(audit(prog))
-        return {key: value for key, value in report.items() if key not in ("timing", "target", "tool")}
+        return {
+            key: value for key, value in report.items() if key not in ("timing", "target", "tool")
+        }
 
     result = slice_core(target.core, target.symbols, output, run)
-    sys.stdout.write(f"{result}\n")
+    sys.stdout.write(f"{result.core}: {result.frames} page frames, {result.core_size} bytes\n")
+    sys.stdout.write(f"{result.debug_files[0]}: {result.debug_size} bytes\n")
     return 0
 
 
@@ -93,7 +101,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
     except FaultError as err:
-        message = str(TargetError(f"memory that is needed cannot be read: {err}; the core is damaged or cut off"))
+        message = str(
+            TargetError(
+                f"memory that is needed cannot be read: {err}; the core is damaged or cut off"
+            )
+        )
     except KeyboardInterrupt:
         sys.stderr.write("zonedev: interrupted\n")
         return EXIT_INCOMPLETE

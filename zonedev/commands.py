@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NamedTuple, NoReturn
 
 from drgn import Program
 
@@ -42,10 +42,14 @@ class Parser(argparse.ArgumentParser):
 def _add_target(parser: argparse.ArgumentParser, positional: bool) -> None:
     group = parser.add_argument_group("target (one of VMCORE, -k, --qemu)")
     if positional:
-        group.add_argument("vmcore", metavar="VMCORE", nargs="?", help="core dump to read, same as -c")
+        group.add_argument(
+            "vmcore", metavar="VMCORE", nargs="?", help="core dump to read, same as -c"
+        )
     group.add_argument("-c", "--core", metavar="VMCORE", help="core dump to read (ELF or kdump)")
     group.add_argument("-k", "--kernel", action="store_true", help="the running kernel (root)")
-    group.add_argument("--qemu", metavar="SOCKET", help="a QEMU guest, by the socket of its QMP monitor")
+    group.add_argument(
+        "--qemu", metavar="SOCKET", help="a QEMU guest, by the socket of its QMP monitor"
+    )
     group.add_argument(
         "-s",
         "--symbols",
@@ -73,7 +77,9 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_format(parser: argparse.ArgumentParser, formats: Sequence[str] = FORMATS) -> None:
-    parser.add_argument("--format", choices=formats, default="text", help="what to print (default: text)")
+    parser.add_argument(
+        "--format", choices=formats, default="text", help="what to print (default: text)"
+    )
 
 
 def _add_audit(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +87,10 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("report")
     _add_format(parser)
     group.add_argument(
-        "--rule", metavar="RULE", action="append", help="only findings of this rule (id or number); may be repeated"
+        "--rule",
+        metavar="RULE",
+        action="append",
+        help="only findings of this rule (id or number); may be repeated",
     )
     group.add_argument(
         "--severity",
@@ -94,12 +103,20 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="lowest severity for the verdict 'violations' and exit status 1 (default: error)",
     )
-    group.add_argument("-q", "--quiet", action="store_true", help="print nothing; the exit status tells")
+    group.add_argument(
+        "-q", "--quiet", action="store_true", help="print nothing; the exit status tells"
+    )
     live = parser.add_argument_group("live kernels")
     live.add_argument(
-        "--resample-ms", type=int, default=20, metavar="MS", help="time between two samples of a page (default: 20)"
+        "--resample-ms",
+        type=int,
+        default=20,
+        metavar="MS",
+        help="time between two samples of a page (default: 20)",
     )
-    live.add_argument("--samples", type=int, default=2, metavar="N", help="samples that must agree (default: 2)")
+    live.add_argument(
+        "--samples", type=int, default=2, metavar="N", help="samples that must agree (default: 2)"
+    )
 
 
 def build_parser(prog: str, targets: bool) -> Parser:
@@ -112,8 +129,12 @@ def build_parser(prog: str, targets: bool) -> Parser:
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
 
-    def verb(name: str, help_: str, positional: bool = False, target: bool = True) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=help_, description=help_, epilog=_EPILOG, allow_abbrev=False)
+    def verb(
+        name: str, help_: str, positional: bool = False, target: bool = True
+    ) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(
+            name, help=help_, description=help_, epilog=_EPILOG, allow_abbrev=False
+        )
         if targets and target:
             _add_target(sub, positional)
         return sub
@@ -121,14 +142,23 @@ def build_parser(prog: str, targets: bool) -> Parser:
     _add_format(verb("list", "list the pagemaps: device, type, pages, reference", True))
     _add_audit(verb("audit", "judge every struct page of every pagemap", True))
     page = verb("page", "decode and judge one struct page and its folio")
-    page.add_argument("what", metavar="PFN|ADDRESS", help="pfn, phys:ADDRESS, or a kernel address 0xffff...")
+    page.add_argument(
+        "what", metavar="PFN|ADDRESS", help="pfn, phys:ADDRESS, or a kernel address 0xffff..."
+    )
     _add_format(page, ("text", "json"))
     rules = verb("rules", "list the rules, or explain one")
-    rules.add_argument("rule", metavar="RULE", nargs="?", help="id or number of a rule (reference-on-free-folio, R01)")
+    rules.add_argument(
+        "rule",
+        metavar="RULE",
+        nargs="?",
+        help="id or number of a rule (reference-on-free-folio, R01)",
+    )
     _add_format(rules, ("text", "json"))
     if targets:
         slice_ = verb("slice", "write a small core and debug file that give the same audit", True)
-        slice_.add_argument("-o", "--output", metavar="DIR", required=True, help="directory to write to")
+        slice_.add_argument(
+            "-o", "--output", metavar="DIR", required=True, help="directory to write to"
+        )
     return parser
 
 
@@ -199,7 +229,9 @@ def _page(prog: Program, args: argparse.Namespace) -> Outcome:
     from zonedev.report import data, text
 
     report = folio(prog, args.what)
-    _print(text.folio_text(report) if args.format == "text" else data.to_json(data.folio_dict(report)))
+    _print(
+        text.folio_text(report) if args.format == "text" else data.to_json(data.folio_dict(report))
+    )
     return Outcome(report)
 
 

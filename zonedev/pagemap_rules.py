@@ -60,7 +60,11 @@ def _sanity(case: Case) -> Iterator[Verdict]:
         missing = [] if pagemap.ops else ["ops"]
         if pagemap.ops and not pagemap.ops_members.get("free"):
             missing.append("free callback")
-        if pagemap.ops and pagemap.type == PRIVATE and not pagemap.ops_members.get("migrate_to_ram"):
+        if (
+            pagemap.ops
+            and pagemap.type == PRIVATE
+            and not pagemap.ops_members.get("migrate_to_ram")
+        ):
             missing.append("migrate_to_ram")
         if not pagemap.owner:
             missing.append("owner")
@@ -69,10 +73,14 @@ def _sanity(case: Case) -> Iterator[Verdict]:
     if pagemap.nr_range > 1 and pagemap.altmap:
         yield Verdict(f"{pagemap.nr_range} ranges with an altmap")
     if len(pagemap.ranges) != pagemap.nr_range:
-        yield Verdict(f"{pagemap.nr_range - len(pagemap.ranges)} of {pagemap.nr_range} ranges make no sense")
+        yield Verdict(
+            f"{pagemap.nr_range - len(pagemap.ranges)} of {pagemap.nr_range} ranges make no sense"
+        )
     for range_ in pagemap.ranges:
         if (range_.start_pfn | range_.end_pfn) << case.page_shift & (_SUBSECTION - 1):
-            yield Verdict(f"pfns {range_.start_pfn:#x}-{range_.end_pfn:#x} are not aligned to a subsection")
+            yield Verdict(
+                f"pfns {range_.start_pfn:#x}-{range_.end_pfn:#x} are not aligned to a subsection"
+            )
 
 
 def _dead(case: Case) -> Iterator[Verdict]:
@@ -97,7 +105,9 @@ def _below_bias(case: Case) -> Iterator[Verdict]:
     if pagemap.type == P2PDMA and case.complete:
         needed += case.result.pages_mapped
     if ref.count < needed:
-        yield Verdict(f"ref is {ref.count}, at least {needed} are held by the pagemap and its pages")
+        yield Verdict(
+            f"ref is {ref.count}, at least {needed} are held by the pagemap and its pages"
+        )
 
 
 def _dying_busy(case: Case) -> Iterator[Verdict]:
@@ -119,7 +129,11 @@ def _ref_versus_pages(case: Case) -> Iterator[Verdict]:
         if ref.count - own != pages:
             yield Verdict(f"ref is {ref.count}, and {pages} pages hold one each")
     # Every page that is not at 0 holds one; lookups and allocations come on top.
-    elif case.scheme.id == "C" and pagemap.type in (PRIVATE, GENERIC, P2PDMA) and ref.count - own < pages:
+    elif (
+        case.scheme.id == "C"
+        and pagemap.type in (PRIVATE, GENERIC, P2PDMA)
+        and ref.count - own < pages
+    ):
         yield Verdict(f"ref is {ref.count}, and {pages} pages hold one each")
 
 
@@ -151,11 +165,15 @@ def judge_pagemap(case: Case, cap: str) -> list[Finding]:
         for verdict in predicate(case):
             severity = verdict.severity or row["severity"]
             severity = _zonedev.SEVERITIES[min(limit, _zonedev.SEVERITIES.index(severity))]
-            findings.append(Finding(row["id"], severity, case.pagemap.address, detail=verdict.detail))
+            findings.append(
+                Finding(row["id"], severity, case.pagemap.address, detail=verdict.detail)
+            )
     return findings
 
 
-def contradicted_types(results: list[PagemapResult], scheme: _zonedev.Scheme) -> dict[str, tuple[int, int]]:
+def contradicted_types(
+    results: list[PagemapResult], scheme: _zonedev.Scheme
+) -> dict[str, tuple[int, int]]:
     """Memory types most of whose idle-looking heads rest at another count than the scheme's.
 
     type -> (count that most rest at, percent of them).  Most folios of the type, over all its pagemaps,

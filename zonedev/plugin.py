@@ -17,7 +17,7 @@ except ImportError:
     pass
 else:
 
-    @linux_kernel_custom_command(
+    @linux_kernel_custom_command(  # type: ignore[untyped-decorator]
         name="zonedev",
         description="audit the struct pages of ZONE_DEVICE memory",
         usage="**zonedev** list|audit|page|rules|help [*ARGUMENTS*]",
@@ -27,7 +27,9 @@ else:
         ),
         parse=parse_shell_command,
     )
-    def _cmd_zonedev(prog: Any, name: str, args: Any, *, parser: Any, globals: Any, **kwargs: Any) -> Any:
+    def _cmd_zonedev(
+        prog: Any, name: str, args: Any, *, parser: Any, globals: Any, **kwargs: Any
+    ) -> Any:
         from drgn.commands import CommandArgumentError, CommandError
 
         from zonedev.commands import build_parser, run_verb

@@ -16,7 +16,6 @@ import tempfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from os.path import commonpath
 from typing import BinaryIO, Generic, NamedTuple, TypeVar
 
 import drgn
@@ -73,7 +72,8 @@ def slice_core(
     """Write out_dir/vmcore and out_dir/vmlinux: as much of `core` as `run` reads.
 
     `run` is called on three Programs: the original, one that records, and the written pair. What it
-    gives on the first and on the last must be equal, or `same` to `same(original, pair)`.
+    gives on the first and on the last must be equal (so leave out the path and the time), or
+    `same(original, pair)` must be true.
     A symbol that was looked up by an address in a kernel module needs a third file, named as the
     module: out_dir/nd_pmem.ko.debug. The same input gives the same bytes.
 
@@ -83,6 +83,7 @@ def slice_core(
     """
     if not hasattr(Program, "set_linux_kernel_custom"):
         raise _target_error("slicing needs drgn 0.3.0 or later: this one cannot record an audit")
+    _refuse_to_overwrite(out_dir, [core, *debug_files])
     recorder = _Recorder(_open(core, debug_files))
     report = recorder.run_original(run)
     try:
@@ -90,7 +91,6 @@ def slice_core(
     except Exception as e:
         raise _target_error(f"the audit of {core} failed while it was recorded: {e}") from e
     os.makedirs(out_dir, exist_ok=True)
-    _refuse_to_overwrite(out_dir, [core, *debug_files])
     source = _FrameSource.open(core, recorder.original, recorder.vmcoreinfo)
     pieces = source.pieces(recorder.frames)
     with tempfile.TemporaryDirectory(prefix=".slice-", dir=out_dir) as scratch:
@@ -871,7 +871,7 @@ def _first_difference(expected: object, got: object) -> str:
     a, b = (str(report).splitlines() for report in (expected, got))
     for line, (x, y) in enumerate(zip(a, b), 1):
         if x != y:
-            at = len(commonpath([x, y]))
+            at = next((i for i, (c, d) in enumerate(zip(x, y)) if c != d), min(len(x), len(y)))
             window = slice(max(at - 40, 0), at + 80)
             return f"line {line} of the report has {y[window]!r} instead of {x[window]!r}"
     return f"the report has {len(b)} lines instead of {len(a)}, or differs where it prints the same"

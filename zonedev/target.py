@@ -82,7 +82,9 @@ def _check_core(target: Target) -> None:
     if info is None:
         return
     if not info["core"]:
-        raise TargetError(f"core {target.core}: an ELF file, but not a core dump (is it a vmlinux? that goes to -s)")
+        raise TargetError(
+            f"core {target.core}: an ELF file, but not a core dump (is it a vmlinux? that goes to -s)"
+        )
     if info["wanted_size"] > info["file_size"]:
         target.problems.append(
             f"core {target.core} is cut off: {info['file_size']} of {info['wanted_size']} bytes are there"
@@ -119,7 +121,9 @@ def _set_live(prog: Program) -> None:
             "live kernel: /proc/kcore: permission denied; run as root (and without kernel lockdown)"
         ) from None
     except Exception as err:
-        raise TargetError(f"live kernel: /proc/kcore cannot be opened: {_first_line(err)}") from None
+        raise TargetError(
+            f"live kernel: /proc/kcore cannot be opened: {_first_line(err)}"
+        ) from None
 
 
 def _set_qemu(prog: Program, address: str) -> None:
@@ -130,7 +134,9 @@ def _set_qemu(prog: Program, address: str) -> None:
     except Exception as err:
         raise TargetError(f"QEMU {address}: {_first_line(err)}") from None
     if not prog.flags & ProgramFlags.IS_LINUX_KERNEL:
-        raise TargetError(f"QEMU {address}: the guest is not known as a Linux kernel; start QEMU with -device vmcoreinfo")
+        raise TargetError(
+            f"QEMU {address}: the guest is not known as a Linux kernel; start QEMU with -device vmcoreinfo"
+        )
 
 
 def kernel_build_id(prog: Program) -> Optional[bytes]:
@@ -171,7 +177,9 @@ def _check_symbols(prog: Program, target: Target) -> bool:
         if _is_module(path):
             continue
         if not info["has_debug_info"]:
-            raise TargetError(f"debug file {path}: has no debug information (no .debug_info); {_GIVE_VMLINUX}")
+            raise TargetError(
+                f"debug file {path}: has no debug information (no .debug_info); {_GIVE_VMLINUX}"
+            )
         if wanted and info["build_id"] != wanted:
             raise TargetError(
                 f"debug file {path}: of another kernel: its build id is {info['build_id'].hex() or 'missing'}, "
@@ -194,10 +202,10 @@ def _load_symbols(prog: Program, target: Target) -> None:
         pass
     except Exception as err:
         raise TargetError(f"debug information of {target.name}: {_first_line(err)}") from None
-    _check_types(prog, target)
+    check_kernel(prog, target)
 
 
-def _check_types(prog: Program, target: Target) -> None:
+def check_kernel(prog: Program, target: Target) -> None:
     """The types are there and of this kernel: what is read through them agrees with the dump."""
     try:
         prog.type("struct page")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from drgn import Architecture, PlatformFlags, Program, Type, TypeKind, offsetof, sizeof
 
@@ -102,7 +102,7 @@ class KernelLayout:
     zone: tuple[int, int]
     node: tuple[int, int]
     zone_device: int
-    spec: dict[str, object]
+    spec: dict[str, Any]
 
     def page_address(self, pfn: int) -> int:
         """Address of the pfn's struct page."""
@@ -185,7 +185,7 @@ def _pmd_order(prog: Program, page_shift: int) -> int:
 
 
 def _make(
-    spec: dict[str, object],
+    spec: dict[str, Any],
     zone: tuple[int, int],
     node: tuple[int, int],
     like: KernelLayout,
@@ -235,7 +235,7 @@ def kernel_layout(prog: Program) -> KernelLayout:
             fields[name] = found
     names = {k: v for k, v in _enumerators(prog, "pageflags").items() if k.startswith("PG_")}
     zone, node, zone_device = _zone_and_node(prog, word_size)
-    spec: dict[str, object] = {
+    spec: dict[str, Any] = {
         "page_size": page.size,
         "word_size": word_size,
         "big_endian": not flags & PlatformFlags.IS_LITTLE_ENDIAN,
@@ -296,7 +296,10 @@ def check_zone(layout: KernelLayout, samples: Sequence[bytes]) -> tuple[KernelLa
         return layout.without_zone(), (
             f"zone bits: only {right} of {total} sampled pages show ZONE_DEVICE at bit {shift}; not used"
         )
-    return layout, f"zone bits: {width} at bit {shift}, ZONE_DEVICE on {right} of {total} sampled pages"
+    return (
+        layout,
+        f"zone bits: {width} at bit {shift}, ZONE_DEVICE on {right} of {total} sampled pages",
+    )
 
 
 def node_of(layout: KernelLayout, sample: bytes) -> Optional[int]:

@@ -19,7 +19,9 @@ _SOURCES = re.compile(
     r"\b(?:fs/dax\.c|mm/memremap\.c|kernel/memremap\.c|mm/memory-failure\.c|mm/migrate_device\.c"
     r"|mm/sparse-vmemmap\.c|drivers/dax/|drivers/nvdimm/|drivers/pci/p2pdma\.c)"
 )
-_TEXTS = re.compile(r"\b(?:devm_memremap_pages|memunmap_pages|dax_break_layout|p2pdma|nd_pmem|device_dax)\b")
+_TEXTS = re.compile(
+    r"\b(?:devm_memremap_pages|memunmap_pages|dax_break_layout|p2pdma|nd_pmem|device_dax)\b"
+)
 
 
 def kernel_log_warnings(prog: Program) -> list[str]:

@@ -90,7 +90,9 @@ def read_registry(prog: Program) -> Registry:
     try:
         for count, (index, entry) in enumerate(xa_for_each(array.address_of_())):
             if count >= _MAX_ENTRIES:
-                raise TargetError(f"pgmap_array has more than {_MAX_ENTRIES} entries: it is corrupt")
+                raise TargetError(
+                    f"pgmap_array has more than {_MAX_ENTRIES} entries: it is corrupt"
+                )
             entries.setdefault(int(entry), []).append(int(index))
     except (FaultError, ValueError, RecursionError) as err:
         raise TargetError(
@@ -126,7 +128,10 @@ def _altmap(pgmap: Object) -> Optional[dict[str, int]]:
     if not int(pgmap.flags) & _PGMAP_ALTMAP_VALID:
         return None
     altmap = pgmap.altmap
-    return {name: int(altmap.member_(name)) for name in ("base_pfn", "reserve", "free", "align", "alloc")}
+    return {
+        name: int(altmap.member_(name))
+        for name in ("base_pfn", "reserve", "free", "align", "alloc")
+    }
 
 
 def _pfn_ranges(pgmap: Object, altmap: Optional[dict[str, int]], page_shift: int) -> list[PfnRange]:
@@ -144,7 +149,7 @@ def _pfn_ranges(pgmap: Object, altmap: Optional[dict[str, int]], page_shift: int
 def _symbol_name(prog: Program, address: int) -> Optional[str]:
     """Name of the object at an address: vmlinux, or a module through its own symbol table."""
     try:
-        return prog.symbol(address).name
+        return str(prog.symbol(address).name)
     except LookupError:
         pass
     try:
@@ -153,7 +158,7 @@ def _symbol_name(prog: Program, address: int) -> Optional[str]:
             return None
         for symbol in module_kallsyms(module):
             if symbol.address == address:
-                return symbol.name
+                return str(symbol.name)
         return f"[{module.name.string_().decode(errors='replace')}]"
     except (LookupError, FaultError, ValueError, AttributeError, TypeError):
         return None
@@ -182,7 +187,9 @@ def _read_ref(pgmap: Object) -> PgmapRef:
     ref = pgmap.ref
     if ref.type_.kind != TypeKind.POINTER:
         return read_percpu_ref(ref)
-    internal = pgmap.type_.type.has_member("internal_ref") and ref == pgmap.internal_ref.address_of_()
+    internal = (
+        pgmap.type_.type.has_member("internal_ref") and ref == pgmap.internal_ref.address_of_()
+    )
     return read_percpu_ref(ref[0], shared=not internal)
 
 

@@ -21,7 +21,7 @@ _CLONES = ("", ".isra.0", ".constprop.0", ".part.0")
 def _has_member(prog: Program, name: str) -> bool:
     type_name, member = name.split(".")
     try:
-        return prog.type(f"struct {type_name}").has_member(member)
+        return bool(prog.type(f"struct {type_name}").has_member(member))
     except LookupError:
         return False
 
@@ -67,7 +67,8 @@ def detect_scheme(prog: Program) -> tuple[_zonedev.Scheme, SchemeInfo]:
     evidence = {name: _ASK[kind](prog, name) for name, kind in kinds.items()}
     scheme = _zonedev.Scheme(evidence)
     words = [
-        f"{kinds[name]} {name}: {'present' if evidence[name] else 'absent'}" for name in scheme.decisive
+        f"{kinds[name]} {name}: {'present' if evidence[name] else 'absent'}"
+        for name in scheme.decisive
     ]
     idle = {type_: scheme.idle(type_) for type_ in _zonedev.TYPES}
     return scheme, SchemeInfo(scheme.id, scheme.title, scheme.confidence, words, idle)

@@ -37,9 +37,9 @@ class Pages(NamedTuple):
 
 
 class Hole(NamedTuple):
-    """count struct pages that could not be read; class as in the contract, reason in words."""
+    """Struct pages that could not be read; class as in the contract, reason in words."""
 
-    count: int
+    pages: int
     class_: str
     reason: str
 
@@ -91,7 +91,9 @@ def read_memmap(prog: Program, address: int, count: int, layout: KernelLayout) -
         count -= n
 
 
-def first_sample(prog: Program, pagemap: Pagemap, layout: KernelLayout, limit: int = 1 << 14) -> bytes:
+def first_sample(
+    prog: Program, pagemap: Pagemap, layout: KernelLayout, limit: int = 1 << 14
+) -> bytes:
     """The first readable vmemmap page of a pagemap (up to *limit* struct pages are tried), or b""."""
     for range_ in pagemap.ranges:
         count = min(range_.end_pfn - range_.first_pfn, limit)

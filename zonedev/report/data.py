@@ -49,7 +49,8 @@ def pagemap_dict(pagemap: Pagemap) -> dict[str, Any]:
         "device": pagemap.device,
         "resource": pagemap.resource,
         "ranges": [
-            {"start_pfn": r.start_pfn, "end_pfn": r.end_pfn, "first_pfn": r.first_pfn} for r in pagemap.ranges
+            {"start_pfn": r.start_pfn, "end_pfn": r.end_pfn, "first_pfn": r.first_pfn}
+            for r in pagemap.ranges
         ],
         "pages": pagemap.pages,
         "vmemmap_shift": pagemap.vmemmap_shift,
@@ -158,7 +159,9 @@ def _lines(kind: str, values: list[dict[str, Any]]) -> Iterator[str]:
 def audit_ndjson(audit: Audit, severity: str = "info") -> str:
     """One object a line: pagemaps, findings, and the summary last."""
     whole = audit_dict(audit, severity)
-    summary = {key: whole[key] for key in ("schema", "tool", "target", "kernel", "scheme", "timing")}
+    summary = {
+        key: whole[key] for key in ("schema", "tool", "target", "kernel", "scheme", "timing")
+    }
     return "".join(
         [
             *_lines("pagemap", whole["pagemaps"]),

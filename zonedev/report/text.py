@@ -40,7 +40,9 @@ def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
     aligned = set(right)
     lines = []
     for row in rows:
-        cells = [c.rjust(w) if i in aligned else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))]
+        cells = [
+            c.rjust(w) if i in aligned else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))
+        ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
@@ -74,7 +76,14 @@ def _pagemap_row(result: PagemapResult, classes: list[str]) -> list[str]:
     pagemap = result.pagemap
     idle = "?" if result.idle_refcount is None else str(result.idle_refcount)
     counts = [str(result.classes[c]) for c in classes]
-    return [_device(pagemap), short_type(pagemap.type), str(pagemap.pages), *counts, idle, _ref(pagemap)]
+    return [
+        _device(pagemap),
+        short_type(pagemap.type),
+        str(pagemap.pages),
+        *counts,
+        idle,
+        _ref(pagemap),
+    ]
 
 
 def pagemap_table(audit: Audit) -> str:
@@ -94,7 +103,11 @@ def _pfns(finding: Finding) -> str:
     if finding.pages == 1:
         return f"pfn {finding.pfn:#x}"
     last = finding.pfn + finding.pages - 1
-    folios = f"{finding.count} folios of order {finding.order}" if finding.order else f"{finding.count} pages"
+    folios = (
+        f"{finding.count} folios of order {finding.order}"
+        if finding.order
+        else f"{finding.count} pages"
+    )
     return f"pfn {finding.pfn:#x}-{last:#x} ({folios})"
 
 
@@ -102,7 +115,9 @@ def finding_line(finding: Finding, device: str) -> str:
     """Where and what, in one line."""
     parts = [device, _pfns(finding)]
     if finding.pfn is not None:
-        parts.append(f"refcount {finding.refcount} (expected {finding.expected}), mapcount {finding.mapcount}")
+        parts.append(
+            f"refcount {finding.refcount} (expected {finding.expected}), mapcount {finding.mapcount}"
+        )
     if finding.detail:
         parts.append(finding.detail)
     if finding.flag_names:
@@ -145,9 +160,13 @@ def findings_text(audit: Audit, severity: str) -> str:
         lines.append(_wrap(_meaning(first.rule, pagemap.type if pagemap else None), "  "))
         for finding in group[:_RUNS_SHOWN]:
             owner = pagemaps.get(finding.pagemap)
-            lines.append("    " + finding_line(finding, _device(owner) if owner else hex(finding.pagemap)))
+            lines.append(
+                "    " + finding_line(finding, _device(owner) if owner else hex(finding.pagemap))
+            )
         if len(group) > _RUNS_SHOWN:
-            lines.append(f"    ... and {len(group) - _RUNS_SHOWN} more runs (--format json has all)")
+            lines.append(
+                f"    ... and {len(group) - _RUNS_SHOWN} more runs (--format json has all)"
+            )
     return "\n".join(lines)
 
 
@@ -178,7 +197,10 @@ def closing(audit: Audit) -> str:
         return text + f"{_VERDICTS['violations']}: {counts}"
     warnings = audit.count("warning")
     if audit.verdict == "clean" and warnings:
-        return text + f"clean: every page was read, and none is in violation; {warnings} pages with warnings"
+        return (
+            text
+            + f"clean: every page was read, and none is in violation; {warnings} pages with warnings"
+        )
     return text + _VERDICTS[audit.verdict]
 
 
@@ -198,7 +220,9 @@ def audit_text(audit: Audit, severity: str = "warning") -> str:
     if audit.transient:
         blocks.append(f"{audit.transient} findings changed between two samples (transient)")
     if audit.kernel_log:
-        blocks.append("the kernel's log says:\n" + "\n".join("    " + line for line in audit.kernel_log))
+        blocks.append(
+            "the kernel's log says:\n" + "\n".join("    " + line for line in audit.kernel_log)
+        )
     blocks.append(closing(audit))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -256,22 +280,29 @@ def folio_text(report: FolioReport) -> str:
     if page["tail"]:
         known = page["head_pfn"] is not None
         lines.append(
-            f"head        {report.head_address:#x}, pfn {page['head_pfn']:#x}" if known else "head        not valid"
+            f"head        {report.head_address:#x}, pfn {page['head_pfn']:#x}"
+            if known
+            else "head        not valid"
         )
         lines.append(f"tail        refcount {page['refcount']}, word {page['word1']:#x}")
     if not (page["tail"] and page["head_pfn"] is None):
         parts = f"base {head['base']} + maps {head['mapcount']} + plain {head['plain']} + pins {head['pin']}"
         lines += [
             f"refcount    {head['refcount']} ({parts}; free pages rest at {report.idle_refcount})",
-            f"mapcount    {head['mapcount']}" + (" (page type in _mapcount)" if head["has_type"] else ""),
+            f"mapcount    {head['mapcount']}"
+            + (" (page type in _mapcount)" if head["has_type"] else ""),
             f"mapping     {head['mapping']:#x}" + (f", {report.owner}" if report.owner else ""),
             f"index       {head['index']:#x}",
             f"order       {head['order']}",
         ]
-    lines.append(f"flags       {','.join(report.flag_names) or '-'}; zone {page['zone']}, node {page['node']}")
+    lines.append(
+        f"flags       {','.join(report.flag_names) or '-'}; zone {page['zone']}, node {page['node']}"
+    )
     lines.append(f"class       {report.class_}")
     for finding in report.findings:
-        lines.append(f"{finding.severity:<11} {finding.rule}: {_meaning(finding.rule, pagemap.type)}")
+        lines.append(
+            f"{finding.severity:<11} {finding.rule}: {_meaning(finding.rule, pagemap.type)}"
+        )
     lines.append("raw")
     lines.append(_hexdump(report.raw, report.address))
     return "\n".join(lines) + "\n"
@@ -294,7 +325,9 @@ def rules_text(rows: list[dict[str, Any]]) -> str:
     """The table of rules, one line per row."""
     lines = [["RULE", "NO.", "SEVERITY", "TYPES", "SCHEMES"]]
     for row in rows:
-        lines.append([row["id"], row["number"], row["severity"], _types_text(row), _schemes_text(row)])
+        lines.append(
+            [row["id"], row["number"], row["severity"], _types_text(row), _schemes_text(row)]
+        )
     return table(lines) + "\n"
 
 

@@ -1,0 +1,16 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Makes a bundled vmcore out of a full one: sliced, packed, with the record of what was done to its pages.
+# usage: fixture.sh NAME CORE VMLINUX TRUTH-STATES [TRUTH]     -> tests/vmcores/NAME/
+# CORE and VMLINUX as for zonedev slice; TRUTH-STATES by scripts/lab/replay.py out of TRUTH (truth.jsonl).
+set -eu
+name=$1 core=$2 vmlinux=$3 states=$4 truth=${5:-}
+zonedev=${ZONEDEV:-.venv/bin/zonedev}
+out=tests/vmcores/$name
+mkdir -p "$out"
+$zonedev slice "$core" -s "$vmlinux" -o "$out"
+xz -9e -T1 -f "$out/vmcore"
+cp "$states" "$out/truth-states.json"
+[ -z "$truth" ] || grep -v '"cat":"iomem"' "$truth" >"$out/truth.jsonl"
+chmod 644 "$out"/*
+ls -l "$out"

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The contract of the C core's binding.
+
+Layout and Scheme are immutable and may be shared between threads; a Scan belongs to one thread at a
+time.  Integers are range-checked: OverflowError or ValueError for what does not fit.
+"""
+
+from typing import Any, Optional
+
+from typing_extensions import Buffer
+
+TYPES: tuple[str, ...]
+"""Memory types: the kernel's enumerators, in an order of zonedev's own."""
+CLASSES: tuple[str, ...]
+"""idle, busy, violation, not-captured, unreadable, skipped."""
+SEVERITIES: tuple[str, ...]
+"""info, warning, error: in rising order."""
+MEMBERS: tuple[str, ...]
+"""Names of the members that a Layout may have."""
+FLAGS: tuple[str, ...]
+"""Page flags that rules look at, as named in enum pageflags."""
+
+class Layout:
+    """Where the members of struct page and struct folio lie in one kernel."""
+
+    def __new__(
+        cls,
+        *,
+        page_size: int,
+        word_size: int,
+        big_endian: bool,
+        page_shift: int,
+        pmd_order: int,
+        compound_mask: bool,
+        page_type_limit: int,
+        fields: dict[str, tuple[int, int, int]],
+        flags: dict[str, int],
+        zone: tuple[int, int],
+        node: tuple[int, int],
+        zone_device: int,
+    ) -> Layout:
+        """
+        :param page_size: sizeof(struct page), bytes
+        :param word_size: 4 or 8, bytes
+        :param compound_mask: a tail's word may be an alignment mask (compound_info)
+        :param page_type_limit: raw _mapcount below this is a page type
+        :param fields: member -> (offset and size in bytes, low bits that count or 0 for all)
+        :param flags: enumerator of enum pageflags -> bit
+        :param zone: (shift, width) of the zone bits in flags; width 0: unknown
+        :param node: the same for the node
+        :raises ValueError: a member lies outside of its struct, or an indispensable one is missing
+        """
+
+class Scheme:
+    """The refcount scheme that evidence tells."""
+
+    id: str
+    title: str
+    kernels: str
+    pgmap_ref: str
+    private_refs_pgmap: bool
+    bias_per_folio: bool
+    stale_share: bool
+    confidence: str
+    decisive: list[str]
+
+    def __new__(cls, evidence: dict[str, bool]) -> Scheme:
+        """
+        :param evidence: probe name (see probes()) -> present; missing ones are absent
+        """
+
+    def idle(self, type: str, /) -> Optional[int]:
+        """Refcount of a free folio of a memory type; None where the scheme does not know."""
+
+    def calibrated(self, type: str, idle: int, /) -> Scheme:
+        """The same scheme with another idle count for a type, and low confidence."""
+
+class Scan:
+    """One walk, upward, over the struct pages of a pagemap."""
+
+    def __new__(
+        cls,
+        layout: Layout,
+        scheme: Scheme,
+        pagemap: dict[str, Any],
+        merge: bool = True,
+        fast: bool = True,
+    ) -> Scan:
+        """
+        :param pagemap: address, type; ref ("live", "dying", "dead"), vmemmap_shift, node (-1 unknown),
+            foreign_maps, deduplicated, severity_cap, miscalibrated
+        :param merge: join findings of adjacent folios in one state
+        :param fast: let templates tell common states without decoding (the result is the same)
+        """
+
+    def begin(self, start_pfn: int, end_pfn: int, memmap: int, /) -> None:
+        """The next range; memmap is the address of the first pfn's struct page."""
+
+    def pages(self, buffer: Buffer, /) -> None:
+        """The next struct pages; the GIL is released.
+
+        :raises ValueError: not whole struct pages, or more than the range has
+        """
+
+    def hole(self, count: int, class_: str, /) -> None:
+        """The next *count* pages are of this class without being looked at."""
+
+    def end(self) -> None:
+        """The range is done.
+
+        :raises ValueError: pages are missing
+        """
+
+    def result(self) -> dict[str, Any]:
+        """The tally: classes and severities (pages), refcounts (heads), idle_looking, pages_referenced,
+        heads_above_idle, pages_mapped, findings (list of dicts), findings_dropped."""
+
+def rules() -> list[dict[str, Any]]:
+    """The rows of the rule table in their order: id, number, scope, severity, evidence,
+    severity_unproven, types, schemes, needs, calibrated, predicate, meaning, bug_class, near_miss."""
+
+def why_not(layout: Layout, scheme: Scheme, /) -> list[Optional[str]]:
+    """Per row of rules(): None, or why it is not applicable to the kernel."""
+
+def probes() -> list[tuple[str, str]]:
+    """(name, kind) of what a Scheme is told from; kind is member, symbol, function or enumerator."""
+
+def decode(
+    layout: Layout,
+    scheme: Scheme,
+    pagemap: dict[str, Any],
+    range: tuple[int, int, int],
+    pfn: int,
+    buffer: Buffer,
+    /,
+) -> dict[str, Any]:
+    """One struct page: *buffer* begins with it, and may go on with the following ones (a folio's own
+    members lie in up to three tails); *range* is (start_pfn, end_pfn, memmap)."""
+
+def flags_of(layout: Layout, buffer: Buffer, /) -> list[int]:
+    """The flags words of the struct pages in a buffer."""
+
+def features() -> dict[str, Optional[str]]:
+    """libelf and libkdumpfile: version that was built in, or None."""
+
+def elf_info(path: str, /) -> dict[str, Any]:
+    """core, has_debug_info, machine, bits, file_size, wanted_size (bytes), build_id (bytes).
+
+    :raises OSError: cannot be opened
+    :raises ValueError: not an ELF file, or built without libelf
+    """
+
+def kdump_info(path: str, /) -> dict[str, str]:
+    """format, arch, release of a dump that libkdumpfile knows.
+
+    :raises OSError: cannot be opened
+    :raises ValueError: unknown format, or built without libkdumpfile
+    """
