@@ -8,6 +8,7 @@ Invariant: each property of a slice has a test that fails when the slice loses i
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import struct
 import subprocess
@@ -23,8 +24,12 @@ if not hasattr(drgn.Program, "set_linux_kernel_custom"):
 
 from drgn import FaultError, Program  # noqa: E402
 
+from zonedev.audit import audit  # noqa: E402
 from zonedev.errors import TargetError  # noqa: E402
+from zonedev.report.data import audit_dict  # noqa: E402
 from zonedev.slice import FRAME_SIZE, SliceResult, slice_core  # noqa: E402
+
+VMCORES = Path(__file__).parent / "vmcores"
 
 BASE = 0xFFFFFFFF81000000
 PHYS = 0x1000000  # of BASE
@@ -372,3 +377,22 @@ def test_missing_files_are_refused(kernel: Kernel, tmp_path: Path) -> None:
         slice_core(str(tmp_path / "nowhere"), [kernel.vmlinux], str(tmp_path), walk)
     with pytest.raises(TargetError, match=r"nothing\.ko"):
         slice_core(kernel.core, [str(tmp_path / "nothing.ko")], str(tmp_path), walk)
+
+
+def report(prog: Program) -> dict[str, object]:
+    """The whole audit, without what names the file or the time."""
+    found = audit_dict(audit(prog))
+    return {key: value for key, value in found.items() if key not in ("target", "timing")}
+
+
+@pytest.mark.parametrize("name", [path.parent.name for path in sorted(VMCORES.glob("*/vmcore.xz"))])
+def test_bundled_vmcore_can_be_sliced(name: str, tmp_path: Path) -> None:
+    core = tmp_path / "vmcore"
+    core.write_bytes(lzma.decompress((VMCORES / name / "vmcore.xz").read_bytes()))
+    debug_files = [VMCORES / name / "vmlinux", *sorted((VMCORES / name).glob("*.ko.debug"))]
+    first = slice_core(str(core), list(map(str, debug_files)), str(tmp_path / "a"), report)
+    again = slice_core(first.core, first.debug_files, str(tmp_path / "b"), report)
+    assert first.report["pagemaps"] and again.report == first.report
+    assert first.core_size <= core.stat().st_size
+    for a, b in zip((first.core, *first.debug_files), (again.core, *again.debug_files)):
+        assert Path(a).read_bytes() == Path(b).read_bytes()
