@@ -50,9 +50,34 @@ struct node nodes[8] __attribute__((aligned(4096))) = {
 enum state state __attribute__((aligned(4096))) = BUSY;
 char padding[3 << 20];  /* the image is longer than the slide */
 const char linux_banner[] = "Linux version 1.2.3-test (nobody)";
+
+struct list_head { struct list_head *next, *prev; };
+struct attribute { const char *name; };
+struct bin_attribute { struct attribute attr; unsigned long size; void *private; };
+struct module_notes_attrs { unsigned int notes; struct bin_attribute attrs[1]; };
+struct module_sect_attr { struct bin_attribute battr; unsigned long address; };
+struct module_sect_attrs { unsigned int nsections; struct module_sect_attr attrs[1]; };
+struct module_layout { void *base; unsigned int size; };
+struct module {
+	int state; struct list_head list; char name[56];
+	struct module_layout core_layout, init_layout;
+	struct module_sect_attrs *sect_attrs; struct module_notes_attrs *notes_attrs;
+};
+extern struct list_head modules;
+static char note[36] = "\4\0\0\0\24\0\0\0\3\0\0\0GNU\0" "modulemodulemodulemod";
+static struct module_notes_attrs notes = { 1, { { { ".note.gnu.build-id" }, 36, note } } };
+static struct module_sect_attrs sects = { 1, { { { { ".data" } }, 0xffffffffc0001000 } } };
+static struct module driver = {
+	0, { &modules, &modules }, "driver", { (void *)0xffffffffc0000000, 0x4000 }, { 0 }, &sects, &notes
+};
+struct list_head modules = { &driver.list, &driver.list };
 int helper(struct leaf *l) { return l->value; }
 __attribute__((section(".init.text"))) void _start(void) { helper(&leaf); }
 """
+
+MODULE_SOURCE = "int before = 1; struct { long a, b, c; } driver_ops = { 1 };"
+MODULE_BUILD_ID = b"modulemodulemodulemod"[:20]
+MODULE_DATA = 0xFFFFFFFFC0001000
 
 Run = Callable[[Program], object]
 
@@ -111,11 +136,12 @@ def page_tables() -> bytes:
     return bytes(tables)
 
 
-def relocate(image: bytearray, symbols: dict[str, int]) -> None:
-    for target, source, member in (("nodes", 0, 2), ("nodes", 2, 5)):
-        where = symbols["nodes"] - BASE + source * FRAME_SIZE
-        struct.pack_into("<Q", image, where, symbols[target] + member * FRAME_SIZE + SLIDE)
-    struct.pack_into("<Q", image, symbols["nodes"] - BASE + 8, symbols["leaf"] + SLIDE)
+def relocate(image: bytearray) -> None:
+    """Add the slide to each aligned word that points into the image."""
+    for offset in range(0, len(image) - 7, 8):
+        (word,) = struct.unpack_from("<Q", image, offset)
+        if BASE <= word < BASE + len(image):
+            struct.pack_into("<Q", image, offset, word + SLIDE)
 
 
 def write_core(path: Path, notes: bytes, loads: list[tuple[int, bytes, int]]) -> None:
@@ -140,7 +166,7 @@ def make_kernel(directory: Path, *, with_build_id: bool) -> Kernel:
     flags += f" -Wl,--build-id=sha1 -Wl,-Ttext-segment={BASE:#x} -o vmlinux"
     subprocess.run([compiler, *flags.split(), "k.c"], cwd=directory, check=True)
     image, build_id, symbols = read_image(directory / "vmlinux")
-    relocate(image, symbols)
+    relocate(image)
     text = f"OSRELEASE=1.2.3-test\nPAGESIZE=4096\nKERNELOFFSET={SLIDE:x}\n"
     phys_base = PHYS - (BASE + SLIDE - 0xFFFFFFFF80000000)
     text += f"NUMBER(phys_base)={phys_base}\n"
@@ -192,6 +218,16 @@ def walk(prog: Program) -> list[str]:
     return found
 
 
+def compile_module(directory: Path) -> str:
+    (directory / "m.c").write_text(MODULE_SOURCE)
+    for command in (
+        "gcc -g -c -fno-common m.c -o m.o",
+        f"ld -r --build-id=0x{MODULE_BUILD_ID.hex()} m.o -o driver.ko",
+    ):
+        subprocess.run(command.split(), cwd=directory, check=True)
+    return str(directory / "driver.ko")
+
+
 def physical_loads(core: str) -> list[tuple[int, int, int]]:
     data = Path(core).read_bytes()
     (phnum,) = struct.unpack_from("<H", data, 56)
@@ -219,7 +255,8 @@ def test_only_frames_that_were_read_are_in_the_core(kernel: Kernel, tmp_path: Pa
     held = {a >> 12 for p, _, m in physical_loads(result.core) for a in range(p, p + m, FRAME_SIZE)}
     tables = {(TABLES >> 12) + i for i in range(3)}
     assert {kernel.node(i) >> 12 for i in (0, 2, 5)} | tables <= held
-    assert len(held) == result.frames == 8  # and those of leaf and state
+    assert not {kernel.node(i) >> 12 for i in (1, 3, 4, 6, 7)} & held
+    assert len(held) == result.frames <= 12  # and those of leaf, state and the module
     pair = open_pair(result)
     with pytest.raises(FaultError):
         pair.read(kernel.node(1), 8, physical=True)
@@ -277,6 +314,20 @@ def test_core_cut_off_in_the_middle_of_a_frame(kernel: Kernel, tmp_path: Path) -
     result = short.slice(tmp_path / "out", run)
     assert result.report == b"last"
     assert (short.node(5), 116, 116) in physical_loads(result.core)
+
+
+def test_symbol_in_a_module_has_a_file_of_its_own(kernel: Kernel, tmp_path: Path) -> None:
+    def run(prog: Program) -> tuple[str, int, int]:
+        symbol = prog.symbol(prog.symbol("driver_ops").address + 23)
+        with pytest.raises(LookupError):
+            prog.symbol(symbol.address + symbol.size)
+        return symbol.name, symbol.address & ~63, symbol.size
+
+    debug_files = [kernel.vmlinux, compile_module(tmp_path)]
+    result = slice_core(kernel.core, debug_files, str(tmp_path / "out"), run)
+    assert result.report == ("driver_ops", MODULE_DATA, 24)
+    assert [Path(f).name for f in result.debug_files] == ["vmlinux", "driver.ko.debug"]
+    assert run(open_pair(result)) == result.report
 
 
 def test_type_that_was_not_used_is_a_declaration(kernel: Kernel, tmp_path: Path) -> None:

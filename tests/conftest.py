@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The bundled vmcores as fixtures: unpacked once below build/, opened once per test session."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from drgn import Program
+
+from zonedev.audit import Kernel, read_kernel
+from zonedev.target import Target, open_target
+
+ROOT = Path(__file__).resolve().parent.parent
+VMCORES = ROOT / "tests" / "vmcores"
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from unpack_vmcore import unpack  # noqa: E402
+
+NAMES = sorted(path.parent.name for path in VMCORES.glob("*/vmcore.xz"))
+
+
+class Vmcore(NamedTuple):
+    """A bundled vmcore: files, Program, and what is known of its pages."""
+
+    name: str
+    core: str
+    vmlinux: str
+    prog: Program
+    kernel: Kernel
+    states: list[dict[str, Any]]
+
+
+@functools.lru_cache(maxsize=None)
+def open_vmcore(name: str) -> Vmcore:
+    directory = VMCORES / name
+    core = str(unpack(directory, ROOT / "build" / "vmcores"))
+    vmlinux = str(directory / "vmlinux")
+    prog = open_target(Target(core, [vmlinux]))
+    states = json.loads((directory / "truth-states.json").read_text())["states"]
+    return Vmcore(name, core, vmlinux, prog, read_kernel(prog), states)
+
+
+@pytest.fixture
+def newest() -> Vmcore:
+    return open_vmcore("7.2-nvdimm")
+
+
+@pytest.fixture(params=NAMES)
+def vmcore(request: pytest.FixtureRequest) -> Vmcore:
+    return open_vmcore(request.param)
