@@ -321,6 +321,7 @@ def test_symbol_in_a_module_has_a_file_of_its_own(kernel: Kernel, tmp_path: Path
         symbol = prog.symbol(prog.symbol("driver_ops").address + 23)
         with pytest.raises(LookupError):
             prog.symbol(symbol.address + symbol.size)
+        assert prog.symbols("driver_ops") == [symbol]
         return symbol.name, symbol.address & ~63, symbol.size
 
     debug_files = [kernel.vmlinux, compile_module(tmp_path)]
