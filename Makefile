@@ -24,7 +24,7 @@ test: $(VENV)/.built $(VENV)/.tools
 build: $(VENV)/.built
 
 bench: $(VENV)/.built
-	$(BIN)/python scripts/bench.py
+	$(BIN)/python scripts/bench
 
 format: $(VENV)/.tools
 	$(BIN)/ruff format .

@@ -111,6 +111,9 @@ class Scan:
         :raises ValueError: pages are missing
         """
 
+    def classes(self) -> dict[str, int]:
+        """Pages per class so far; the page at hand is booked by end()."""
+
     def result(self) -> dict[str, Any]:
         """The tally: classes and severities (pages), refcounts (heads), idle_looking, pages_referenced,
         heads_above_idle, pages_mapped, findings (list of dicts), findings_dropped."""

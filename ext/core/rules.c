@@ -204,6 +204,12 @@ static bool reference_on_free_dax_folio(const struct zd_subject *s)
 	return reference_on_free_folio(s) && unassociated(s);
 }
 
+/** Free with the share word of its last file, or shared by files and held: the page cannot tell. */
+static bool reference_on_stale_share(const struct zd_subject *s)
+{
+	return s->scheme->stale_share && s->folio->share && reference_on_free_folio(s);
+}
+
 static bool reference_outlives_mapping(const struct zd_subject *s)
 {
 	return s->folio->refcount > type_of(s)->idle && unmapped(s) && !s->folio->mapping;
@@ -461,6 +467,13 @@ const struct zd_rule zd_rules[] = {
 	  .predicate_text = "refcount >= 1, mapcount == 0, mapping == NULL, and its gen_pool bit is clear",
 	  .meaning = "nobody maps the page, yet it is held: leaked, or an I/O that outlives its map",
 	  .bug_class = "leaked reference", .near_miss = "refcount == mapcount" },
+	{ .id = "reference-on-free-folio", .number = "R01", .scope = ZD_SCOPE_HEAD, .severity = ZD_WARNING,
+	  .evidence = ZD_EVIDENCE_DAX_ENTRIES, .severity_unproven = ZD_WARNING,
+	  .types = T(FS_DAX), .schemes = GH, .calibrated = true, .predicate = reference_on_stale_share,
+	  .predicate_text = "before 7.1: refcount >= 1, mapcount == 0, mapping == NULL, share != 0, not locked",
+	  .meaning = "held without a file that claims it: leaked, or an extent that several files share",
+	  .bug_class = "leaked reference; the share word of a free page is stale in these kernels",
+	  .near_miss = "the same with dax_folio_reset_order() in the kernel: shared (held-without-map)" },
 	{ .id = "reference-outlives-mapping", .number = "R02", .scope = ZD_SCOPE_HEAD, .severity = ZD_WARNING,
 	  .evidence = ZD_EVIDENCE_DAX_ENTRIES, .severity_unproven = ZD_WARNING,
 	  .types = T(FS_DAX), .schemes = A_TO_E, .calibrated = true, .predicate = reference_outlives_mapping,

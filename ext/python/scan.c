@@ -164,6 +164,14 @@ static PyObject *findings_list(const struct zd_tally *tally, uint32_t page_size)
 	return list;
 }
 
+static PyObject *scan_classes(PyObject *object, PyObject *unused)
+{
+	struct ScanObject *self = (struct ScanObject *)object;
+
+	(void)unused;
+	return in_use(self) ? NULL : counts_dict(zd_class_names, self->scan.tally.classes, ZD_CLASSES);
+}
+
 static PyObject *scan_result(PyObject *object, PyObject *unused)
 {
 	static const char *const idle_names[] = { "0", "1", "other" };
@@ -196,6 +204,7 @@ static PyMethodDef scan_methods[] = {
 	{ "pages", scan_pages, METH_O, "pages(buffer): the next struct pages; releases the GIL" },
 	{ "hole", scan_hole, METH_VARARGS, "hole(count, class): pages that could not be had" },
 	{ "end", scan_end, METH_NOARGS, "end(): the range is done; ValueError when pages are missing" },
+	{ "classes", scan_classes, METH_NOARGS, "classes() -> dict: pages per class so far" },
 	{ "result", scan_result, METH_NOARGS, "result() -> dict: the tally so far" },
 	{ NULL, NULL, 0, NULL },
 };

@@ -25,7 +25,7 @@ _NOT_CAPTURED = (
     "could not find memory segment",
     "Excluded page",
     "No way to translate",
-    "memory not saved in core dump",
+    "Out-of-bounds PFN",
 )
 _CUT_OFF = ("short read", "unexpected EOF", "past end of file", "end of file")
 

@@ -1,0 +1,405 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Every page rule on synthetic pages: a state that it names, and the nearest one that it must not."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Optional
+
+import pytest
+from pages import EVIDENCE, FLAGS, MAPPING, START, Machine
+
+from zonedev import _zonedev
+
+ROWS = _zonedev.rules()
+
+
+class Case(NamedTuple):
+    """What a page shows; the rule that names it, or None; its severity; the page's class."""
+
+    letter: str
+    type: str
+    page: dict[str, Any]
+    rule: Optional[str]
+    severity: Optional[str] = None
+    class_: Optional[str] = None
+    pagemap: dict[str, Any] = {}  # noqa: RUF012
+
+
+M = MAPPING
+
+HEADS = [
+    # R21, R20, R23, R22, R24
+    Case("H", "FS_DAX", {"zone": 2}, "wrong-zone", "error", "violation"),
+    Case("H", "FS_DAX", {"zone": 4}, None, None, "idle"),
+    Case("E", "GENERIC", {"pgmap": 0xFFFF888100000000}, "wrong-pgmap", "error", "violation"),
+    Case("E", "GENERIC", {"pgmap": 0}, "wrong-pgmap", "error", "violation"),
+    Case("H", "FS_DAX", {"reserved": False}, "not-reserved", "warning", "idle"),
+    Case("H", "FS_DAX", {"node": 2}, "wrong-node", "warning", "idle"),
+    Case("H", "FS_DAX", {"node": 1}, None, None, "idle"),
+    Case("H", "PRIVATE", {"flags": ("lru",)}, "core-mm-flags", "error", "violation"),
+    Case("H", "PRIVATE", {"flags": ("swapcache",)}, "core-mm-flags", "error", "violation"),
+    Case("H", "PRIVATE", {"flags": ("dirty", "uptodate", "referenced")}, None, None, "idle"),
+    Case("H", "FS_DAX", {"raw_mapcount": -0x10000000}, "core-mm-flags", "error", "violation"),
+    Case("C", "FS_DAX", {"raw_mapcount": -129}, "core-mm-flags", "error", "violation"),
+    Case("E", "GENERIC", {"flags": ("swapcache",)}, None, None, "idle", {"foreign_maps": True}),
+    # R25 in its second form
+    Case("H", "FS_DAX", {"zone": 0, "reserved": False, "pgmap": 2}, "uninitialised", "error", "violation"),
+    # R05 and the counter below -1
+    Case("H", "FS_DAX", {"refcount": -1}, "refcount-out-of-range", "error", "violation"),
+    Case("H", "FS_DAX", {"refcount": 0x40000001, "mapping": M}, "refcount-out-of-range", "error"),
+    Case("H", "FS_DAX", {"refcount": 0x40000000, "mapping": M}, "dma-pinned", "info", "busy"),
+    Case("H", "FS_DAX", {"raw_mapcount": -2}, "mapcount-out-of-range", "error", "violation"),
+    Case("H", "FS_DAX", {"raw_mapcount": -1}, None, None, "idle"),
+    # R03
+    Case("H", "FS_DAX", {"refcount": 0, "maps": 1, "mapping": M}, "mapped-without-reference", "error"),
+    Case("H", "FS_DAX", {"refcount": 1, "maps": 1, "mapping": M}, None, None, "busy"),
+    Case("E", "PRIVATE", {"refcount": 0, "maps": 1}, "mapped-without-reference", "error"),
+    # R04
+    Case("H", "FS_DAX", {"refcount": 1, "maps": 2, "mapping": M}, "refcount-below-mapcount", "error"),
+    Case("H", "FS_DAX", {"refcount": 2, "maps": 2, "mapping": M}, None, None, "busy"),
+    Case("H", "GENERIC", {"refcount": 1, "maps": 1}, "refcount-below-mapcount", "error", "violation"),
+    Case("H", "GENERIC", {"refcount": 2, "maps": 1}, None, None, "busy"),
+    Case("C", "PRIVATE", {"refcount": 1, "maps": 1, "mapping": M | 1}, "refcount-below-mapcount", "error"),
+    Case("C", "PRIVATE", {"refcount": 2, "maps": 1, "mapping": M | 1}, None, None, "busy"),
+    Case("D", "PRIVATE", {"refcount": 1, "maps": 1, "mapping": M | 1}, None, None, "busy"),
+    Case("G", "PCI_P2PDMA", {"refcount": 1, "maps": 2}, "refcount-below-mapcount", "error"),
+    # R06
+    Case("E", "FS_DAX", {"refcount": 0}, "refcount-below-idle", "error", "violation"),
+    Case("E", "FS_DAX", {"refcount": 1}, None, None, "idle"),
+    Case("H", "GENERIC", {"refcount": 0}, "refcount-below-idle", "error", "violation"),
+    Case("H", "FS_DAX", {"refcount": 0}, None, None, "idle"),
+    Case("C", "PRIVATE", {"refcount": 0}, "refcount-below-idle", "error", "violation"),
+    Case("C", "FS_DAX", {"refcount": 0}, None, None, "idle", {"ref": "dying"}),
+    Case("E", "FS_DAX", {"refcount": 0}, "refcount-below-idle", "error", None, {"ref": "dying"}),
+    Case("D", "PRIVATE", {"refcount": 0}, None, None, "idle"),
+    # R07
+    Case("E", "FS_DAX", {"refcount": 1, "maps": 1, "mapping": M}, "unaccounted-mapcount", "error"),
+    Case("E", "GENERIC", {"refcount": 2, "maps": 1}, "unaccounted-mapcount", "error", "violation"),
+    Case("E", "GENERIC", {"refcount": 2, "maps": 1}, None, None, "busy", {"foreign_maps": True}),
+    Case("H", "GENERIC", {"refcount": 2, "maps": 1, "mapping": M}, None, None, "busy"),
+    # the association of a mapped DAX page
+    Case("H", "FS_DAX", {"refcount": 1, "maps": 1}, "mapped-without-association", "error", "violation"),
+    Case("H", "FS_DAX", {"refcount": 1, "maps": 1, "share": 2}, None, None, "busy"),
+    # R13, R12, R11
+    Case("H", "PRIVATE", {"refcount": 1025, "maps": 1, "mapping": M | 1}, "pinned-private", "error"),
+    Case("H", "PRIVATE", {"refcount": 1024, "maps": 1, "mapping": M | 1}, None, None, "busy"),
+    Case("H", "FS_DAX", {"refcount": 1024}, "pinned-after-truncate", "error", "violation"),
+    Case("H", "FS_DAX", {"refcount": 1024, "mapping": M}, "dma-pinned", "info", "busy"),
+    Case("H", "FS_DAX", {"refcount": 1024, "share": 1}, "dma-pinned", "info", "busy"),
+    Case("E", "FS_DAX", {"refcount": 1025}, "pinned-after-truncate", "warning", "busy"),
+    Case("E", "FS_DAX", {"refcount": 1024, "mapping": M}, "held-without-map", "info", "busy"),
+    Case("E", "GENERIC", {"refcount": 1025, "mapping": M}, "dma-pinned", "info", "busy"),
+    Case("H", "COHERENT", {"refcount": 1025, "maps": 1, "mapping": M | 1}, "dma-pinned", "info"),
+    # R01
+    Case("H", "FS_DAX", {"refcount": 1}, "reference-on-free-folio", "error", "violation"),
+    # An order-0 page of these kernels may be free with a stale share word.
+    Case("G", "FS_DAX", {"refcount": 1, "share": 7}, "reference-on-free-folio", "warning", "busy"),
+    Case("H", "FS_DAX", {"refcount": 1, "share": 7}, "held-without-map", "info", "busy"),
+    Case("H", "FS_DAX", {"refcount": 1, "flags": ("locked",)}, None, None, "busy"),
+    Case("H", "FS_DAX", {"refcount": 1, "mapping": M}, "held-without-map", "info", "busy"),
+    Case("F2", "FS_DAX", {"refcount": 1}, "reference-on-free-folio", "error", "violation"),
+    Case("E", "PRIVATE", {"refcount": 1}, "reference-on-free-folio", "warning", "busy"),
+    Case("E", "PRIVATE", {"refcount": 1, "flags": ("locked",)}, None, None, "busy"),
+    Case("H", "COHERENT", {"refcount": 1}, "reference-on-free-folio", "warning", "busy"),
+    Case("H", "PCI_P2PDMA", {"refcount": 1}, "reference-on-free-folio", "warning", "busy"),
+    Case("H", "PCI_P2PDMA", {"refcount": 1, "maps": 1}, None, None, "busy"),
+    # R02
+    Case("E", "FS_DAX", {"refcount": 2}, "reference-outlives-mapping", "warning", "busy"),
+    Case("E", "FS_DAX", {"refcount": 2, "mapping": M}, "held-without-map", "info", "busy"),
+    Case("C", "FS_DAX", {"refcount": 2}, "reference-outlives-mapping", "warning", "busy"),
+    Case("H", "GENERIC", {"refcount": 2}, "reference-outlives-mapping", "warning", "busy"),
+    Case("H", "GENERIC", {"refcount": 2, "mapping": M}, "held-without-map", "info", "busy"),
+    Case("H", "GENERIC", {"refcount": 1, "mapping": M}, None, None, "idle"),
+    # R10
+    Case("H", "FS_DAX", {"refcount": 3, "maps": 2, "mapping": M}, "held-without-map", "info", "busy"),
+    Case("H", "PCI_P2PDMA", {"refcount": 2, "maps": 1}, "held-without-map", "info", "busy"),
+    # R28, order 0 where a compound devmap has larger folios
+    Case("E", "GENERIC", {}, "wrong-order", "error", "violation", {"vmemmap_shift": 9}),
+    # R30
+    Case("E", "PRIVATE", {"mapping": M | 1}, "stale-mapping", "error", "violation"),
+    Case("E", "PRIVATE", {"mapping": 0}, None, None, "idle"),
+    Case("D", "PRIVATE", {"mapping": M | 1}, "stale-mapping", "warning", "busy"),
+    Case("H", "PCI_P2PDMA", {"mapping": M}, "stale-mapping", "error", "violation"),
+    Case("E", "PCI_P2PDMA", {"mapping": M}, "stale-mapping", "error", "violation"),
+    # R39
+    Case("H", "PRIVATE", {"flags": ("anon_exclusive",)}, "dirty-free-state", "warning", "idle"),
+    Case("H", "PRIVATE", {"flags": ("writeback",)}, "dirty-free-state", "warning", "idle"),
+    Case("H", "PRIVATE", {"flags": ("locked",)}, "dirty-free-state", "warning", "idle"),
+    Case("H", "COHERENT", {"memcg": 0x100}, "dirty-free-state", "warning", "idle"),
+    Case("H", "FS_DAX", {"memcg": 0x100}, None, None, "idle"),
+    # R41
+    Case("H", "FS_DAX", {"flags": ("hwpoison",)}, "hwpoison", "info", "idle"),
+    Case("H", "FS_DAX", {"flags": ("hwpoison",), "refcount": 1, "maps": 1, "mapping": M}, "hwpoison", "warning"),
+    # R08
+    Case("D", "PRIVATE", {}, "free-or-allocated", "info", "idle"),
+    Case("D", "PRIVATE", {"refcount": 2, "maps": 2, "mapping": M | 1}, None, None, "busy"),
+    # a shared DAX page before and after the share word counted
+    Case("E", "FS_DAX", {"mapping": 1, "share": 2}, None, None, "busy"),
+    Case("H", "FS_DAX", {"share": 2}, None, None, "busy"),
+    # before dax_folio_reset_order() the share word of a free page is whatever its index was
+    Case("G", "FS_DAX", {"share": 2}, None, None, "idle"),
+]
+
+
+@pytest.mark.parametrize("case", HEADS, ids=lambda c: f"{c.letter}-{c.type}-{c.rule}-{c.page}")
+def test_heads(case: Case) -> None:
+    machine = Machine(case.letter, case.type, **case.pagemap)
+    findings, classes = machine.judge(machine.page(**case.page))
+    assert (findings[0] if findings else None) == ((case.rule, case.severity) if case.rule else None)
+    assert len(findings) <= 1
+    if case.class_:
+        assert classes == {case.class_}
+
+
+P2P = ("p2pmem_alloc_mmap",)
+
+
+@pytest.mark.parametrize(
+    ("page", "rule"),
+    [
+        ({"refcount": 1}, None),
+        ({"refcount": 1, "maps": 1}, None),
+        ({"refcount": 2, "maps": 2}, None),
+        ({"refcount": 1, "maps": 2}, "refcount-below-mapcount"),
+        ({"refcount": 0}, "refcount-below-idle"),
+    ],
+)
+def test_p2pdma_pages_hand_over_their_reference(page: dict[str, int], rule: Optional[str]) -> None:
+    # Since 6.2 a page that is allocated by mmap() drops its idle reference once it is mapped.
+    machine = Machine("E", "PCI_P2PDMA", *P2P)
+    findings, _ = machine.judge(machine.page(**page))
+    assert [rule for rule, _ in findings] == ([rule] if rule else [])
+
+
+@pytest.mark.parametrize("byte", [0xFF, 0xFD])
+def test_poison_is_uninitialised(byte: int) -> None:
+    machine = Machine("H")
+    data = machine.page() + bytes([byte]) * 64 + machine.page()
+    findings, classes = machine.judge(data)
+    assert findings == [("uninitialised", "error")]
+    assert classes == {"idle", "violation"}
+
+
+def test_zeroes_are_not_captured_and_never_idle() -> None:
+    for letter in "CEGH":
+        for type_ in ("FS_DAX", "GENERIC", "PRIVATE"):
+            findings, classes = Machine(letter, type_).judge(bytes(64 * 8))
+            assert findings == []
+            assert classes == {"not-captured"}
+
+
+# ---------------------------------------------------------------- folios
+
+
+def test_pmd_folio_is_counted_by_its_head() -> None:
+    machine = Machine("H")
+    for mask in (False, True):
+        data = machine.folio(9, refcount=1, maps=1, mapping=MAPPING, mask=mask) + machine.page()
+        tally = machine.scan(data)
+        assert tally["findings"] == []
+        assert tally["classes"]["busy"] == 512
+        assert tally["classes"]["idle"] == 1
+        assert tally["refcounts"] == {0: 1, 1: 1}
+
+
+def test_pincount_of_a_large_folio() -> None:
+    machine = Machine("H")
+    data = machine.folio(9, refcount=4, maps=1, pins=3, mapping=MAPPING)
+    assert machine.judge(data)[0] == [("dma-pinned", "info")]
+    tally = machine.scan(data)
+    assert tally["findings"][0]["also"] == []
+    more = machine.folio(9, refcount=5, maps=1, pins=3, mapping=MAPPING)
+    assert machine.scan(more)["findings"][0]["also"] == ["held-without-map"]
+
+
+def test_tail_with_a_reference_makes_its_folio_a_violation() -> None:
+    machine = Machine("H")
+    data = bytearray(machine.folio(9, refcount=1, maps=1, mapping=MAPPING))
+    assert machine.judge(bytes(data))[0] == []
+    data[64 * 100 + 52] = 1
+    tally = machine.scan(bytes(data))
+    assert [(f["rule"], f["pfn"]) for f in tally["findings"]] == [("tail-refcount", START + 100)]
+    assert tally["classes"]["violation"] == 512
+    assert tally["severities"]["error"] == 1
+
+
+@pytest.mark.parametrize(
+    ("letter", "type_", "order", "shift", "rule"),
+    [
+        ("H", "FS_DAX", 9, 0, None),
+        ("H", "FS_DAX", 4, 0, "wrong-order"),
+        ("E", "FS_DAX", 9, 0, "wrong-order"),
+        ("E", "GENERIC", 9, 9, None),
+        ("E", "GENERIC", 9, 4, "wrong-order"),
+        ("H", "PCI_P2PDMA", 2, 0, "wrong-order"),
+        ("G", "PRIVATE", 2, 0, "wrong-order"),
+        ("H", "PRIVATE", 2, 0, None),
+        ("H", "PRIVATE", 10, 0, "wrong-order"),
+    ],
+)
+def test_orders(letter: str, type_: str, order: int, shift: int, rule: Optional[str]) -> None:
+    machine = Machine(letter, type_, vmemmap_shift=shift)
+    findings, _ = machine.judge(machine.folio(order))
+    assert [r for r, _ in findings] == ([rule] if rule else [])
+
+
+def test_misaligned_head() -> None:
+    machine = Machine("H")
+    data = machine.page() + machine.folio(9, START + 1)
+    assert machine.judge(data)[0][0] == ("wrong-order", "error")
+
+
+def test_corrupt_order_is_an_error_and_not_a_crash() -> None:
+    machine = Machine("H")
+    data = bytearray(machine.folio(9))
+    data[64] = 0xEE
+    tally = machine.scan(bytes(data))
+    assert tally["findings"][0]["rule"] == "wrong-order"
+    assert sum(tally["classes"].values()) == 512
+
+
+# ---------------------------------------------------------------- tails
+
+
+def test_tail_of_a_head_that_does_not_span_it() -> None:
+    for letter, type_ in (("H", "FS_DAX"), ("E", "GENERIC"), ("G", "PRIVATE")):
+        machine = Machine(letter, type_)
+        data = machine.page() + machine.tail(machine.memmap | 1)
+        findings, classes = machine.judge(data)
+        assert findings == [("bad-head", "error")]
+        assert classes == {"idle", "violation"}
+
+
+def test_tail_whose_head_lies_outside() -> None:
+    machine = Machine("H")
+    for word in (1, machine.memmap - 64 | 1, machine.memmap + 640 | 1, machine.memmap + 32 | 1):
+        findings, _ = machine.judge(machine.page() + machine.tail(word))
+        assert findings == [("bad-head", "error")], hex(word)
+
+
+def test_left_over_tails_of_a_large_private_folio_are_idle() -> None:
+    machine = Machine("H", "PRIVATE")
+    stale = machine.tail(machine.memmap | 1)
+    findings, classes = machine.judge(machine.page() + stale)
+    assert findings == [("bad-head", "info")]
+    assert classes == {"idle"}
+    held = machine.tail(machine.memmap | 1, refcount=1)
+    assert machine.judge(machine.page() + held)[0] == [("bad-head", "error")]
+    beyond = machine.tail(machine.memmap - 64 | 1)
+    assert machine.judge(machine.page() + beyond)[0] == [("bad-head", "error")]
+
+
+def test_page_inside_a_folio_that_is_no_tail() -> None:
+    machine = Machine("H")
+    data = bytearray(machine.folio(9, refcount=1, maps=1, mapping=MAPPING))
+    data[64 * 8 : 64 * 9] = machine.page()
+    assert ("bad-head", "error") in machine.judge(bytes(data))[0]
+    # The pages of a freed large private folio may be used one by one.
+    private = Machine("H", "PRIVATE")
+    free = bytearray(private.folio(9))
+    free[64 * 8 : 64 * 9] = private.page()
+    assert ("bad-head", "error") not in private.judge(bytes(free))[0]
+
+
+def test_tail_whose_head_was_not_read_is_not_captured() -> None:
+    machine = Machine("H")
+    folio = machine.folio(9, refcount=1, maps=1, mapping=MAPPING)
+    data = bytes(64) + folio[64:]
+    findings, classes = machine.judge(data)
+    assert findings == []
+    assert classes == {"not-captured"}
+
+
+def test_dedup_aliases_are_skipped_when_they_are_the_same() -> None:
+    machine = Machine("E", "GENERIC", vmemmap_shift=9, deduplicated=True)
+    data = bytearray(machine.folio(9))
+    tally = machine.scan(bytes(data))
+    assert tally["classes"]["idle"] == 128
+    assert tally["classes"]["skipped"] == 384
+    # One write through a tail shows at every place of the frame: once as a finding.
+    for frame in range(1, 8):
+        data[(frame * 64 + 5) * 64 + 52] = 3
+    tally = machine.scan(bytes(data))
+    assert [(f["rule"], f["pfn"]) for f in tally["findings"]] == [("tail-refcount", START + 69)]
+    # Bytes of its own: it is no alias, and judged.
+    data[(5 * 64 + 9) * 64 + 52] = 7
+    found = [(f["rule"], f["pfn"]) for f in machine.scan(bytes(data))["findings"]]
+    assert ("tail-refcount", START + 5 * 64 + 9) in found
+
+
+# ---------------------------------------------------------------- order, caps, words
+
+
+def test_the_first_row_names_the_finding() -> None:
+    machine = Machine("H")
+    tally = machine.scan(machine.page(zone=2, pgmap=8, refcount=-1))
+    finding = tally["findings"][0]
+    assert finding["rule"] == "wrong-zone"
+    assert finding["also"] == ["wrong-pgmap", "refcount-out-of-range"]
+    assert finding["refcount"] == -1
+
+
+def test_caps_on_severity() -> None:
+    page = {"refcount": -1}
+    capped = Machine("H", severity_cap="warning")
+    assert capped.judge(capped.page(**page))[0] == [("refcount-out-of-range", "warning")]
+    unknown = Machine("unknown")
+    assert unknown.judge(unknown.page(**page))[0] == [("refcount-out-of-range", "warning")]
+
+
+def test_miscalibration_switches_off_what_compares_with_the_idle_count() -> None:
+    machine = Machine("H", miscalibrated=True, severity_cap="warning")
+    assert machine.judge(machine.page(refcount=1))[0] == []
+    assert machine.judge(machine.page(zone=1))[0] == [("wrong-zone", "warning")]
+
+
+def test_missing_members_make_rules_not_applicable() -> None:
+    machine = Machine("H")
+    rows = {row["id"]: why for row, why in zip(ROWS, _zonedev.why_not(machine.layout, machine.scheme))}
+    assert rows["mapped-without-association"] is None
+    old = Machine("C")
+    whys = _zonedev.why_not(old.layout, old.scheme)
+    assert any(why and "member" in why for why in whys) or all(
+        why for row, why in zip(ROWS, whys) if row["id"] == "mapped-without-association"
+    )
+
+
+def test_every_page_rule_is_tried_here() -> None:
+    tried = {case.rule for case in HEADS} | {
+        "uninitialised",
+        "tail-refcount",
+        "bad-head",
+        "wrong-order",
+    }
+    rows = {row["id"] for row in ROWS if row["scope"] != "pagemap"} - {"dedup-alias"}
+    assert rows <= tried
+
+
+def test_table_is_well_formed() -> None:
+    ids = [row["id"] for row in ROWS]
+    for row in ROWS:
+        assert row["types"] and row["schemes"], row["id"]
+        assert row["id"] == row["id"].lower().replace("_", "-")
+        assert all(row[key] for key in ("number", "predicate", "meaning", "bug_class", "near_miss"))
+        for other in ROWS:
+            same = other is not row and other["id"] == row["id"] and other["scope"] == row["scope"]
+            both = set(other["types"]) & set(row["types"]) and set(other["schemes"]) & set(row["schemes"])
+            if same and both:
+                assert row["severity"] != other["severity"], row["id"]
+    assert {f"R{n:02}" for n in [*range(1, 15), *range(20, 29), 30, 39, 41]} - {"R29"} <= {
+        row["number"] for row in ROWS
+    } | {"R29"}
+    assert len(ids) <= 64
+
+
+def test_schemes_are_told_apart() -> None:
+    for letter in EVIDENCE:
+        assert Machine(letter).scheme.id == letter
+    # The member without the conversion of fsdax: a backport, not scheme G.
+    half = {"folio.pgmap": True, "__put_devmap_managed_folio_refs": True}
+    assert _zonedev.Scheme(half).id == "unknown"
+    assert _zonedev.Scheme(half).confidence == "low"
+
+
+def test_flags_have_distinct_bits() -> None:
+    assert len(set(FLAGS.values())) == len(FLAGS)
