@@ -514,24 +514,6 @@ static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes
 	return NULL;
 }
 
-/** Tails of the folio that the walk is in. */
-static uint64_t scan_tail_run(struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
-{
-	uint64_t frame = pages_per_frame(scan->layout);
-	uint64_t left = scan->span.end_pfn - scan->next_pfn;
-	uint64_t run;
-
-	if (!scan->span.tail_word)
-		return 0;
-	// Stop where the next aliased vmemmap page may begin.
-	if (scan->pagemap.deduplicated && left > frame)
-		left = frame - (scan->next_pfn - scan->span.head_pfn) % frame;
-	run = template_run(&scan->tail, bytes, count < left ? count : left);
-	scan->span.pages += run;
-	scan->next_pfn += run;
-	return run;
-}
-
 /** Keep the folio's second vmemmap page, which the later ones alias, when it lies here whole. */
 static void keep_alias(struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
 {
@@ -545,6 +527,13 @@ static void keep_alias(struct zd_scan *scan, const uint8_t *bytes, uint64_t coun
 	scan->alias_valid = true;
 }
 
+/** True where the next page lies behind the second vmemmap page of a deduplicated compound. */
+static bool may_alias(const struct zd_scan *scan)
+{
+	return scan->alias_valid && inside_span(scan) && scan->alias_head == scan->span.head_pfn &&
+	       scan->next_pfn - scan->span.head_pfn >= 2 * pages_per_frame(scan->layout);
+}
+
 /**
  * How many of the next pages are aliases of struct pages already judged: they lie behind the
  * second vmemmap page of a deduplicated compound, and show the very bytes of their twin.
@@ -556,14 +545,33 @@ static uint64_t alias_run(const struct zd_scan *scan, const uint8_t *bytes, uint
 	uint64_t first = scan->next_pfn - scan->span.head_pfn;
 	uint64_t i = 0;
 
-	if (!scan->alias_valid || !inside_span(scan) || scan->alias_head != scan->span.head_pfn ||
-	    first < 2 * frame)
+	if (!may_alias(scan))
 		return 0;
 	if (count > scan->span.end_pfn - scan->next_pfn)
 		count = scan->span.end_pfn - scan->next_pfn;
 	while (i < count && !memcmp(bytes + i * size, scan->alias + (first + i) % frame * size, size))
 		i++;
 	return i;
+}
+
+/** Tails of the folio that the walk is in. */
+static uint64_t scan_tail_run(struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
+{
+	uint64_t frame = pages_per_frame(scan->layout);
+	uint64_t left = scan->span.end_pfn - scan->next_pfn;
+	uint64_t run;
+
+	if (!scan->span.tail_word)
+		return 0;
+	// Stop where the second vmemmap page, which others alias, or another alias may begin.
+	if (scan->pagemap.deduplicated && left > frame)
+		left = frame - (scan->next_pfn - scan->span.head_pfn) % frame;
+	if (may_alias(scan))
+		left = 1;
+	run = template_run(&scan->tail, bytes, count < left ? count : left);
+	scan->span.pages += run;
+	scan->next_pfn += run;
+	return run;
 }
 
 /** How many of the next pages need no decoding; they are booked. */
