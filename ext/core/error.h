@@ -10,7 +10,7 @@
 enum zd_error_code {
 	ZD_ERROR_INVALID, /* an argument or a layout makes no sense */
 	ZD_ERROR_NO_MEMORY,
-	ZD_ERROR_IO, /* the operating system refused */
+	ZD_ERROR_IO,	 /* the operating system refused */
 	ZD_ERROR_FORMAT, /* a file is not what it should be */
 };
 

@@ -77,7 +77,7 @@ static void make_head_template(const struct zd_scan *scan, struct zd_template *t
 	demand_identity(scan, template, clear);
 	template_demand(template, layout, ZD_PGMAP, scan->pagemap.address, UINT64_MAX);
 	template_demand(template, layout, ZD_MAPCOUNT, (uint32_t)(template->mapcount - 1), UINT32_MAX);
-	template_demand(template, layout, ZD_REFCOUNT, (uint32_t)template->refcount, UINT32_MAX);
+	template_demand(template, layout, ZD_REFCOUNT, (uint32_t) template->refcount, UINT32_MAX);
 	if (template->associated)
 		return;
 	// device-dax pages keep the mapping of their first fault when they are free.
@@ -97,14 +97,22 @@ static void choose_head_templates(struct zd_scan *scan)
 	bool ambiguous = anon && type->idle == 1 && type->mapped_base == 0;
 
 	scan->head[ZD_TEMPLATE_IDLE] = (struct zd_template){
-		.serves = plain && !ambiguous, .class = ZD_IDLE, .refcount = type->idle,
+		.serves = plain && !ambiguous,
+		.class = ZD_IDLE,
+		.refcount = type->idle,
 	};
 	scan->head[ZD_TEMPLATE_CACHED] = (struct zd_template){
-		.serves = plain && dax, .associated = true, .class = ZD_BUSY, .refcount = type->idle,
+		.serves = plain && dax,
+		.associated = true,
+		.class = ZD_BUSY,
+		.refcount = type->idle,
 	};
 	scan->head[ZD_TEMPLATE_MAPPED] = (struct zd_template){
-		.serves = plain && (dax || anon) && type->maps_take_refs, .associated = true, .class = ZD_BUSY,
-		.refcount = type->mapped_base + 1, .mapcount = 1,
+		.serves = plain && (dax || anon) && type->maps_take_refs,
+		.associated = true,
+		.class = ZD_BUSY,
+		.refcount = type->mapped_base + 1,
+		.mapcount = 1,
 	};
 	for (int i = 0; i < ZD_TEMPLATES; i++)
 		make_head_template(scan, &scan->head[i]);
@@ -248,10 +256,12 @@ struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *rang
 	uint64_t size;
 
 	if (range->start_pfn > range->end_pfn ||
-	    __builtin_mul_overflow(pages, scan->layout->page_size, &size) || range->memmap + size < range->memmap)
+	    __builtin_mul_overflow(pages, scan->layout->page_size, &size) ||
+	    range->memmap + size < range->memmap)
 		return zd_error_create(ZD_ERROR_INVALID, "pagemap %#llx: range [%#llx, %#llx) makes no sense",
 				       (unsigned long long)scan->pagemap.address,
-				       (unsigned long long)range->start_pfn, (unsigned long long)range->end_pfn);
+				       (unsigned long long)range->start_pfn,
+				       (unsigned long long)range->end_pfn);
 	close_span(scan);
 	scan->range = *range;
 	scan->next_pfn = scan->known_from = range->start_pfn;
@@ -271,8 +281,9 @@ struct zd_error *zd_scan_end(struct zd_scan *scan)
 {
 	close_span(scan);
 	if (scan->next_pfn != scan->range.end_pfn)
-		return zd_error_create(ZD_ERROR_INVALID, "scan of pagemap %#llx: pages from pfn %#llx on are missing",
-				       (unsigned long long)scan->pagemap.address, (unsigned long long)scan->next_pfn);
+		return zd_error_create(
+			ZD_ERROR_INVALID, "scan of pagemap %#llx: pages from pfn %#llx on are missing",
+			(unsigned long long)scan->pagemap.address, (unsigned long long)scan->next_pfn);
 	return NULL;
 }
 
@@ -310,7 +321,8 @@ static int32_t expected_refcount(const struct zd_scan *scan, const struct zd_fol
 
 	if (folio->tail)
 		return 0;
-	return folio->base + (maps_count && folio->mapcount > 0 && folio->mapcount < INT32_MAX ? folio->mapcount : 0);
+	return folio->base +
+	       (maps_count && folio->mapcount > 0 && folio->mapcount < INT32_MAX ? folio->mapcount : 0);
 }
 
 /** The highest severity among the rows that fired. */
@@ -332,11 +344,17 @@ static struct zd_error *book_finding(struct zd_scan *scan, const struct zd_folio
 				     uint64_t fired, enum zd_severity severity)
 {
 	struct zd_finding finding = {
-		.pfn = folio->pfn, .count = 1,
-		.rule = __builtin_ctzll(fired), .also = fired & (fired - 1),
-		.severity = severity, .order = folio->order,
-		.flags = folio->flags, .mapping = folio->mapping, .index = folio->index,
-		.refcount = folio->refcount, .mapcount = folio->mapcount,
+		.pfn = folio->pfn,
+		.count = 1,
+		.rule = __builtin_ctzll(fired),
+		.also = fired & (fired - 1),
+		.severity = severity,
+		.order = folio->order,
+		.flags = folio->flags,
+		.mapping = folio->mapping,
+		.index = folio->index,
+		.refcount = folio->refcount,
+		.mapcount = folio->mapcount,
 		.expected = expected_refcount(scan, folio),
 	};
 
@@ -357,14 +375,18 @@ static struct zd_error *judge(struct zd_scan *scan, const struct zd_folio *folio
 			      enum zd_pattern pattern, int *ret)
 {
 	struct zd_subject subject = {
-		.layout = scan->layout, .scheme = scan->scheme, .pagemap = &scan->pagemap,
-		.folio = folio, .pattern = pattern,
-		.inside = inside_span(scan), .inside_busy = scan->span.busy,
+		.layout = scan->layout,
+		.scheme = scan->scheme,
+		.pagemap = &scan->pagemap,
+		.folio = folio,
+		.pattern = pattern,
+		.inside = inside_span(scan),
+		.inside_busy = scan->span.busy,
 	};
 	uint64_t fired;
 
-	subject.belongs = subject.inside && folio->tail && folio->head_valid &&
-			  folio->head_pfn == scan->span.head_pfn;
+	subject.belongs =
+		subject.inside && folio->tail && folio->head_valid && folio->head_pfn == scan->span.head_pfn;
 	fired = zd_rules_judge(&subject, folio->tail ? scan->tail_rules : scan->head_rules);
 	*ret = fired ? (int)worst(scan, fired) : -1;
 	return fired ? book_finding(scan, folio, bytes, fired, *ret) : NULL;
@@ -420,8 +442,11 @@ static struct zd_error *scan_head(struct zd_scan *scan, const struct zd_folio *f
 	class = class_of(scan, folio, severity);
 	close_span(scan);
 	scan->span = (struct zd_span){
-		.head_pfn = folio->pfn, .end_pfn = folio->pfn + folio_pages(scan, folio), .pages = 1,
-		.class = class, .busy = class != ZD_IDLE,
+		.head_pfn = folio->pfn,
+		.end_pfn = folio->pfn + folio_pages(scan, folio),
+		.pages = 1,
+		.class = class,
+		.busy = class != ZD_IDLE,
 	};
 	scan->next_pfn++;
 	return NULL;
@@ -505,9 +530,9 @@ static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes
 
 		if (!template->serves)
 			continue;
-		*ret = template->associated ? associated_run(template, bytes, count,
-							     scan->layout->field[ZD_MAPPING].offset) :
-					      template_run(template, bytes, count);
+		*ret = template->associated
+			       ? associated_run(template, bytes, count, scan->layout->field[ZD_MAPPING].offset)
+			       : template_run(template, bytes, count);
 		if (*ret)
 			return add_head_run(scan, template, *ret);
 	}

@@ -12,19 +12,40 @@
 
 const char *const zd_confidence_names[3] = { "low", "medium", "high" };
 
-#define UNKNOWN_TYPE { .idle = -1 }
+#define UNKNOWN_TYPE                                                                                           \
+	{                                                                                                      \
+		.idle = -1                                                                                     \
+	}
 // A free page rests at 1; mappings are not counted.
-#define ONE_UNMAPPED { .idle = 1, .mapped_base = 1, .never_mapcount = true }
+#define ONE_UNMAPPED                                                                                           \
+	{                                                                                                      \
+		.idle = 1, .mapped_base = 1, .never_mapcount = true                                            \
+	}
 // A free page rests at 1; every map adds a reference and a mapcount.
-#define ONE_MAPPED { .idle = 1, .mapped_base = 1, .maps_take_refs = true }
+#define ONE_MAPPED                                                                                             \
+	{                                                                                                      \
+		.idle = 1, .mapped_base = 1, .maps_take_refs = true                                            \
+	}
 // A free page rests at 0; every map adds a reference and a mapcount.
-#define ZERO_MAPPED { .idle = 0, .mapped_base = 0, .maps_take_refs = true }
+#define ZERO_MAPPED                                                                                            \
+	{                                                                                                      \
+		.idle = 0, .mapped_base = 0, .maps_take_refs = true                                            \
+	}
 // The reference of a free page is handed over to its first user.
-#define ONE_HANDED_OVER { .idle = 1, .mapped_base = 0, .maps_take_refs = true }
+#define ONE_HANDED_OVER                                                                                        \
+	{                                                                                                      \
+		.idle = 1, .mapped_base = 0, .maps_take_refs = true                                            \
+	}
 // Not mmappable and not counted.
-#define ONE_PLAIN { .idle = 1, .mapped_base = 1 }
+#define ONE_PLAIN                                                                                              \
+	{                                                                                                      \
+		.idle = 1, .mapped_base = 1                                                                    \
+	}
 // Free at 0; the DAX entry or driver takes the reference, maps take none.
-#define ZERO_PLAIN { .idle = 0, .mapped_base = 0 }
+#define ZERO_PLAIN                                                                                             \
+	{                                                                                                      \
+		.idle = 0, .mapped_base = 0                                                                    \
+	}
 
 const struct zd_scheme zd_schemes[ZD_SCHEMES] = {
 	[ZD_SCHEME_A] = {
@@ -140,7 +161,8 @@ static const struct decision decisions[] = {
 	{ ZD_SCHEME_E, P(ZONE_DEVICE_PAGE_INIT), 0, P(FOLIO_PGMAP) },
 	{ ZD_SCHEME_D, P(FREE_ZONE_DEVICE_PAGE), 0, P(FOLIO_PGMAP) },
 	{ ZD_SCHEME_C, 0,
-	  P(INTERNAL_REF) | P(FREE_DEVMAP_MANAGED_PAGE) | P(PUT_DEVMAP_MANAGED_PAGE) | P(PUT_DEVMAP_MANAGED_PAGE2),
+	  P(INTERNAL_REF) | P(FREE_DEVMAP_MANAGED_PAGE) | P(PUT_DEVMAP_MANAGED_PAGE) |
+		  P(PUT_DEVMAP_MANAGED_PAGE2),
 	  P(FOLIO_PGMAP) },
 	{ ZD_SCHEME_B, P(PGMAP_RADIX), 0, P(MEMORY_TYPE) | P(FOLIO_PGMAP) },
 };

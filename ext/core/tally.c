@@ -8,8 +8,12 @@
 #include "zonedev.h"
 
 const char *const zd_class_names[ZD_CLASSES] = {
-	[ZD_IDLE] = "idle",		    [ZD_BUSY] = "busy",		  [ZD_VIOLATION] = "violation",
-	[ZD_NOT_CAPTURED] = "not-captured", [ZD_UNREADABLE] = "unreadable", [ZD_SKIPPED] = "skipped",
+	[ZD_IDLE] = "idle",
+	[ZD_BUSY] = "busy",
+	[ZD_VIOLATION] = "violation",
+	[ZD_NOT_CAPTURED] = "not-captured",
+	[ZD_UNREADABLE] = "unreadable",
+	[ZD_SKIPPED] = "skipped",
 };
 
 const char *const zd_severity_names[ZD_SEVERITIES] = {

@@ -130,7 +130,7 @@ struct zd_bits {
 /** How struct page lies in memory in one kernel.  Made by the caller, checked by zd_layout_check(). */
 struct zd_layout {
 	uint32_t page_size; /* sizeof(struct page) in bytes */
-	uint8_t word_size; /* 4 or 8 */
+	uint8_t word_size;  /* 4 or 8 */
 	bool big_endian;
 	uint8_t page_shift;
 	uint8_t pmd_order; /* order of a PMD mapping */
@@ -186,10 +186,10 @@ enum zd_scheme_id {
 
 /** How a DAX page says that several files share it. */
 enum zd_shared {
-	ZD_SHARED_NONE, /* not supported */
+	ZD_SHARED_NONE,		 /* not supported */
 	ZD_SHARED_MAPPING_INDEX, /* mapping == 1, counter in index */
 	ZD_SHARED_MAPPING_SHARE, /* mapping == 1, counter in share */
-	ZD_SHARED_SHARE, /* mapping == NULL, share != 0 */
+	ZD_SHARED_SHARE,	 /* mapping == NULL, share != 0 */
 };
 
 /** What a scheme says of one memory type. */
@@ -206,8 +206,8 @@ struct zd_scheme_type {
 
 struct zd_scheme {
 	enum zd_scheme_id id;
-	const char *name; /* "E" */
-	const char *title; /* one line */
+	const char *name;    /* "E" */
+	const char *title;   /* one line */
 	const char *kernels; /* "6.1 to 6.14" */
 	/** Who holds dev_pagemap.ref, one line. */
 	const char *pgmap_ref;
@@ -215,7 +215,8 @@ struct zd_scheme {
 	enum zd_shared shared;
 	/** Refcount 0 is legal in a dying pagemap (every page's own reference is put at removal). */
 	bool zero_when_dying;
-	/** A final put leaves the share word behind on an order-0 FS_DAX folio (before dax_folio_reset_order). */
+	/** A final put leaves the share word behind on an order-0 FS_DAX folio (before dax_folio_reset_order).
+	 */
 	bool stale_share;
 	/** Large device-private folios exist, and leave stale tail words when freed. */
 	bool large_private;
@@ -275,8 +276,8 @@ extern const char *const zd_confidence_names[3];
  * evidence agrees, medium where it contradicts in part, low for an unknown scheme.
  * @decisive is the bit mask of the probes that the decision rests on.
  */
-void zd_scheme_detect(const bool present[ZD_PROBES], struct zd_scheme *ret,
-		      enum zd_confidence *confidence, uint64_t *decisive);
+void zd_scheme_detect(const bool present[ZD_PROBES], struct zd_scheme *ret, enum zd_confidence *confidence,
+		      uint64_t *decisive);
 
 // ---------------------------------------------------------------- pagemaps
 
@@ -390,16 +391,16 @@ struct zd_subject {
  * the finding, the others stand in "also".
  */
 struct zd_rule {
-	const char *id; /* stable for ever */
+	const char *id;	    /* stable for ever */
 	const char *number; /* of the catalogue, "R01" */
 	enum zd_scope scope;
 	enum zd_severity severity;
 	/** The evidence that settles it, and the level as long as that is missing. */
 	enum zd_evidence evidence;
 	enum zd_severity severity_unproven;
-	uint32_t types; /* bit mask of enum zd_type */
+	uint32_t types;	  /* bit mask of enum zd_type */
 	uint32_t schemes; /* bit mask of enum zd_scheme_id */
-	uint32_t needs; /* bit mask of enum zd_member; a missing one: not applicable */
+	uint32_t needs;	  /* bit mask of enum zd_member; a missing one: not applicable */
 	/** The rule compares with the idle count: off when calibration contradicts the scheme. */
 	bool calibrated;
 	bool (*predicate)(const struct zd_subject *subject); /* NULL for pagemap rules */
@@ -413,8 +414,7 @@ extern const struct zd_rule zd_rules[];
 extern const size_t zd_rules_count; /* at most 64: rules fit a bit mask */
 
 /** Rows that can apply to a kernel and a memory type. */
-uint64_t zd_rules_applicable(const struct zd_layout *layout, const struct zd_scheme *scheme,
-			     enum zd_type type);
+uint64_t zd_rules_applicable(const struct zd_layout *layout, const struct zd_scheme *scheme, enum zd_type type);
 
 /** Why a row is not applicable to the kernel: a static string, or NULL when it is. */
 const char *zd_rule_why_not(const struct zd_rule *rule, const struct zd_layout *layout,
@@ -448,9 +448,9 @@ struct zd_refcount {
 };
 
 struct zd_tally {
-	uint64_t classes[ZD_CLASSES]; /* pages */
+	uint64_t classes[ZD_CLASSES];	    /* pages */
 	uint64_t severities[ZD_SEVERITIES]; /* pages with a finding of that level */
-	struct zd_refcount *refcounts; /* heads by refcount, ascending */
+	struct zd_refcount *refcounts;	    /* heads by refcount, ascending */
 	size_t refcounts_count, refcounts_capacity;
 	uint64_t refcounts_other; /* heads whose refcount found no room */
 	/** Idle-looking heads (unmapped, no mapping, unlocked) with refcount 0, 1, another. */
@@ -468,8 +468,7 @@ void zd_tally_deinit(struct zd_tally *tally);
 struct zd_error *zd_tally_add_refcount(struct zd_tally *tally, int32_t refcount, uint64_t heads);
 
 /** Add one finding, as a new run or (if @merge) to the last one where it continues it. */
-struct zd_error *zd_tally_add_finding(struct zd_tally *tally, const struct zd_finding *finding,
-				      bool merge);
+struct zd_error *zd_tally_add_finding(struct zd_tally *tally, const struct zd_finding *finding, bool merge);
 
 // ---------------------------------------------------------------- scan
 
@@ -479,7 +478,7 @@ struct zd_error *zd_tally_add_finding(struct zd_tally *tally, const struct zd_fi
  */
 struct zd_template {
 	uint64_t want[8], mask[8];
-	bool serves; /* for this layout, scheme and type */
+	bool serves;	 /* for this layout, scheme and type */
 	bool associated; /* the mapping must not be NULL */
 	enum zd_class class;
 	int32_t refcount;
@@ -519,7 +518,7 @@ struct zd_scan {
 	uint64_t alias_head;
 	bool alias_valid;
 	bool merge; /* merge identical findings into runs */
-	bool fast; /* templates serve this layout */
+	bool fast;  /* templates serve this layout */
 };
 
 /**
@@ -529,8 +528,8 @@ struct zd_scan {
  * Errors: invalid layout, no memory.
  */
 struct zd_error *zd_scan_init(struct zd_scan *scan, const struct zd_layout *layout,
-			      const struct zd_scheme *scheme, const struct zd_pagemap *pagemap,
-			      bool merge, bool fast);
+			      const struct zd_scheme *scheme, const struct zd_pagemap *pagemap, bool merge,
+			      bool fast);
 void zd_scan_deinit(struct zd_scan *scan);
 
 /** Begin a range.  Errors: start > end, pagemap's pages would overflow. */

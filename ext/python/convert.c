@@ -98,8 +98,8 @@ int to_class(PyObject *object, void *ret)
 
 int to_pagemap(PyObject *object, void *ret)
 {
-	static char *keywords[] = { "address", "type", "ref", "vmemmap_shift", "node", "foreign_maps",
-				    "deduplicated", "severity_cap", "miscalibrated", NULL };
+	static char *keywords[] = { "address",	    "type",	    "ref",	    "vmemmap_shift", "node",
+				    "foreign_maps", "deduplicated", "severity_cap", "miscalibrated", NULL };
 	static const char *const states[] = { "live", "dying", "dead" };
 	struct zd_pagemap pagemap = { .node = -1, .severity_cap = ZD_ERROR };
 	const char *ref = "live", *cap = "error";
@@ -114,9 +114,10 @@ int to_pagemap(PyObject *object, void *ret)
 		PyErr_SetString(PyExc_TypeError, "a pagemap is a dict");
 		return 0;
 	}
-	ok = PyArg_ParseTupleAndKeywords(empty, object, "O&O&|sO&ippsp:pagemap", keywords, to_u64, &pagemap.address,
-					 to_type, &pagemap.type, &ref, to_u8, &pagemap.vmemmap_shift, &pagemap.node,
-					 &foreign, &deduplicated, &cap, &miscalibrated);
+	ok = PyArg_ParseTupleAndKeywords(empty, object, "O&O&|sO&ippsp:pagemap", keywords, to_u64,
+					 &pagemap.address, to_type, &pagemap.type, &ref, to_u8,
+					 &pagemap.vmemmap_shift, &pagemap.node, &foreign, &deduplicated, &cap,
+					 &miscalibrated);
 	Py_DECREF(empty);
 	if (!ok)
 		return 0;

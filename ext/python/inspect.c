@@ -51,6 +51,7 @@ static PyObject *features(PyObject *module, PyObject *unused)
 PyMethodDef inspect_methods[] = {
 	{ "elf_info", elf_info, METH_O, "elf_info(path) -> dict: what an ELF file says of itself" },
 	{ "kdump_info", kdump_info, METH_O, "kdump_info(path) -> dict: what libkdumpfile says of a dump" },
-	{ "features", features, METH_NOARGS, "features() -> dict: optional libraries and their versions, or None" },
+	{ "features", features, METH_NOARGS,
+	  "features() -> dict: optional libraries and their versions, or None" },
 	{ NULL, NULL, 0, NULL },
 };

@@ -60,21 +60,20 @@ static int parse_flags(PyObject *flags, struct zd_layout *layout)
 
 static PyObject *layout_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-	static char *keywords[] = { "page_size", "word_size", "big_endian", "page_shift", "pmd_order",
-				    "compound_mask", "page_type_limit", "fields", "flags", "zone", "node",
-				    "zone_device", NULL };
+	static char *keywords[] = { "page_size",     "word_size",	"big_endian", "page_shift", "pmd_order",
+				    "compound_mask", "page_type_limit", "fields",     "flags",	    "zone",
+				    "node",	     "zone_device",	NULL };
 	struct zd_layout layout = { 0 };
 	int big_endian, compound_mask, limit;
 	PyObject *fields, *flags;
 	struct LayoutObject *self;
 	struct zd_error *error;
 
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$O&O&pO&O&piO!O!(bb)(bb)O&:Layout", keywords, to_u32,
-					 &layout.page_size, to_u8, &layout.word_size, &big_endian, to_u8,
-					 &layout.page_shift, to_u8, &layout.pmd_order, &compound_mask, &limit,
-					 &PyDict_Type, &fields, &PyDict_Type, &flags, &layout.zone.shift,
-					 &layout.zone.width, &layout.node.shift, &layout.node.width, to_u32,
-					 &layout.zone_device))
+	if (!PyArg_ParseTupleAndKeywords(
+		    args, kwargs, "$O&O&pO&O&piO!O!(bb)(bb)O&:Layout", keywords, to_u32, &layout.page_size,
+		    to_u8, &layout.word_size, &big_endian, to_u8, &layout.page_shift, to_u8, &layout.pmd_order,
+		    &compound_mask, &limit, &PyDict_Type, &fields, &PyDict_Type, &flags, &layout.zone.shift,
+		    &layout.zone.width, &layout.node.shift, &layout.node.width, to_u32, &layout.zone_device))
 		return NULL;
 	layout.big_endian = big_endian;
 	layout.compound_mask = compound_mask;
@@ -233,7 +232,8 @@ static PyGetSetDef scheme_getset[] = {
 
 static PyMethodDef scheme_methods[] = {
 	{ "idle", scheme_idle, METH_O, "idle(type) -> int or None: refcount of a free folio" },
-	{ "calibrated", scheme_calibrated, METH_VARARGS, "calibrated(type, idle) -> Scheme with another idle count" },
+	{ "calibrated", scheme_calibrated, METH_VARARGS,
+	  "calibrated(type, idle) -> Scheme with another idle count" },
 	{ NULL, NULL, 0, NULL },
 };
 

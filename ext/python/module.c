@@ -28,8 +28,9 @@ static int module_exec(PyObject *module)
 	struct module_state *state = state_of(module);
 
 	if (add_type(module, &layout_spec, &state->layout_type) ||
-	    add_type(module, &scheme_spec, &state->scheme_type) || add_type(module, &scan_spec, &state->scan_type) ||
-	    PyModule_AddFunctions(module, table_methods) || PyModule_AddFunctions(module, inspect_methods) ||
+	    add_type(module, &scheme_spec, &state->scheme_type) ||
+	    add_type(module, &scan_spec, &state->scan_type) || PyModule_AddFunctions(module, table_methods) ||
+	    PyModule_AddFunctions(module, inspect_methods) ||
 	    add_object(module, "TYPES", names_tuple(zd_type_names, ZD_TYPES)) ||
 	    add_object(module, "CLASSES", names_tuple(zd_class_names, ZD_CLASSES)) ||
 	    add_object(module, "SEVERITIES", names_tuple(zd_severity_names, ZD_SEVERITIES)) ||

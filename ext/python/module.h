@@ -36,13 +36,11 @@ struct module_state {
 };
 
 struct LayoutObject {
-	PyObject_HEAD
-	struct zd_layout layout;
+	PyObject_HEAD struct zd_layout layout;
 };
 
 struct SchemeObject {
-	PyObject_HEAD
-	struct zd_scheme scheme;
+	PyObject_HEAD struct zd_scheme scheme;
 	enum zd_confidence confidence;
 	uint64_t decisive;
 };

@@ -5,8 +5,7 @@
 #include "module.h"
 
 struct ScanObject {
-	PyObject_HEAD
-	struct zd_scan scan;
+	PyObject_HEAD struct zd_scan scan;
 	struct LayoutObject *layout;
 	struct SchemeObject *scheme;
 	bool busy;
@@ -23,9 +22,9 @@ static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 	struct zd_error *error;
 	int merge = 1, fast = 1;
 
-	if (!state || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O&|pp:Scan", keywords, state->layout_type,
-						   &layout, state->scheme_type, &scheme, to_pagemap, &pagemap,
-						   &merge, &fast))
+	if (!state ||
+	    !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O&|pp:Scan", keywords, state->layout_type, &layout,
+					 state->scheme_type, &scheme, to_pagemap, &pagemap, &merge, &fast))
 		return NULL;
 	self = (struct ScanObject *)type->tp_alloc(type, 0);
 	if (!self)
@@ -95,10 +94,8 @@ static PyObject *scan_pages(PyObject *object, PyObject *buffer)
 		return NULL;
 	}
 	self->busy = true;
-	Py_BEGIN_ALLOW_THREADS
-	error = zd_scan_pages(&self->scan, view.buf, view.len / size);
-	Py_END_ALLOW_THREADS
-	self->busy = false;
+	Py_BEGIN_ALLOW_THREADS error = zd_scan_pages(&self->scan, view.buf, view.len / size);
+	Py_END_ALLOW_THREADS self->busy = false;
 	PyBuffer_Release(&view);
 	return none_or_error(error);
 }

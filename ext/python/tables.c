@@ -42,7 +42,8 @@ static PyObject *rule_dict(const struct zd_rule *rule)
 	    put(dict, "severity", PyUnicode_FromString(zd_severity_names[rule->severity])) ||
 	    put(dict, "evidence", PyUnicode_FromString(zd_evidence_names[rule->evidence])) ||
 	    put(dict, "severity_unproven",
-		PyUnicode_FromString(zd_severity_names[rule->evidence ? rule->severity_unproven : rule->severity])) ||
+		PyUnicode_FromString(
+			zd_severity_names[rule->evidence ? rule->severity_unproven : rule->severity])) ||
 	    put(dict, "types", name_list(zd_type_names, ZD_TYPES, rule->types)) ||
 	    put(dict, "schemes", scheme_name_list(rule->schemes)) ||
 	    put(dict, "needs", name_list(zd_member_names, ZD_MEMBERS, rule->needs)) ||
@@ -123,7 +124,8 @@ static PyObject *folio_dict(const struct zd_folio *folio, enum zd_pattern patter
 	    put(dict, "pattern", PyUnicode_FromString(patterns[pattern])) ||
 	    put(dict, "tail", PyBool_FromLong(folio->tail)) ||
 	    put(dict, "head_pfn",
-		folio->tail && folio->head_valid ? PyLong_FromUnsignedLongLong(folio->head_pfn) : Py_NewRef(Py_None)) ||
+		folio->tail && folio->head_valid ? PyLong_FromUnsignedLongLong(folio->head_pfn)
+						 : Py_NewRef(Py_None)) ||
 	    put(dict, "partial", PyBool_FromLong(folio->partial)) ||
 	    put(dict, "order", PyLong_FromLong(folio->order)) ||
 	    put(dict, "flags", PyLong_FromUnsignedLongLong(folio->flags)) ||
@@ -160,16 +162,17 @@ static PyObject *decode(PyObject *module, PyObject *args)
 	Py_buffer view;
 	uint64_t pfn;
 
-	if (!PyArg_ParseTuple(args, "O!O!O&(O&O&O&)O&y*:decode", state->layout_type, &layout, state->scheme_type,
-			      &scheme, to_pagemap, &pagemap, to_u64, &range.start_pfn, to_u64, &range.end_pfn, to_u64,
-			      &range.memmap, to_u64, &pfn, &view))
+	if (!PyArg_ParseTuple(args, "O!O!O&(O&O&O&)O&y*:decode", state->layout_type, &layout,
+			      state->scheme_type, &scheme, to_pagemap, &pagemap, to_u64, &range.start_pfn,
+			      to_u64, &range.end_pfn, to_u64, &range.memmap, to_u64, &pfn, &view))
 		return NULL;
 	if ((size_t)view.len < layout->layout.page_size || pfn < range.start_pfn || pfn >= range.end_pfn) {
 		PyErr_SetString(PyExc_ValueError, "decode: the pfn or the buffer lies outside of the range");
 	} else {
 		size_t available = view.len / layout->layout.page_size;
 
-		zd_folio_decode(&layout->layout, &scheme->scheme, &pagemap, &range, pfn, view.buf, available, &folio);
+		zd_folio_decode(&layout->layout, &scheme->scheme, &pagemap, &range, pfn, view.buf, available,
+				&folio);
 		result = folio_dict(&folio, zd_page_pattern(&layout->layout, view.buf));
 	}
 	PyBuffer_Release(&view);
@@ -186,7 +189,8 @@ static PyObject *flags_of(PyObject *module, PyObject *args)
 	if (!PyArg_ParseTuple(args, "O!y*:flags_of", state->layout_type, &layout, &view))
 		return NULL;
 	result = PyList_New(0);
-	for (Py_ssize_t i = 0; result && i + layout->layout.page_size <= view.len; i += layout->layout.page_size) {
+	for (Py_ssize_t i = 0; result && i + layout->layout.page_size <= view.len;
+	     i += layout->layout.page_size) {
 		PyObject *flags = PyLong_FromUnsignedLongLong(
 			zd_load(&layout->layout, (const uint8_t *)view.buf + i, ZD_FLAGS));
 
@@ -204,7 +208,8 @@ PyMethodDef table_methods[] = {
 	  "why_not(layout, scheme) -> list: per row None, or why it is not applicable" },
 	{ "probes", probes, METH_NOARGS, "probes() -> list of (name, kind): what Scheme() asks a kernel for" },
 	{ "decode", decode, METH_VARARGS,
-	  "decode(layout, scheme, pagemap, (start_pfn, end_pfn, memmap), pfn, buffer) -> dict: one struct page" },
+	  "decode(layout, scheme, pagemap, (start_pfn, end_pfn, memmap), pfn, buffer) -> dict: one struct "
+	  "page" },
 	{ "flags_of", flags_of, METH_VARARGS, "flags_of(layout, buffer) -> list of int: the flags words" },
 	{ NULL, NULL, 0, NULL },
 };

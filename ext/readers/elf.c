@@ -29,7 +29,8 @@ static void find_build_id(Elf_Data *data, struct zd_elf_info *info)
 	size_t offset = 0, name, description;
 	GElf_Nhdr note;
 
-	while (data && !info->build_id_size && (offset = gelf_getnote(data, offset, &note, &name, &description))) {
+	while (data && !info->build_id_size &&
+	       (offset = gelf_getnote(data, offset, &note, &name, &description))) {
 		if (note.n_type != NT_GNU_BUILD_ID || note.n_namesz != 4 || note.n_descsz > ZD_BUILD_ID_MAX ||
 		    memcmp((const char *)data->d_buf + name, "GNU", 4))
 			continue;
@@ -73,7 +74,8 @@ static void inspect_segments(Elf *elf, struct zd_elf_info *info)
 			info->wanted_size = end;
 		// A core's PT_NOTEs are its processes' and VMCOREINFO, not a build id of its own.
 		if (header.p_type == PT_NOTE && !info->core)
-			find_build_id(elf_getdata_rawchunk(elf, header.p_offset, header.p_filesz, ELF_T_NHDR), info);
+			find_build_id(elf_getdata_rawchunk(elf, header.p_offset, header.p_filesz, ELF_T_NHDR),
+				      info);
 	}
 }
 

@@ -20,7 +20,7 @@ enum { ZD_BUILD_ID_MAX = 64 };
 
 /** What an ELF file says of itself. */
 struct zd_elf_info {
-	bool core; /* ET_CORE */
+	bool core;	     /* ET_CORE */
 	bool has_debug_info; /* a section .debug_info */
 	uint16_t machine;
 	uint8_t bits; /* 32 or 64 */
