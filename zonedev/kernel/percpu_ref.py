@@ -17,6 +17,7 @@ from zonedev.model import PgmapRef
 _ATOMIC = 1
 _DEAD = 2
 _WORD = 1 << 64
+_BIAS = 1 << 63
 
 
 def _signed(value: int) -> int:
@@ -48,10 +49,11 @@ def read_percpu_ref(ref: Object, shared: bool = False) -> PgmapRef:
     else:
         holder = ref
     count = int(holder.count.counter) % _WORD
-    pending = count >= 1 << 62
+    # While the bias is in, the count is near 1 << 63; an underflow is near the top.
+    pending = abs(count - _BIAS) < 1 << 62
     if not pointer & _ATOMIC or pending:
         try:
-            total = _signed(count + _percpu_sum(prog, pointer) - (1 << 63))
+            total = _signed(count + _percpu_sum(prog, pointer) - _BIAS)
         except FaultError:
             return PgmapRef("dying" if dead else "live", None, True)
         return PgmapRef("dying" if dead else "live", total, shared or bool(pointer & _ATOMIC))

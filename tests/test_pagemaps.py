@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Rules on whole pagemaps, calibration, and second samples of live kernels.
+
+Facts that no bundled core shows (a dying pagemap, a lost reference) are made up here and say so by
+being in this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Optional
+
+import pytest
+from conftest import open_vmcore
+from pages import scheme
+
+from zonedev import audit as audit_module
+from zonedev.audit import _confirm, _merge, _overlaps, audit, scan_pagemap
+from zonedev.kernel.percpu_ref import read_percpu_ref
+from zonedev.kernel.scheme import detect_scheme
+from zonedev.kernel.vmemmap import classify_fault
+from zonedev.model import Finding, Pagemap, PagemapResult, PfnRange, PgmapRef, SchemeInfo
+from zonedev.pagemap_rules import Case, contradicted_types, judge_pagemap
+
+PAGES = 1024
+
+
+def pagemap(type_: str = "FS_DAX", **changes: Any) -> Pagemap:
+    made = Pagemap(
+        address=0xFFFF888101234500,
+        type=f"MEMORY_DEVICE_{type_}",
+        device="pmem0",
+        resource=None,
+        ranges=[PfnRange(0x100000, 0x100000 + PAGES, 0x100000)],
+        ref=PgmapRef("live", 1 + PAGES),
+        vmemmap_shift=0,
+        altmap=None,
+        owner=0xFFFF888100000000,
+        ops="some_ops",
+        ops_members={"free": True, "migrate_to_ram": True},
+        indices=[0x100000],
+        nr_range=1,
+    )
+    return replace(made, **changes)
+
+
+def judge(
+    pgmap: Pagemap, letter: str = "H", coverage: Optional[list[str]] = None, **result: Any
+) -> list[tuple[str, str]]:
+    facts = PagemapResult(pgmap, 0)
+    for key, value in result.items():
+        setattr(facts, key, value)
+    case = Case(facts, scheme(letter), 12, coverage or [])
+    return [(f.rule, f.severity) for f in judge_pagemap(case, "error")]
+
+
+def test_a_healthy_pagemap_is_quiet() -> None:
+    assert judge(pagemap()) == []
+    private = pagemap("PRIVATE", ref=PgmapRef("live", 11))
+    assert judge(private, pages_referenced=10) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"type": "unknown (9)"},
+        {"nr_range": 2, "altmap": {"reserve": 2}, "ranges": [PfnRange(0, 512, 0)] * 2},
+        {"nr_range": 3},
+        {"ranges": [PfnRange(0x100001, 0x100401, 0x100001)]},
+        {"type": "MEMORY_DEVICE_PRIVATE", "owner": 0, "ref": PgmapRef("live", 1)},
+        {"type": "MEMORY_DEVICE_PRIVATE", "ops": None, "ref": PgmapRef("live", 1)},
+        {
+            "type": "MEMORY_DEVICE_PRIVATE",
+            "ops_members": {"free": True},
+            "ref": PgmapRef("live", 1),
+        },
+    ],
+)
+def test_pagemaps_that_contradict_themselves(changes: dict[str, Any]) -> None:
+    assert ("pgmap-sanity", "error") in judge(pagemap(**changes))
+
+
+def test_coherent_memory_needs_no_migrate_to_ram() -> None:
+    coherent = pagemap("COHERENT", ops_members={"free": True}, ref=PgmapRef("live", 1))
+    assert judge(coherent) == []
+
+
+def test_a_pagemap_that_is_being_added_is_information() -> None:
+    assert ("pgmap-sanity", "info") in judge(pagemap(nr_range=0, ranges=[]))
+
+
+@pytest.mark.parametrize(
+    ("ref", "fires"),
+    [
+        (PgmapRef("dead", 0), True),
+        (PgmapRef("dying", 0), True),
+        (PgmapRef("dying", 3), False),
+        (PgmapRef("live", 1 + PAGES), False),
+    ],
+)
+def test_dead_pagemaps_must_not_be_registered(ref: PgmapRef, fires: bool) -> None:
+    assert (("dead-in-registry", "error") in judge(pagemap(ref=ref))) == fires
+
+
+def test_registry_coverage() -> None:
+    assert judge(pagemap(), coverage=["pfn 0x1 loads nothing"]) == [("registry-coverage", "error")]
+    a, b = pagemap(), pagemap(address=1)
+    assert list(_overlaps([a, b])) in ([1], [a.address])
+    assert _overlaps([a, pagemap(ranges=[PfnRange(0x100400, 0x100800, 0x100400)])]) == {}
+
+
+def test_references_below_what_the_pages_hold() -> None:
+    low = pagemap(ref=PgmapRef("live", PAGES))
+    assert judge(low) == [("ref-below-bias", "error")]
+    # In scheme C the last put of a page gives its reference back: no such rule.
+    assert judge(low, "C") == []
+    # Shared with a block queue: a lower bound says nothing.
+    assert judge(pagemap(ref=PgmapRef("live", 5, True))) == []
+    p2p = pagemap("PCI_P2PDMA", ref=PgmapRef("live", 1 + PAGES))
+    assert judge(p2p, pages_mapped=0) == []
+    assert judge(p2p, pages_mapped=1) == [("ref-below-bias", "error")]
+    compound = pagemap("GENERIC", vmemmap_shift=9, ref=PgmapRef("live", 3))
+    assert judge(compound) == []
+
+
+def test_dying_pagemaps_with_busy_pages() -> None:
+    dying = pagemap(ref=PgmapRef("dying", 7))
+    assert judge(dying, heads_above_idle=2) == [("dying-busy", "error")]
+    assert judge(dying, heads_above_idle=0) == []
+
+
+def test_private_references_equal_pages_in_use() -> None:
+    private = pagemap("PRIVATE", ref=PgmapRef("live", 12))
+    assert judge(private, pages_referenced=10) == [("ref-versus-pages", "warning")]
+    # Not every page was read: the sum says nothing.
+    lost = dict.fromkeys(("idle", "busy", "violation", "unreadable", "skipped"), 0)
+    assert judge(private, pages_referenced=10, classes={**lost, "not-captured": 1}) == []
+
+
+def test_unreadable_memmap_is_named_with_its_reason() -> None:
+    assert judge(pagemap(), reasons={"the memory is not in the dump": 4}) == [("memmap-unreadable", "info")]
+
+
+@pytest.mark.parametrize(
+    ("message", "class_"),
+    [
+        ("could not find physical memory segment", "not-captured"),
+        ("could not read memory from kdump: Excluded page", "not-captured"),
+        ("could not read memory from kdump: Out-of-bounds PFN", "not-captured"),
+        ("address is not mapped", "unreadable"),
+        ("something else", "unreadable"),
+    ],
+)
+def test_classes_of_failed_reads(message: str, class_: str) -> None:
+    from drgn import FaultError
+
+    assert classify_fault(FaultError(message, 0x1000))[0] == class_
+    assert classify_fault(OSError("I/O error"))[0] == "unreadable"
+
+
+# ---------------------------------------------------------------- calibration
+
+
+def use_scheme(monkeypatch: pytest.MonkeyPatch, letter: str) -> None:
+    def detect(prog: Any) -> Any:
+        _, info = detect_scheme(prog)
+        made = scheme(letter)
+        idle = {type_: made.idle(type_) for type_ in info.idle}
+        return made, SchemeInfo(made.id, made.title, made.confidence, info.evidence, idle)
+
+    monkeypatch.setattr(audit_module, "detect_scheme", detect)
+
+
+def test_a_wrong_scheme_is_one_line_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_scheme(monkeypatch, "E")
+    result = audit(open_vmcore("7.2-nvdimm").prog, types=["fs_dax"])
+    assert {f.rule for f in result.findings if f.severity == "warning"} >= {"idle-count-mismatch"}
+    assert not [f for f in result.findings if f.severity == "error"]
+    assert not [f for f in result.findings if f.rule == "refcount-below-idle"]
+    assert result.verdict == "incomplete"
+    assert result.scheme.calibrated and "look idle at 0" in result.scheme.calibrated[0]
+
+
+def test_an_unknown_scheme_is_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_scheme(monkeypatch, "unknown")
+    for name, idle in (("7.2-nvdimm", 0), ("6.1-nvdimm", 1)):
+        result = audit(open_vmcore(name).prog)
+        by_type = {p.pagemap.type: p.idle_refcount for p in result.pagemaps}
+        assert by_type == {"MEMORY_DEVICE_FS_DAX": idle, "MEMORY_DEVICE_GENERIC": 1}
+        assert result.verdict == "incomplete"
+        assert result.scheme.confidence == "low"
+        assert not [f for f in result.findings if f.severity == "error"]
+
+
+def test_a_leak_is_no_other_scheme() -> None:
+    few = PagemapResult(pagemap(), 0)
+    few.idle_looking = {"0": 1, "1": 3, "other": 0}
+    few.refcounts = {0: 1, 1: 1000}
+    assert contradicted_types([few], scheme("H")) == {}
+    most = PagemapResult(pagemap(), 0)
+    most.idle_looking = {"0": 0, "1": 900, "other": 0}
+    most.refcounts = {0: 0, 1: 1000}
+    assert contradicted_types([most], scheme("H")) == {"MEMORY_DEVICE_FS_DAX": (1, 90)}
+
+
+# ---------------------------------------------------------------- live kernels
+
+
+def test_findings_that_change_between_samples_are_transient() -> None:
+    vmcore = open_vmcore("7.2-nvdimm-leak")
+    pgmap = vmcore.kernel.pagemaps[0]
+    result, findings, _ = scan_pagemap(vmcore.kernel, pgmap, vmcore.kernel.scheme)
+    alarming = [f for f in findings if f.severity == "error"]
+    assert len(alarming) == 3
+    # As if the first of them had looked otherwise when it was scanned.
+    changed = replace(alarming[0], raw=bytes(64))
+    violations = result.classes["violation"]
+    stand, transient = _confirm(
+        vmcore.kernel, {pgmap.address: result}, [changed, *alarming[1:]], 0, 2
+    )
+    assert stand == alarming[1:]
+    assert transient == 1
+    assert result.classes["violation"] == violations - changed.pages
+    assert sum(result.classes.values()) == pgmap.pages
+
+
+def test_folios_are_joined_to_runs() -> None:
+    one = Finding("held-without-map", "info", 1, pfn=8, refcount=1, mapcount=0)
+    runs = _merge([one, replace(one, pfn=9), replace(one, pfn=11), replace(one, pfn=12, refcount=2)])
+    assert [(f.pfn, f.count) for f in runs] == [(8, 2), (11, 1), (12, 1)]
+
+
+# ---------------------------------------------------------------- percpu_ref
+
+
+def test_percpu_refs_of_real_kernels() -> None:
+    """Per-CPU mode (live), embedded since 5.17 and by pointer before."""
+    for name in ("5.10-nvdimm", "6.1-nvdimm", "7.2-nvdimm"):
+        vmcore = open_vmcore(name)
+        for found in vmcore.kernel.pagemaps:
+            assert found.ref.state == "live"
+            assert found.ref.count is not None and found.ref.count >= 1 + found.folios
+
+
+class FakeRef:
+    """A percpu_ref whose words are given: atomic and dead states that no bundled core shows."""
+
+    def __init__(self, pointer: int, count: Optional[int]) -> None:
+        self.prog_ = None
+        self.percpu_count_ptr = pointer
+        self.type_ = self
+        self.data: Any = None if count is None else self
+        self.count = self
+        self.counter = count
+
+    def has_member(self, name: str) -> bool:
+        return name == "data"
+
+
+@pytest.mark.parametrize(
+    ("pointer", "count", "state", "value"),
+    [
+        (0xFFFF888100000001, 5, "live", 5),
+        (0xFFFF888100000003, 4, "dying", 4),
+        (0xFFFF888100000003, 0, "dying", 0),
+        (0xFFFF888100000003, (1 << 64) - 1, "dying", -1),
+        (3 | 7 << 2, None, "dead", 7),
+    ],
+)
+def test_percpu_ref_states(pointer: int, count: Optional[int], state: str, value: int) -> None:
+    fake: Any = FakeRef(pointer, count)
+    assert read_percpu_ref(fake) == PgmapRef(state, value)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Reports: JSON against its schema, the formats against each other, text against the numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+
+import jsonschema
+import pytest
+from conftest import ROOT, Vmcore, open_vmcore
+
+from zonedev.audit import audit, folio, validate
+from zonedev.errors import ValidationError
+from zonedev.model import Audit
+from zonedev.report import data, text
+
+SCHEMA = json.loads((ROOT / "docs" / "audit.schema.json").read_text())
+
+
+def run_audit(name: str) -> Audit:
+    result: Audit = audit(open_vmcore(name).prog)
+    return result
+
+
+def test_json_follows_its_schema(vmcore: Vmcore) -> None:
+    report = json.loads(data.to_json(data.audit_dict(run_audit(vmcore.name))))
+    jsonschema.validate(report, SCHEMA)
+    summary = report["summary"]
+    for one in report["pagemaps"]:
+        assert sum(one["classes"].values()) == one["pages"]
+    assert sum(summary["classes"].values()) == summary["pages"]
+    pages = {"info": 0, "warning": 0, "error": 0}
+    for finding in report["findings"]:
+        pages[finding["severity"]] += finding["count"] << finding["order"]
+    assert [pages[s] for s in ("error", "warning", "info")] == [
+        summary[key] for key in ("errors", "warnings", "infos")
+    ]
+
+
+def test_schema_refuses_what_it_should() -> None:
+    report = data.audit_dict(run_audit("7.2-nvdimm"))
+    for key in ("summary", "findings", "scheme"):
+        broken = {k: v for k, v in report.items() if k != key}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, SCHEMA)
+
+
+def test_formats_agree() -> None:
+    result = run_audit("7.2-nvdimm-leak")
+    whole = data.audit_dict(result)
+    rows = list(csv.DictReader(io.StringIO(data.audit_csv(result))))
+    assert [int(r["pfn"]) for r in rows if r["pfn"]] == [
+        f["pfn"] for f in whole["findings"] if f["pfn"] is not None
+    ]
+    lines = [json.loads(line) for line in data.audit_ndjson(result).splitlines()]
+    assert [line["kind"] for line in lines][-1] == "summary"
+    assert lines[-1]["verdict"] == "violations"
+    by_kind = {kind: [x for x in lines if x["kind"] == kind] for kind in ("pagemap", "finding")}
+    assert len(by_kind["pagemap"]) == len(whole["pagemaps"])
+    assert [f["raw"] for f in by_kind["finding"]] == [f["raw"] for f in whole["findings"]]
+
+
+def test_severity_hides_findings_and_changes_no_sum() -> None:
+    result = run_audit("7.2-nvdimm-leak")
+    errors = data.audit_dict(result, "error")
+    assert {f["severity"] for f in errors["findings"]} == {"error"}
+    assert errors["summary"] == data.audit_dict(result)["summary"]
+
+
+def test_text_says_what_the_numbers_say() -> None:
+    result = run_audit("7.2-nvdimm-leak")
+    out = text.audit_text(result)
+    assert out.startswith("Linux 7.2.12+deb13-amd64 x86_64, 4 KiB pages; scheme H (high confidence)")
+    total = next(line for line in out.splitlines() if line.startswith("total")).split()
+    assert total[1:] == [str(result.pages), *(str(n) for n in result.classes.values() if n)]
+    assert "error: reference-on-free-folio, 2 pages" in out
+    assert re.search(r"pmem0; pfn 0x1082fc-0x1082fd \(2 pages\); refcount 1 \(expected 0\)", out)
+    assert out.rstrip().endswith("violations: 6 pages with errors, 0 with warnings")
+    # Information is counted, and shown when asked for.
+    assert "dma-pinned 1072" in out
+    assert "info: dma-pinned" not in out
+    assert "info: dma-pinned" in text.audit_text(result, "info")
+
+
+def test_findings_are_sorted_worst_first() -> None:
+    order = ["error", "warning", "info"]
+    for name in ("6.1-nvdimm-leak", "7.2-nvdimm-leak"):
+        ranks = [order.index(f.severity) for f in run_audit(name).findings]
+        assert ranks == sorted(ranks)
+
+
+def test_verdict_follows_fail_on() -> None:
+    prog = open_vmcore("6.1-nvdimm").prog
+    assert audit(prog).exit_code == 0
+    assert audit(prog, fail_on="warning").exit_code == 1
+    assert audit(open_vmcore("7.2-nvdimm").prog, fail_on="info").verdict == "violations"
+
+
+def test_validate_raises_with_the_result() -> None:
+    assert validate(open_vmcore("7.2-nvdimm").prog).verdict == "clean"
+    with pytest.raises(ValidationError, match="6 pages in violation") as caught:
+        validate(open_vmcore("7.2-nvdimm-leak").prog)
+    assert isinstance(caught.value.result, Audit)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "class_", "rule"),
+    [
+        ("7.2-nvdimm-leak", "0x1082fc", "violation", "reference-on-free-folio"),
+        ("7.2-nvdimm-leak", "1083911", "violation", "tail-refcount"),
+        ("7.2-nvdimm", "phys:0x100000000", "idle", None),
+        ("6.1-nvdimm-leak", "0x12e209", "violation", "tail-refcount"),
+    ],
+)
+def test_one_page(name: str, what: str, class_: str, rule: str) -> None:
+    report = folio(open_vmcore(name).prog, what)
+    assert report.class_ == class_
+    assert [f.rule for f in report.findings if f.severity == "error"] == ([rule] if rule else [])
+    out = str(report)
+    assert f"class       {class_}" in out
+    assert hex(report.address) in out
+    assert json.loads(data.to_json(data.folio_dict(report)))["class"] == class_
+
+
+def test_address_of_a_struct_page_is_understood() -> None:
+    vmcore = open_vmcore("7.2-nvdimm")
+    address = vmcore.kernel.layout.page_address(0x100123)
+    report = folio(vmcore.prog, hex(address + 8))
+    assert report.pfn == 0x100123
+    assert "is the struct page of pfn 0x100123" in report.asked
+
+
+def test_file_of_a_page_is_named() -> None:
+    report = folio(open_vmcore("7.2-nvdimm").prog, "1131008")
+    assert report.owner == "inode 4116 of pmem2 (xfs)"
