@@ -38,8 +38,8 @@ $(VENV)/.built: $(VENV)/.created $(SOURCES)
 	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.tools: $(VENV)/.created pyproject.toml
-	@$(BIN)/python -m pip install --quiet pytest hypothesis jsonschema ruff mypy
+$(VENV)/.tools: $(VENV)/.created tests/requirements.txt
+	@$(BIN)/python -m pip install --quiet -r tests/requirements.txt
 	@touch $@
 
 clean:

@@ -35,7 +35,7 @@ class Vmcore(NamedTuple):
     states: list[dict[str, Any]]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def open_vmcore(name: str) -> Vmcore:
     directory = VMCORES / name
     core = str(unpack(directory, ROOT / "build" / "vmcores"))

@@ -43,7 +43,9 @@ def test_core_under_sanitizers(tmp_path: Path) -> None:
 def test_core_needs_neither_python_nor_drgn() -> None:
     for path in [*CORE, *(ROOT / "ext" / "core").glob("*.h")]:
         includes = re.findall(r'#include [<"](.*?)[>"]', path.read_text())
-        assert not {i for i in includes if "Python" in i or "drgn" in i or i.startswith("linux/")}, path
+        assert not {
+            i for i in includes if "Python" in i or "drgn" in i or i.startswith("linux/")
+        }, path
 
 
 def test_every_file_has_its_licence_line() -> None:

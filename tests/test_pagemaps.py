@@ -138,7 +138,9 @@ def test_private_references_equal_pages_in_use() -> None:
 
 
 def test_unreadable_memmap_is_named_with_its_reason() -> None:
-    assert judge(pagemap(), reasons={"the memory is not in the dump": 4}) == [("memmap-unreadable", "info")]
+    assert judge(pagemap(), reasons={"the memory is not in the dump": 4}) == [
+        ("memmap-unreadable", "info")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +228,9 @@ def test_findings_that_change_between_samples_are_transient() -> None:
 
 def test_folios_are_joined_to_runs() -> None:
     one = Finding("held-without-map", "info", 1, pfn=8, refcount=1, mapcount=0)
-    runs = _merge([one, replace(one, pfn=9), replace(one, pfn=11), replace(one, pfn=12, refcount=2)])
+    runs = _merge(
+        [one, replace(one, pfn=9), replace(one, pfn=11), replace(one, pfn=12, refcount=2)]
+    )
     assert [(f.pfn, f.count) for f in runs] == [(8, 2), (11, 1), (12, 1)]
 
 

@@ -73,7 +73,9 @@ def test_severity_hides_findings_and_changes_no_sum() -> None:
 def test_text_says_what_the_numbers_say() -> None:
     result = run_audit("7.2-nvdimm-leak")
     out = text.audit_text(result)
-    assert out.startswith("Linux 7.2.12+deb13-amd64 x86_64, 4 KiB pages; scheme H (high confidence)")
+    assert out.startswith(
+        "Linux 7.2.12+deb13-amd64 x86_64, 4 KiB pages; scheme H (high confidence)"
+    )
     total = next(line for line in out.splitlines() if line.startswith("total")).split()
     assert total[1:] == [str(result.pages), *(str(n) for n in result.classes.values() if n)]
     assert "error: reference-on-free-folio, 2 pages" in out

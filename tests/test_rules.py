@@ -43,7 +43,14 @@ HEADS = [
     Case("C", "FS_DAX", {"raw_mapcount": -129}, "core-mm-flags", "error", "violation"),
     Case("E", "GENERIC", {"flags": ("swapcache",)}, None, None, "idle", {"foreign_maps": True}),
     # R25 in its second form
-    Case("H", "FS_DAX", {"zone": 0, "reserved": False, "pgmap": 2}, "uninitialised", "error", "violation"),
+    Case(
+        "H",
+        "FS_DAX",
+        {"zone": 0, "reserved": False, "pgmap": 2},
+        "uninitialised",
+        "error",
+        "violation",
+    ),
     # R05 and the counter below -1
     Case("H", "FS_DAX", {"refcount": -1}, "refcount-out-of-range", "error", "violation"),
     Case("H", "FS_DAX", {"refcount": 0x40000001, "mapping": M}, "refcount-out-of-range", "error"),
@@ -51,15 +58,27 @@ HEADS = [
     Case("H", "FS_DAX", {"raw_mapcount": -2}, "mapcount-out-of-range", "error", "violation"),
     Case("H", "FS_DAX", {"raw_mapcount": -1}, None, None, "idle"),
     # R03
-    Case("H", "FS_DAX", {"refcount": 0, "maps": 1, "mapping": M}, "mapped-without-reference", "error"),
+    Case(
+        "H", "FS_DAX", {"refcount": 0, "maps": 1, "mapping": M}, "mapped-without-reference", "error"
+    ),
     Case("H", "FS_DAX", {"refcount": 1, "maps": 1, "mapping": M}, None, None, "busy"),
     Case("E", "PRIVATE", {"refcount": 0, "maps": 1}, "mapped-without-reference", "error"),
     # R04
-    Case("H", "FS_DAX", {"refcount": 1, "maps": 2, "mapping": M}, "refcount-below-mapcount", "error"),
+    Case(
+        "H", "FS_DAX", {"refcount": 1, "maps": 2, "mapping": M}, "refcount-below-mapcount", "error"
+    ),
     Case("H", "FS_DAX", {"refcount": 2, "maps": 2, "mapping": M}, None, None, "busy"),
-    Case("H", "GENERIC", {"refcount": 1, "maps": 1}, "refcount-below-mapcount", "error", "violation"),
+    Case(
+        "H", "GENERIC", {"refcount": 1, "maps": 1}, "refcount-below-mapcount", "error", "violation"
+    ),
     Case("H", "GENERIC", {"refcount": 2, "maps": 1}, None, None, "busy"),
-    Case("C", "PRIVATE", {"refcount": 1, "maps": 1, "mapping": M | 1}, "refcount-below-mapcount", "error"),
+    Case(
+        "C",
+        "PRIVATE",
+        {"refcount": 1, "maps": 1, "mapping": M | 1},
+        "refcount-below-mapcount",
+        "error",
+    ),
     Case("C", "PRIVATE", {"refcount": 2, "maps": 1, "mapping": M | 1}, None, None, "busy"),
     Case("D", "PRIVATE", {"refcount": 1, "maps": 1, "mapping": M | 1}, None, None, "busy"),
     Case("G", "PCI_P2PDMA", {"refcount": 1, "maps": 2}, "refcount-below-mapcount", "error"),
@@ -78,10 +97,19 @@ HEADS = [
     Case("E", "GENERIC", {"refcount": 2, "maps": 1}, None, None, "busy", {"foreign_maps": True}),
     Case("H", "GENERIC", {"refcount": 2, "maps": 1, "mapping": M}, None, None, "busy"),
     # the association of a mapped DAX page
-    Case("H", "FS_DAX", {"refcount": 1, "maps": 1}, "mapped-without-association", "error", "violation"),
+    Case(
+        "H",
+        "FS_DAX",
+        {"refcount": 1, "maps": 1},
+        "mapped-without-association",
+        "error",
+        "violation",
+    ),
     Case("H", "FS_DAX", {"refcount": 1, "maps": 1, "share": 2}, None, None, "busy"),
     # R13, R12, R11
-    Case("H", "PRIVATE", {"refcount": 1025, "maps": 1, "mapping": M | 1}, "pinned-private", "error"),
+    Case(
+        "H", "PRIVATE", {"refcount": 1025, "maps": 1, "mapping": M | 1}, "pinned-private", "error"
+    ),
     Case("H", "PRIVATE", {"refcount": 1024, "maps": 1, "mapping": M | 1}, None, None, "busy"),
     Case("H", "FS_DAX", {"refcount": 1024}, "pinned-after-truncate", "error", "violation"),
     Case("H", "FS_DAX", {"refcount": 1024, "mapping": M}, "dma-pinned", "info", "busy"),
@@ -111,7 +139,9 @@ HEADS = [
     Case("H", "GENERIC", {"refcount": 2, "mapping": M}, "held-without-map", "info", "busy"),
     Case("H", "GENERIC", {"refcount": 1, "mapping": M}, None, None, "idle"),
     # R10
-    Case("H", "FS_DAX", {"refcount": 3, "maps": 2, "mapping": M}, "held-without-map", "info", "busy"),
+    Case(
+        "H", "FS_DAX", {"refcount": 3, "maps": 2, "mapping": M}, "held-without-map", "info", "busy"
+    ),
     Case("H", "PCI_P2PDMA", {"refcount": 2, "maps": 1}, "held-without-map", "info", "busy"),
     # R28, order 0 where a compound devmap has larger folios
     Case("E", "GENERIC", {}, "wrong-order", "error", "violation", {"vmemmap_shift": 9}),
@@ -129,7 +159,13 @@ HEADS = [
     Case("H", "FS_DAX", {"memcg": 0x100}, None, None, "idle"),
     # R41
     Case("H", "FS_DAX", {"flags": ("hwpoison",)}, "hwpoison", "info", "idle"),
-    Case("H", "FS_DAX", {"flags": ("hwpoison",), "refcount": 1, "maps": 1, "mapping": M}, "hwpoison", "warning"),
+    Case(
+        "H",
+        "FS_DAX",
+        {"flags": ("hwpoison",), "refcount": 1, "maps": 1, "mapping": M},
+        "hwpoison",
+        "warning",
+    ),
     # R08
     Case("D", "PRIVATE", {}, "free-or-allocated", "info", "idle"),
     Case("D", "PRIVATE", {"refcount": 2, "maps": 2, "mapping": M | 1}, None, None, "busy"),
@@ -145,7 +181,9 @@ HEADS = [
 def test_heads(case: Case) -> None:
     machine = Machine(case.letter, case.type, **case.pagemap)
     findings, classes = machine.judge(machine.page(**case.page))
-    assert (findings[0] if findings else None) == ((case.rule, case.severity) if case.rule else None)
+    assert (findings[0] if findings else None) == (
+        (case.rule, case.severity) if case.rule else None
+    )
     assert len(findings) <= 1
     if case.class_:
         assert classes == {case.class_}
@@ -355,7 +393,9 @@ def test_miscalibration_switches_off_what_compares_with_the_idle_count() -> None
 
 def test_missing_members_make_rules_not_applicable() -> None:
     machine = Machine("H")
-    rows = {row["id"]: why for row, why in zip(ROWS, _zonedev.why_not(machine.layout, machine.scheme))}
+    rows = {
+        row["id"]: why for row, why in zip(ROWS, _zonedev.why_not(machine.layout, machine.scheme))
+    }
     assert rows["mapped-without-association"] is None
     old = Machine("C")
     whys = _zonedev.why_not(old.layout, old.scheme)
@@ -383,7 +423,9 @@ def test_table_is_well_formed() -> None:
         assert all(row[key] for key in ("number", "predicate", "meaning", "bug_class", "near_miss"))
         for other in ROWS:
             same = other is not row and other["id"] == row["id"] and other["scope"] == row["scope"]
-            both = set(other["types"]) & set(row["types"]) and set(other["schemes"]) & set(row["schemes"])
+            both = set(other["types"]) & set(row["types"]) and set(other["schemes"]) & set(
+                row["schemes"]
+            )
             if same and both:
                 assert row["severity"] != other["severity"], row["id"]
     assert {f"R{n:02}" for n in [*range(1, 15), *range(20, 29), 30, 39, 41]} - {"R29"} <= {

@@ -37,7 +37,9 @@ def mutate(data: bytes, rng: random.Random, changes: int) -> bytes:
             changed[page : page + 64] = rng.choice((bytes(64), b"\xff" * 64, b"\xfd" * 64))
         else:
             word = i - i % 8
-            changed[word : word + 8] = rng.choice((0, 1, 2, 1 << 32, (1 << 64) - 1)).to_bytes(8, "little")
+            changed[word : word + 8] = rng.choice((0, 1, 2, 1 << 32, (1 << 64) - 1)).to_bytes(
+                8, "little"
+            )
     return bytes(changed)
 
 
@@ -48,7 +50,9 @@ def typical_pages(machine: Machine, rng: random.Random, count: int) -> bytes:
         pfn = START + len(pages) // 64
         kind = rng.randrange(8)
         if kind == 0 and pfn % 512 == 0:
-            pages += machine.folio(9, pfn, maps=rng.randrange(3), mapping=MAPPING, mask=rng.random() < 0.5)
+            pages += machine.folio(
+                9, pfn, maps=rng.randrange(3), mapping=MAPPING, mask=rng.random() < 0.5
+            )
         elif kind < 5:
             pages += machine.page() * rng.randrange(1, 40)
         elif kind == 5:
@@ -64,7 +68,12 @@ def typical_pages(machine: Machine, rng: random.Random, count: int) -> bytes:
 @pytest.mark.parametrize("letter", SCHEMES)
 def test_templates_agree_with_decoding(letter: str, type_: str) -> None:
     rng = random.Random(f"{letter}{type_}")
-    for options in ({}, {"vmemmap_shift": 9, "deduplicated": True}, {"node": -1}, {"foreign_maps": True}):
+    for options in (
+        {},
+        {"vmemmap_shift": 9, "deduplicated": True},
+        {"node": -1},
+        {"foreign_maps": True},
+    ):
         machine = Machine(letter, type_, **options)
         for _ in range(6):
             data = mutate(typical_pages(machine, rng, 700), rng, rng.randrange(40))
@@ -114,7 +123,8 @@ def test_templates_agree_on_real_cores_and_on_mutated_ones(name: str) -> None:
             for changes in (0, 200):
                 results = []
                 mutated = [
-                    p if isinstance(p, Hole) else Pages(mutate(p.data, rng, changes)) for p in pieces
+                    p if isinstance(p, Hole) else Pages(mutate(p.data, rng, changes))
+                    for p in pieces
                 ]
                 for fast in (True, False):
                     scan = _zonedev.Scan(

@@ -100,7 +100,9 @@ def test_every_recorded_page_has_the_recorded_class(name: str) -> None:
     vmcore = open_vmcore(name)
     findings = run_audit(name).findings
     for state in vmcore.states:
-        classes = {c: n for c, n in tally(vmcore, state["pfn"], state["count"])["classes"].items() if n}
+        classes = {
+            c: n for c, n in tally(vmcore, state["pfn"], state["count"])["classes"].items() if n
+        }
         # Struct pages that share their memory with ones already read are counted by themselves.
         classes.pop("skipped", None)
         # What the record calls wrong is a violation where this kernel permits it in no way (error).
@@ -139,7 +141,9 @@ def test_what_the_record_calls_wrong_is_found_and_nothing_else(name: str) -> Non
     expected = set()
     for state in alarming_states(vmcore):
         tails = [int(pfn) for pfn in state.get("tail_refcounts", {})]
-        pfns = tails or list(range(state["pfn"], state["pfn"] + state["count"], 1 << state["order"]))
+        pfns = tails or list(
+            range(state["pfn"], state["pfn"] + state["count"], 1 << state["order"])
+        )
         expected |= set(pfns)
     alarming = [f for f in findings if f.severity != "info"]
     assert all(f.pfn is not None for f in alarming), alarming
