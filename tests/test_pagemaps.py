@@ -174,8 +174,9 @@ def use_scheme(monkeypatch: pytest.MonkeyPatch, letter: str) -> None:
 
 
 def test_a_wrong_scheme_is_one_line_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    prog = open_vmcore("7.2-nvdimm").prog
     use_scheme(monkeypatch, "E")
-    result = audit(open_vmcore("7.2-nvdimm").prog, types=["fs_dax"])
+    result = audit(prog, types=["fs_dax"])
     assert {f.rule for f in result.findings if f.severity == "warning"} >= {"idle-count-mismatch"}
     assert not [f for f in result.findings if f.severity == "error"]
     assert not [f for f in result.findings if f.rule == "refcount-below-idle"]
@@ -184,9 +185,10 @@ def test_a_wrong_scheme_is_one_line_and_no_error(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_unknown_scheme_is_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = [(open_vmcore("7.2-nvdimm").prog, 0), (open_vmcore("6.1-nvdimm").prog, 1)]
     use_scheme(monkeypatch, "unknown")
-    for name, idle in (("7.2-nvdimm", 0), ("6.1-nvdimm", 1)):
-        result = audit(open_vmcore(name).prog)
+    for prog, idle in cores:
+        result = audit(prog)
         by_type = {p.pagemap.type: p.idle_refcount for p in result.pagemaps}
         assert by_type == {"MEMORY_DEVICE_FS_DAX": idle, "MEMORY_DEVICE_GENERIC": 1}
         assert result.verdict == "incomplete"
