@@ -46,6 +46,7 @@ __all__ = (
     "folio",
     "for_each_dev_pagemap",
     "list_pagemaps",
+    "rules_applicability",
     "validate",
 )
 
@@ -483,7 +484,7 @@ def _kernel_facts(kernel: Kernel) -> dict[str, Any]:
 def _target_path(prog: Program) -> str:
     path = prog.core_dump_path
     if path is None:
-        return "/proc/kcore" if prog.flags & ProgramFlags.IS_LIVE else "(custom target)"
+        return "/proc/kcore" if prog.flags & ProgramFlags.IS_LOCAL else "(custom target)"
     return str(path)
 
 
@@ -778,6 +779,17 @@ def folio_report(kernel: Kernel, what: str) -> FolioReport:
         findings,
         describe_mapping(kernel.prog, head["mapping"]),
     )
+
+
+@takes_program_or_default
+def rules_applicability(prog: Program) -> list[Optional[str]]:
+    """
+    Per row of the rule table: None, or why it is not applicable to the kernel.
+
+    :raises TargetError: the target cannot be audited
+    """
+    kernel = read_kernel(prog)
+    return _zonedev.why_not(kernel.layout.layout, kernel.scheme)
 
 
 @takes_program_or_default

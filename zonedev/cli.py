@@ -79,7 +79,7 @@ def _run(argv: Sequence[str]) -> int:
     if args.verb == "slice":
         return _slice(target, args.output)
     prog = open_target(target)
-    return commands.run_verb(prog, args, target.problems).exit_code
+    return commands.run_verb(prog, args, target).exit_code
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

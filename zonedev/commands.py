@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Optional
 
 from drgn import Program
 
 from zonedev import _zonedev
 from zonedev.errors import UsageError
+from zonedev.target import Target
 
 FORMATS = ("text", "json", "ndjson", "csv")
 
@@ -193,7 +194,7 @@ def _rule_rows(name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _audit(prog: Program, args: argparse.Namespace, problems: Sequence[str] = ()) -> Outcome:
+def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) -> Outcome:
     from zonedev.audit import audit
     from zonedev.report import data, text
 
@@ -208,7 +209,10 @@ def _audit(prog: Program, args: argparse.Namespace, problems: Sequence[str] = ()
         resample_ms=args.resample_ms,
         samples=args.samples,
     )
-    result.problems[:0] = problems
+    if target:
+        result.path = target.path
+        result.format = target.format
+        result.problems[:0] = target.problems
     if wanted:
         result.findings = [f for f in result.findings if f.rule in wanted]
     severity = args.severity or ("warning" if args.format == "text" else "info")
@@ -235,11 +239,19 @@ def _page(prog: Program, args: argparse.Namespace) -> Outcome:
     return Outcome(report)
 
 
-def rules_verb(args: argparse.Namespace) -> Outcome:
-    """Print the rules or explain one; needs no target."""
+def rules_verb(args: argparse.Namespace, prog: Optional[Program] = None) -> Outcome:
+    """Print the rules or explain one; with a Program, say which apply to its kernel."""
     from zonedev.report import data, text
 
-    rows = _rule_rows(args.rule) if args.rule else _zonedev.rules()
+    rows = _zonedev.rules()
+    if prog is not None:
+        from zonedev.audit import rules_applicability
+
+        for row, why in zip(rows, rules_applicability(prog)):
+            row["not_applicable"] = why
+    if args.rule:
+        wanted = [row["id"] for row in _rule_rows(args.rule)]
+        rows = [row for row in rows if row["id"] in wanted]
     if args.format == "json":
         _print(data.to_json({"schema": "zonedev.rules/1", "rules": rows}))
     else:
@@ -250,16 +262,16 @@ def rules_verb(args: argparse.Namespace) -> Outcome:
 _VERBS: dict[str, Callable[[Program, argparse.Namespace], Outcome]] = {
     "list": _list,
     "page": _page,
-    "rules": lambda prog, args: rules_verb(args),
+    "rules": lambda prog, args: rules_verb(args, prog),
 }
 
 
-def run_verb(prog: Program, args: argparse.Namespace, problems: Sequence[str] = ()) -> Outcome:
+def run_verb(prog: Program, args: argparse.Namespace, target: Optional[Target] = None) -> Outcome:
     """Run a parsed verb on a Program.
 
-    :param problems: what is known to be wrong with the target, for the report
+    :param target: what the Program was opened from, with what is known to be wrong with it
     :raises ZonedevError: one line for the user
     """
     if args.verb == "audit":
-        return _audit(prog, args, problems)
+        return _audit(prog, args, target)
     return _VERBS[args.verb](prog, args)

@@ -162,6 +162,7 @@ class Audit:
     scan_s: float = 0.0
     total_s: float = 0.0
     fail_on: str = "error"
+    format: Optional[str] = None
     interrupted: bool = False
 
     @property

@@ -37,6 +37,12 @@ class Target:
     kernel: bool = False
     qemu: Optional[str] = None
     problems: list[str] = field(default_factory=list)
+    format: Optional[str] = None
+
+    @property
+    def path(self) -> str:
+        """Where the memory comes from."""
+        return self.core or self.qemu or "/proc/kcore"
 
     @property
     def name(self) -> str:
@@ -73,12 +79,23 @@ def _elf_info(path: str) -> Optional[dict[str, Any]]:
         return None
 
 
+def _kdump_format(path: str) -> Optional[str]:
+    """Name of a dump format that libkdumpfile knows; None for other files or without it."""
+    if not _zonedev.features()["libkdumpfile"]:
+        return None
+    try:
+        return _zonedev.kdump_info(path)["format"] or None
+    except (OSError, ValueError):
+        return None
+
+
 def _check_core(target: Target) -> None:
     assert target.core is not None
     _check_file(target.core, "core")
     if os.path.getsize(target.core) == 0:
         raise TargetError(f"core {target.core}: the file is empty")
     info = _elf_info(target.core)
+    target.format = "elf" if info else _kdump_format(target.core)
     if info is None:
         return
     if not info["core"]:
@@ -210,8 +227,11 @@ def check_kernel(prog: Program, target: Target) -> None:
     try:
         prog.type("struct page")
     except LookupError:
+        useless = (
+            f"{', '.join(target.symbols)} has none for this kernel; " if target.symbols else ""
+        )
         raise TargetError(
-            f"no debug information for {target.name} (Linux {_release(prog)}): install the kernel's debug package "
+            f"no debug information for {target.name} (Linux {_release(prog)}): {useless}install the kernel's debug package "
             "(linux-image-...-dbg, kernel-debuginfo), or " + _GIVE_VMLINUX
         ) from None
     try:

@@ -52,7 +52,7 @@ def classify_fault(error: Exception) -> tuple[str, str]:
     message = str(error).split(": 0x")[0]
     if isinstance(error, FaultError):
         if any(text in message for text in _NOT_CAPTURED):
-            return "not-captured", "the memory is not in the dump"
+            return "not-captured", "the memory is not in the dump (or not in /proc/kcore)"
         if any(text in message for text in _CUT_OFF):
             return "not-captured", "the dump is cut off before this memory"
         if "not mapped" in message:

@@ -126,7 +126,7 @@ def audit_dict(audit: Audit, severity: str = "info") -> dict[str, Any]:
     return {
         "schema": "zonedev.audit/1",
         "tool": {**tool_versions(), "types_from": audit.types_from, "readers": audit.readers},
-        "target": {"path": audit.path, "live": audit.live},
+        "target": {"path": audit.path, "live": audit.live, "format": audit.format},
         "kernel": audit.kernel,
         "scheme": {
             "id": audit.scheme.id,

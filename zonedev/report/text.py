@@ -322,12 +322,12 @@ def _schemes_text(row: dict[str, Any]) -> str:
 
 
 def rules_text(rows: list[dict[str, Any]]) -> str:
-    """The table of rules, one line per row."""
-    lines = [["RULE", "NO.", "SEVERITY", "TYPES", "SCHEMES"]]
+    """The table of rules, one line per row; for a kernel, with what applies to it."""
+    known = any("not_applicable" in row for row in rows)
+    lines = [["RULE", "NO.", "SEVERITY", "TYPES", "SCHEMES", *(["HERE"] if known else [])]]
     for row in rows:
-        lines.append(
-            [row["id"], row["number"], row["severity"], _types_text(row), _schemes_text(row)]
-        )
+        cells = [row["id"], row["number"], row["severity"], _types_text(row), _schemes_text(row)]
+        lines.append([*cells, *([row["not_applicable"] or "applies"] if known else [])])
     return table(lines) + "\n"
 
 
