@@ -15,8 +15,9 @@ from conftest import open_vmcore
 from pages import scheme
 
 from zonedev import audit as audit_module
-from zonedev.audit import _confirm, _merge, _overlaps, audit, scan_pagemap
+from zonedev.audit import _confirm, _merge, audit, scan_pagemap
 from zonedev.kernel.percpu_ref import read_percpu_ref
+from zonedev.kernel.registry import overlap_problems
 from zonedev.kernel.scheme import detect_scheme
 from zonedev.kernel.vmemmap import classify_fault
 from zonedev.model import Finding, Pagemap, PagemapResult, PfnRange, PgmapRef, SchemeInfo
@@ -66,6 +67,8 @@ def test_a_healthy_pagemap_is_quiet() -> None:
         {"type": "unknown (9)"},
         {"nr_range": 2, "altmap": {"reserve": 2}, "ranges": [PfnRange(0, 512, 0)] * 2},
         {"nr_range": 3},
+        {"altmap": {"reserve": 1000, "free": 24, "alloc": 0}},
+        {"altmap": {"reserve": 2, "free": 30, "alloc": 31}},
         {"ranges": [PfnRange(0x100001, 0x100401, 0x100001)]},
         {"type": "MEMORY_DEVICE_PRIVATE", "owner": 0, "ref": PgmapRef("live", 1)},
         {"type": "MEMORY_DEVICE_PRIVATE", "ops": None, "ref": PgmapRef("live", 1)},
@@ -105,8 +108,8 @@ def test_dead_pagemaps_must_not_be_registered(ref: PgmapRef, fires: bool) -> Non
 def test_registry_coverage() -> None:
     assert judge(pagemap(), coverage=["pfn 0x1 loads nothing"]) == [("registry-coverage", "error")]
     a, b = pagemap(), pagemap(address=1)
-    assert list(_overlaps([a, b])) in ([1], [a.address])
-    assert _overlaps([a, pagemap(ranges=[PfnRange(0x100400, 0x100800, 0x100400)])]) == {}
+    assert list(overlap_problems([a, b])) in ([1], [a.address])
+    assert overlap_problems([a, pagemap(ranges=[PfnRange(0x100400, 0x100800, 0x100400)])]) == {}
 
 
 def test_references_below_what_the_pages_hold() -> None:

@@ -25,8 +25,10 @@ from typing import Any, Callable, NamedTuple, Optional
 
 import pytest
 from conftest import ROOT, VMCORES, Vmcore, open_vmcore
+from drgn.helpers.linux.list import list_for_each_entry
 
 from zonedev import _zonedev, target
+from zonedev.audit import folio_report
 from zonedev.cli import main
 
 NEWEST = "7.2-nvdimm"
@@ -554,14 +556,14 @@ def test_vmemmap_base_overwritten(zonedev: Zonedev, image: Image) -> None:
 
 def test_module_list_overwritten(zonedev: Zonedev, make_image: Callable[[str], Image]) -> None:
     """drgn reads the module list when it loads debug information; an audit needs none of it."""
-    image = make_image("5.10-nvdimm-leak")
+    image = make_image("7.2-nvdimm-leak")
     prog = image.vmcore.prog
-    modules = prog.symbol("modules").address
-    first = prog.read_u64(modules)
-    for fill in (0, 0x55, 0xFF):
-        with image.patched((image.frame(first), bytes([fill]) * PAGE)):
-            answer = zonedev("audit", *image.args, "-q")
-        assert answer.status == 1, answer.err
+    modules = [int(m) for m in list_for_each_entry("struct module", prog["modules"].address_of_(), "list")]
+    for module in modules[:6]:
+        for fill in (0, 0x55, 0xFF):
+            with image.patched((image.frame(module), bytes([fill]) * PAGE)):
+                answer = zonedev("audit", *image.args, "-q")
+            assert answer.status == 1, answer.err
 
 
 # ---------------------------------------------------------------- cut off
@@ -743,13 +745,18 @@ def test_kdump_with_excluded_registry(zonedev: Zonedev, image: Image, tmp_path: 
     assert_one_line(answer, "registry", str(core), "Excluded page")
 
 
-@pytest.mark.parametrize("where", ["header", "bitmaps", "descriptors", "pages", "end"])
+@pytest.mark.parametrize(
+    "where",
+    ["header", "sub header", "first bitmap", "second bitmap", "descriptors", "pages", "end"],
+)
 def test_kdump_cut_off(image: Image, tmp_path: Path, where: str) -> None:
     core = tmp_path / "core.kdump"
     kdump = write_kdump(image, core)
     size = {
         "header": PAGE,
-        "bitmaps": (kdump.bitmaps + kdump.descriptors) // 2,
+        "sub header": 2 * PAGE,
+        "first bitmap": kdump.bitmaps + (kdump.descriptors - kdump.bitmaps) // 4,
+        "second bitmap": kdump.descriptors - PAGE,
         "descriptors": (kdump.descriptors + kdump.pages) // 2,
         "pages": (kdump.pages + kdump.end) // 2,
         "end": kdump.end - 1,
@@ -813,9 +820,9 @@ def type_name(image: Image, state: dict[str, Any]) -> str:
     return pagemap.type
 
 
-def is_free(zonedev: Zonedev, image: Image, pfn: int) -> bool:
-    page = json.loads(zonedev("page", hex(pfn), *image.args, "--format", "json").out)
-    return page["class"] == "idle" and not page["head"]["mapping"]
+def is_free(image: Image, pfn: int) -> bool:
+    report = folio_report(image.vmcore.kernel, str(pfn))
+    return report.class_ == "idle" and not report.head["mapping"]
 
 
 @pytest.mark.parametrize("extra", [1, 2, 1024])
@@ -826,7 +833,7 @@ def test_planted_reference_is_seen(
     """A reference too many on a free page of a file system: clean only with a warning."""
     image = make_image(name)
     end = image.vmcore.kernel.pagemaps[0].ranges[0].end_pfn
-    pfn = next(pfn for pfn in range(end - 1, 0, -1) if is_free(zonedev, image, pfn))
+    pfn = next(pfn for pfn in range(end - 1, 0, -1) if is_free(image, pfn))
     with image.patched(plant(image, pfn, lambda old: old + extra)):
         answer = zonedev("audit", *image.args, "--format", "json")
         strict = zonedev("audit", *image.args, "--fail-on", "warning", "-q")

@@ -111,6 +111,9 @@ class Scan:
         :raises ValueError: pages are missing
         """
 
+    def left(self) -> int:
+        """Pages of the range that are still missing."""
+
     def classes(self) -> dict[str, int]:
         """Pages per class so far; the page at hand is booked by end()."""
 

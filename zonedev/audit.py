@@ -27,7 +27,14 @@ from zonedev.kernel.device import DeviceNames
 from zonedev.kernel.layout import KernelLayout, check_zone, kernel_layout, node_of
 from zonedev.kernel.log import kernel_log_warnings
 from zonedev.kernel.mapping import describe_mapping
-from zonedev.kernel.registry import Registry, known_type, read_pagemap, read_registry
+from zonedev.kernel.registry import (
+    Registry,
+    coverage_problems,
+    known_type,
+    overlap_problems,
+    read_pagemap,
+    read_registry,
+)
 from zonedev.kernel.scheme import detect_scheme
 from zonedev.kernel.vmemmap import (
     Hole,
@@ -53,6 +60,10 @@ __all__ = (
 Progress = Callable[[int, int], None]
 
 _SEVERITIES = _zonedev.SEVERITIES
+
+# A range of more pages than this is read only if the registry knows its last pfn, too.
+_UNCONFIRMED_MAX = 1 << 26
+_UNBELIEVABLE = "the registry does not know the end of this range"
 
 # Findings whose mapping is followed to its file; the others keep the bare pointer.
 _DESCRIBED_MAX = 1000
@@ -158,6 +169,16 @@ def pagemap_spec(pagemap: Pagemap, caps: Optional[_Caps] = None) -> dict[str, An
     }
 
 
+def _is_believable(kernel: Kernel, range_: PfnRange) -> bool:
+    """False for a huge range that the registry does not confirm: reading it would take for ever."""
+    if range_.pages <= _UNCONFIRMED_MAX:
+        return True
+    try:
+        return bool(kernel.registry.load(range_.end_pfn - 1))
+    except FaultError:
+        return False
+
+
 def _scan_range(
     kernel: Kernel,
     scan: _zonedev.Scan,
@@ -171,9 +192,14 @@ def _scan_range(
     scan.begin(range_.start_pfn, range_.end_pfn, layout.page_address(range_.start_pfn))
     if range_.first_pfn > range_.start_pfn:
         scan.hole(range_.first_pfn - range_.start_pfn, "skipped")
-    left = range_.end_pfn - range_.first_pfn
+    if not _is_believable(kernel, range_):
+        scan.hole(scan.left(), "unreadable")
+        reasons[_UNBELIEVABLE] = reasons.get(_UNBELIEVABLE, 0) + range_.end_pfn - range_.first_pfn
+        scan.end()
+        return 0
+    address = layout.page_address(range_.first_pfn)
     try:
-        for piece in read_memmap(kernel.prog, layout.page_address(range_.first_pfn), left, layout):
+        for piece in read_memmap(kernel.prog, address, scan.left(), layout):
             if isinstance(piece, Pages):
                 scan.pages(piece.data)
                 count = len(piece.data) // layout.page_size
@@ -182,9 +208,9 @@ def _scan_range(
                 count = piece.pages
                 reasons[piece.reason] = reasons.get(piece.reason, 0) + count
                 not_captured += count if piece.class_ == "not-captured" else 0
-            left -= count
             progress(count)
     except KeyboardInterrupt:
+        left = scan.left()
         scan.hole(left, "unreadable")
         reasons["interrupted"] = reasons.get("interrupted", 0) + left
     scan.end()
@@ -387,39 +413,6 @@ class _Scanner:
 # ---------------------------------------------------------------- the audit
 
 
-def _overlaps(pagemaps: list[Pagemap]) -> dict[int, list[str]]:
-    """Ranges that overlap, as problems of the later pagemap."""
-    problems: dict[int, list[str]] = {}
-    spans = sorted((r.start_pfn, r.end_pfn, p.address) for p in pagemaps for r in p.ranges)
-    for (_, end, first), (start, _, second) in zip(spans, spans[1:]):
-        if start < end:
-            problems.setdefault(second, []).append(
-                f"its pfns from {start:#x} on overlap those of pagemap {first:#x}"
-            )
-    return problems
-
-
-def _coverage(kernel: Kernel, pagemap: Pagemap) -> list[str]:
-    """What the registry says of a pagemap's pfns that it should not (rule registry-coverage)."""
-    problems = [
-        f"index {index:#x} of the registry lies outside of its ranges"
-        for index in pagemap.indices
-        if not pagemap.covers(index)
-    ]
-    for range_ in pagemap.ranges:
-        for pfn in sorted({range_.start_pfn, range_.end_pfn - 1}):
-            try:
-                found = kernel.registry.load(pfn)
-            except FaultError as err:
-                problems.append(f"the registry cannot be read at pfn {pfn:#x}: {err}")
-                continue
-            if found != pagemap.address:
-                problems.append(
-                    f"pfn {pfn:#x} loads {found:#x}" if found else f"pfn {pfn:#x} loads nothing"
-                )
-    return problems
-
-
 def _select(
     kernel: Kernel, types: Optional[list[str]], pgmaps: Optional[list[str]]
 ) -> list[Pagemap]:
@@ -571,11 +564,11 @@ def _describe(prog: Program, findings: list[Finding]) -> None:
 
 
 def _judge_pagemaps(kernel: Kernel, scanner: _Scanner) -> list[Finding]:
-    overlaps = _overlaps(kernel.pagemaps)
+    overlaps = overlap_problems(kernel.pagemaps)
     findings = []
     for result in scanner.results:
         pagemap = result.pagemap
-        coverage = _coverage(kernel, pagemap) + overlaps.get(pagemap.address, [])
+        coverage = coverage_problems(kernel.registry, pagemap) + overlaps.get(pagemap.address, [])
         caps = scanner.caps.get(pagemap.type, _Caps())
         cap = "warning" if scanner.scheme.id == "unknown" else caps.severity
         case = Case(result, scanner.scheme, kernel.layout.page_shift, coverage)

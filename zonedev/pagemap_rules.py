@@ -49,6 +49,15 @@ class Verdict(NamedTuple):
     severity: Optional[str] = None
 
 
+def _altmap_sanity(altmap: dict[str, int], pages: int) -> Iterator[Verdict]:
+    """An altmap that leaves no page, or is overdrawn, would hide what it is the memmap of."""
+    reserve, free, alloc = (altmap.get(name, 0) for name in ("reserve", "free", "alloc"))
+    if reserve + free >= pages:
+        yield Verdict(f"its altmap takes {reserve + free} of {pages} pages")
+    if alloc > free:
+        yield Verdict(f"its altmap gave {alloc} pages out of {free}")
+
+
 def _sanity(case: Case) -> Iterator[Verdict]:
     pagemap = case.pagemap
     if pagemap.nr_range == 0:
@@ -72,6 +81,8 @@ def _sanity(case: Case) -> Iterator[Verdict]:
             yield Verdict("without " + ", ".join(missing))
     if pagemap.nr_range > 1 and pagemap.altmap:
         yield Verdict(f"{pagemap.nr_range} ranges with an altmap")
+    if pagemap.altmap and pagemap.ranges:
+        yield from _altmap_sanity(pagemap.altmap, pagemap.ranges[0].pages)
     if len(pagemap.ranges) != pagemap.nr_range:
         yield Verdict(
             f"{pagemap.nr_range - len(pagemap.ranges)} of {pagemap.nr_range} ranges make no sense"

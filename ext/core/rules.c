@@ -851,7 +851,8 @@ const struct zd_rule zd_rules[] = {
 	  .types = ALL_TYPES,
 	  .schemes = ALL_SCHEMES,
 	  .predicate_text = "unknown type; private or coherent without ops, free callback, owner (private: "
-			    "migrate_to_ram); several ranges with an altmap; start > end; not aligned to a "
+			    "migrate_to_ram); several ranges with an altmap; an altmap that takes every page "
+			    "or is overdrawn; start > end; not aligned to a "
 			    "subsection; nr_range == 0 is info (being added)",
 	  .meaning = "the struct dev_pagemap contradicts itself",
 	  .bug_class = "corruption, driver bug",

@@ -161,6 +161,15 @@ static PyObject *findings_list(const struct zd_tally *tally, uint32_t page_size)
 	return list;
 }
 
+static PyObject *scan_left(PyObject *object, PyObject *unused)
+{
+	struct ScanObject *self = (struct ScanObject *)object;
+
+	(void)unused;
+	return in_use(self) ? NULL
+			    : PyLong_FromUnsignedLongLong(self->scan.range.end_pfn - self->scan.next_pfn);
+}
+
 static PyObject *scan_classes(PyObject *object, PyObject *unused)
 {
 	struct ScanObject *self = (struct ScanObject *)object;
@@ -201,6 +210,7 @@ static PyMethodDef scan_methods[] = {
 	{ "pages", scan_pages, METH_O, "pages(buffer): the next struct pages; releases the GIL" },
 	{ "hole", scan_hole, METH_VARARGS, "hole(count, class): pages that could not be had" },
 	{ "end", scan_end, METH_NOARGS, "end(): the range is done; ValueError when pages are missing" },
+	{ "left", scan_left, METH_NOARGS, "left() -> int: pages of the range that are still missing" },
 	{ "classes", scan_classes, METH_NOARGS, "classes() -> dict: pages per class so far" },
 	{ "result", scan_result, METH_NOARGS, "result() -> dict: the tally so far" },
 	{ NULL, NULL, 0, NULL },

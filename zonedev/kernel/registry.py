@@ -11,7 +11,9 @@ Mirrors mm/memremap.c and include/linux/memremap.h.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple, Optional
 
 from drgn import FaultError, Object, Program, TypeKind
@@ -32,6 +34,7 @@ _PGMAP_ALTMAP_VALID = 1
 _MAX_ENTRIES = 1 << 20
 _MAX_RANGES = 1 << 16
 _MAX_SHIFT = 30
+_MAX_PROBLEMS = 20
 
 _PFN_BITS = 52
 
@@ -233,3 +236,47 @@ def read_pagemap(
 def known_type(pagemap: Pagemap) -> bool:
     """True where the core knows the memory type."""
     return pagemap.type in _zonedev.TYPES
+
+
+def _outside(pagemap: Pagemap) -> Iterator[int]:
+    """Indices of a pagemap's entries that none of its ranges holds."""
+    ranges = sorted((r.start_pfn, r.end_pfn) for r in pagemap.ranges)
+    starts = [start for start, _ in ranges]
+    for index in pagemap.indices:
+        i = bisect_right(starts, index) - 1
+        if i < 0 or index >= ranges[i][1]:
+            yield index
+
+
+def coverage_problems(registry: Registry, pagemap: Pagemap) -> list[str]:
+    """What the registry says of a pagemap's pfns that it should not (rule registry-coverage)."""
+    problems = [
+        f"index {index:#x} of the registry lies outside of its ranges"
+        for index in islice(_outside(pagemap), _MAX_PROBLEMS)
+    ]
+    for range_ in pagemap.ranges:
+        for pfn in sorted({range_.start_pfn, range_.end_pfn - 1}):
+            if len(problems) >= _MAX_PROBLEMS:
+                return problems
+            try:
+                found = registry.load(pfn)
+            except FaultError as err:
+                problems.append(f"the registry cannot be read at pfn {pfn:#x}: {err}")
+                continue
+            if found != pagemap.address:
+                problems.append(
+                    f"pfn {pfn:#x} loads {found:#x}" if found else f"pfn {pfn:#x} loads nothing"
+                )
+    return problems
+
+
+def overlap_problems(pagemaps: list[Pagemap]) -> dict[int, list[str]]:
+    """Ranges that overlap: address of a pagemap -> what it shares with the one before it."""
+    problems: dict[int, list[str]] = {}
+    spans = sorted((r.start_pfn, r.end_pfn, p.address) for p in pagemaps for r in p.ranges)
+    for (_, end, first), (start, _, second) in zip(spans, spans[1:]):
+        if start < end:
+            problems.setdefault(second, []).append(
+                f"its pfns from {start:#x} on overlap those of pagemap {first:#x}"
+            )
+    return problems
