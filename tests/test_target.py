@@ -562,8 +562,10 @@ def test_module_list_overwritten(zonedev: Zonedev, make_image: Callable[[str], I
     """drgn reads the module list when it loads debug information; an audit needs none of it."""
     image = make_image("5.10-nvdimm-leak")
     modules = [m.object for m in image.vmcore.prog.modules() if isinstance(m, RelocatableModule)]
-    frames = {image.frame(int(m)) for m in modules} | {
-        image.frame(int(m.sect_attrs)) for m in modules
+    frames = {
+        image.frame(int(address))
+        for module in modules
+        for address in (module, module.sect_attrs, module.notes_attrs)
     }
     assert len(frames) > 4
     for frame in sorted(frames):
