@@ -71,12 +71,14 @@ class Machine:
         *extra: str,
         word: int = 8,
         big_endian: bool = False,
+        zone_known: bool = True,
         **pagemap: Any,
     ) -> None:
         self.word, self.big_endian = word, big_endian
         self.page_size = 64 if word == 8 else 40
         self.bits = 8 * word
         self.zone = (self.bits - 13, 3)
+        self.zone_known = zone_known
         self.node = (self.bits - 10, 10)
         self.memmap = 0xFFFFEA00_04000000 if word == 8 else 0xD0000000
         self.pgmap = PGMAP if word == 8 else 0xC1234500
@@ -117,7 +119,7 @@ class Machine:
             page_type_limit=(0xFF << 24) - (1 << 32) if letter in "EGH" else -128,
             fields=fields,
             flags=FLAGS if self.bits == 64 else {k: v for k, v in FLAGS.items() if v < 19},
-            zone=self.zone,
+            zone=self.zone if self.zone_known else (0, 0),
             node=self.node,
             zone_device=ZONE_DEVICE,
         )

@@ -106,6 +106,13 @@ HEADS = [
         "violation",
     ),
     Case("H", "FS_DAX", {"refcount": 1, "maps": 1, "share": 2}, None, None, "busy"),
+    # R31, as far as the word itself tells
+    Case("H", "FS_DAX", {"mapping": M | 1}, "wrong-mapping", "error", "violation"),
+    Case("H", "FS_DAX", {"mapping": 1}, "wrong-mapping", "error", "violation"),
+    Case("H", "FS_DAX", {"mapping": 0xDEAD000000000400}, "wrong-mapping", "error", "violation"),
+    Case("C", "FS_DAX", {"mapping": 1}, "wrong-mapping", "error", "violation"),
+    Case("E", "FS_DAX", {"mapping": 1}, None, None, "busy"),
+    Case("H", "FS_DAX", {"mapping": M}, None, None, "busy"),
     # R13, R12, R11
     Case(
         "H", "PRIVATE", {"refcount": 1025, "maps": 1, "mapping": M | 1}, "pinned-private", "error"
@@ -296,6 +303,24 @@ def test_corrupt_order_is_an_error_and_not_a_crash() -> None:
     assert sum(tally["classes"].values()) == 512
 
 
+def test_reused_tail_of_a_freed_large_folio() -> None:
+    """The counters of a large folio lie in its first tail, which may be a page of its own by now."""
+    machine = Machine("H", "PRIVATE")
+    data = bytearray(machine.folio(9))
+    data[64:128] = machine.page(refcount=1, maps=1, mapping=MAPPING | 1, flags=("uptodate",))
+    tally = machine.scan(bytes(data))
+    assert {f["severity"] for f in tally["findings"]} == {"info"}
+    assert tally["classes"]["busy"] == 1
+    assert tally["classes"]["idle"] == 511
+
+
+def test_folio_without_room_in_its_range() -> None:
+    machine = Machine("E")
+    findings, classes = machine.judge(machine.page() + machine.page(flags=("head",)))
+    assert findings == [("wrong-order", "error")]
+    assert classes == {"idle", "violation"}
+
+
 # ---------------------------------------------------------------- tails
 
 
@@ -346,6 +371,30 @@ def test_tail_whose_head_was_not_read_is_not_captured() -> None:
     findings, classes = machine.judge(data)
     assert findings == []
     assert classes == {"not-captured"}
+    # Its own refcount is wrong all the same.
+    broken = bytearray(data)
+    broken[64 * 9 + 52] = 1
+    assert machine.judge(bytes(broken)) == ([("tail-refcount", "error")], {"not-captured", "violation"})
+
+
+def test_tail_of_a_head_in_the_altmap_is_an_error() -> None:
+    machine = Machine("H")
+    scan = _zonedev.Scan(machine.layout, machine.scheme, machine.pagemap)
+    scan.begin(START, START + 8, machine.memmap)
+    scan.hole(7, "skipped")
+    scan.pages(machine.tail(machine.memmap | 1))
+    scan.end()
+    assert [f["rule"] for f in scan.result()["findings"]] == ["bad-head"]
+
+
+def test_what_is_not_identified_is_never_idle() -> None:
+    unknown = Machine("unknown")
+    data = bytes(b"\xff" * 64 + b"\xfd" * 64) + unknown.tail(3) + unknown.page(pgmap=2)
+    findings, classes = unknown.judge(data)
+    assert {severity for _, severity in findings} == {"warning"}
+    assert classes == {"unreadable"}
+    blind = Machine("H", zone_known=False)
+    assert blind.judge(blind.page())[1] == {"unreadable"}
 
 
 def test_dedup_aliases_are_skipped_when_they_are_the_same() -> None:

@@ -204,11 +204,14 @@ def test_pieces_of_any_size_give_the_same_tally() -> None:
 
 def test_runs_are_merged_and_can_be_kept_apart() -> None:
     machine = Machine("H")
-    data = b"".join(machine.page(refcount=1, mapping=MAPPING, share=10 + i) for i in range(5))
+    data = b"".join(machine.page(refcount=-1, mapping=MAPPING, share=10 + i) for i in range(5))
     (run,) = machine.scan(data)["findings"]
-    assert (run["pfn"], run["count"], run["index"]) == (START, 5, 10)
+    assert (run["pfn"], run["count"], run["pages"], run["index"]) == (START, 5, 5, 10)
     single = machine.scan(data, merge=False)["findings"]
     assert [f["pfn"] for f in single] == [START + i for i in range(5)]
+    # Information is never looked at twice, and always merged.
+    held = b"".join(machine.page(refcount=1, mapping=MAPPING, share=10 + i) for i in range(5))
+    assert machine.scan(held, merge=False)["findings"][0]["count"] == 5
     # Another index in between is another run.
     odd = b"".join(machine.page(refcount=1, mapping=MAPPING, share=i) for i in (1, 2, 9, 10, 10))
     counts = [f["count"] for f in machine.scan(odd)["findings"]]
@@ -219,6 +222,16 @@ def test_severities_count_pages() -> None:
     machine = Machine("H")
     data = machine.folio(9, refcount=2, maps=1, mapping=MAPPING) + machine.page(refcount=1) * 2
     assert machine.scan(data)["severities"] == {"info": 512, "warning": 0, "error": 2}
+
+
+def test_information_never_crowds_out_an_error() -> None:
+    machine = Machine("H", "GENERIC")
+    pair = machine.page(refcount=1025, mapping=MAPPING) + machine.page()
+    data = pair * (1 << 18) + machine.page(refcount=-1)
+    tally = machine.scan(data)
+    assert tally["findings_dropped"] > 0
+    assert [f["rule"] for f in tally["findings"] if f["severity"] == "error"] == ["refcount-out-of-range"]
+    assert tally["severities"] == {"info": 1 << 18, "warning": 0, "error": 1}
 
 
 def new_scan(machine: Machine) -> _zonedev.Scan:

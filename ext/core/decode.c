@@ -75,6 +75,19 @@ static bool within(const struct zd_layout *layout, enum zd_member member, size_t
 	return field->offset + field->size <= available * layout->page_size;
 }
 
+/** True where the struct page behind a head is a tail that names it. */
+static bool has_tail(const struct zd_layout *layout, const struct zd_range *range, const uint8_t *bytes,
+		     const struct zd_folio *head)
+{
+	struct zd_folio next = { .pfn = head->pfn + 1,
+				 .word1 = zd_load(layout, bytes + layout->page_size, ZD_PGMAP) };
+
+	if (!(next.word1 & 1))
+		return false;
+	decode_tail(layout, range, &next);
+	return next.head_valid && next.head_pfn == head->pfn;
+}
+
 static void decode_large(const struct zd_layout *layout, const uint8_t *bytes, size_t available,
 			 struct zd_folio *folio)
 {
@@ -134,9 +147,19 @@ void zd_folio_decode(const struct zd_layout *layout, const struct zd_scheme *sch
 	ret->memcg_data = zd_load(layout, bytes, ZD_MEMCG_DATA);
 	ret->has_type = ret->raw_mapcount < layout->page_type_limit;
 	ret->mapcount = ret->has_type ? 0 : (int64_t)ret->raw_mapcount + 1;
-	if (has_flag(layout, ret->flags, ZD_PG_HEAD))
+	// A freed large private folio keeps PG_head; its tails, and with them its counters, may be
+	// pages of their own by now.
+	if (has_flag(layout, ret->flags, ZD_PG_HEAD) &&
+	    !(scheme->large_private && ret->refcount == 0 && pagemap->type <= ZD_COHERENT && available > 1 &&
+	      !has_tail(layout, range, bytes, ret)))
 		decode_large(layout, bytes, available, ret);
 	split_refcount(&scheme->type[pagemap->type], pagemap->foreign_maps, ret);
+}
+
+bool zd_mapping_is_pointer(const struct zd_layout *layout, uint64_t mapping)
+{
+	// Bits 0 and 1 are tags; 64-bit poison pointers lie at 0xdead000000000000.
+	return !(mapping & 3) && mapping >= 4096 && !(layout->word_size == 8 && mapping >> 48 == 0xdead);
 }
 
 /** True where a file (or an anon_vma) claims the folio. */
@@ -169,7 +192,7 @@ bool zd_folio_is_busy(const struct zd_folio *folio, const struct zd_scheme *sche
 bool zd_folio_is_identified(const struct zd_folio *folio, const struct zd_layout *layout,
 			    const struct zd_pagemap *pagemap)
 {
-	if (layout->zone.width && folio->zone != layout->zone_device)
+	if (!layout->zone.width || folio->zone != layout->zone_device)
 		return false;
 	return folio->tail || folio->word1 == pagemap->address;
 }

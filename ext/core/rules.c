@@ -95,17 +95,17 @@ static bool core_mm_flags(const struct zd_subject *s)
 
 static bool foreign_tail(const struct zd_subject *s)
 {
-	return !s->belongs;
+	return !s->belongs && !s->head_unknown;
 }
 
 static bool stale_private_tail(const struct zd_subject *s)
 {
-	return !s->belongs && s->folio->head_valid && s->folio->refcount == 0;
+	return foreign_tail(s) && s->folio->head_valid && s->folio->refcount == 0;
 }
 
 static bool bad_private_tail(const struct zd_subject *s)
 {
-	return !s->belongs && !stale_private_tail(s);
+	return foreign_tail(s) && !stale_private_tail(s);
 }
 
 static bool head_inside_folio(const struct zd_subject *s)
@@ -183,6 +183,16 @@ static bool unaccounted_mapcount(const struct zd_subject *s)
 static bool mapped_without_association(const struct zd_subject *s)
 {
 	return s->folio->mapcount > 0 && unassociated(s);
+}
+
+/** A mapping word that is neither NULL, nor "shared" where that is a word, nor a pointer. */
+static bool wrong_mapping(const struct zd_subject *s)
+{
+	enum zd_shared shared = s->scheme->shared;
+	bool shared_word = shared == ZD_SHARED_MAPPING_INDEX || shared == ZD_SHARED_MAPPING_SHARE;
+
+	return s->folio->mapping && !(s->folio->mapping == 1 && shared_word) &&
+	       !zd_mapping_is_pointer(s->layout, s->folio->mapping);
 }
 
 static bool pinned(const struct zd_subject *s)
@@ -270,6 +280,7 @@ static bool hwpoison_in_use(const struct zd_subject *s)
 #define GH (S(G) | S(H))
 #define EGH (S(E) | GH)
 #define M(member) (UINT32_C(1) << ZD_##member)
+#define NEEDS(what) ((uint32_t)ZD_NEEDS_##what)
 
 const struct zd_rule zd_rules[] = {
 	// Whose page is it?
@@ -290,6 +301,7 @@ const struct zd_rule zd_rules[] = {
 	  .severity = ZD_ERROR,
 	  .types = ALL_TYPES,
 	  .schemes = ALL_SCHEMES,
+	  .needs = NEEDS(ZONE),
 	  .predicate = wrong_zone,
 	  .predicate_text = "the zone bits of flags are not ZONE_DEVICE",
 	  .meaning = "the page does not belong to ZONE_DEVICE: uninitialised, or onlined as another zone",
@@ -404,7 +416,7 @@ const struct zd_rule zd_rules[] = {
 	  .severity = ZD_ERROR,
 	  .types = T(FS_DAX),
 	  .schemes = GH,
-	  .needs = M(ORDER),
+	  .needs = M(ORDER) | NEEDS(PMD),
 	  .predicate = order_not_zero_nor_pmd,
 	  .predicate_text = "order is neither 0 nor that of a PMD, or the head is not aligned",
 	  .meaning = "a folio of a size that DAX does not make",
@@ -438,7 +450,7 @@ const struct zd_rule zd_rules[] = {
 	  .severity = ZD_ERROR,
 	  .types = PRIV_COH,
 	  .schemes = S(H),
-	  .needs = M(ORDER),
+	  .needs = M(ORDER) | NEEDS(PMD),
 	  .predicate = order_above_pmd,
 	  .predicate_text = "order above that of a PMD, or the head is not aligned",
 	  .meaning = "a folio larger than a driver may make, or at a wrong place",
@@ -549,6 +561,19 @@ const struct zd_rule zd_rules[] = {
 	  .meaning = "a mapping was counted that this kernel never counts",
 	  .bug_class = "reverse mapping taken on a devmap page, stray write",
 	  .near_miss = "_mapcount == -1" },
+	{ .id = "wrong-mapping",
+	  .number = "R31",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_ERROR,
+	  .types = T(FS_DAX),
+	  .schemes = ALL_SCHEMES,
+	  .predicate = wrong_mapping,
+	  .predicate_text = "mapping is no pointer: tag bits, poison or a small number (1 is legal where it "
+			    "says \"shared\": 6.0 to 6.14)",
+	  .meaning =
+		  "the mapping word cannot be a file's: it was overwritten, or belongs to another kind of page",
+	  .bug_class = "anonymous mapping on a DAX page, freed page, stray write",
+	  .near_miss = "a pointer to a struct address_space; whether it is a live one is not judged here" },
 	{ .id = "mapped-without-association",
 	  .number = "-",
 	  .scope = ZD_SCOPE_HEAD,
@@ -729,8 +754,9 @@ const struct zd_rule zd_rules[] = {
 	  .severity = ZD_WARNING,
 	  .types = ALL_TYPES,
 	  .schemes = ALL_SCHEMES,
+	  .needs = NEEDS(NODE),
 	  .predicate = wrong_node,
-	  .predicate_text = "the node bits of flags differ from those of most pages of the pagemap",
+	  .predicate_text = "the node bits of flags differ from those of most of the pagemap's first pages",
 	  .meaning = "the page lies on another node than its pagemap",
 	  .bug_class = "bad node at remap, partial initialisation",
 	  .near_miss = "the pagemap's own node" },
@@ -740,6 +766,7 @@ const struct zd_rule zd_rules[] = {
 	  .severity = ZD_WARNING,
 	  .types = ALL_TYPES,
 	  .schemes = ALL_SCHEMES,
+	  .needs = NEEDS(RESERVED),
 	  .predicate = not_reserved,
 	  .predicate_text = "PG_reserved is clear",
 	  .meaning = "nothing in the kernel clears it on a device page",
@@ -946,6 +973,14 @@ const char *zd_rule_why_not(const struct zd_rule *rule, const struct zd_layout *
 		if (rule->needs >> i & 1 && !zd_layout_has(layout, i))
 			return "this kernel lacks a member that the rule needs";
 	}
+	if (rule->needs & ZD_NEEDS_ZONE && !layout->zone.width)
+		return "the zone bits of page flags are not known";
+	if (rule->needs & ZD_NEEDS_NODE && !layout->node.width)
+		return "the node bits of page flags are not known, or there is one node";
+	if (rule->needs & ZD_NEEDS_RESERVED && layout->flag[ZD_PG_RESERVED] < 0)
+		return "this kernel has no PG_reserved";
+	if (rule->needs & ZD_NEEDS_PMD && !layout->pmd_order)
+		return "the order of a PMD is not known on this architecture";
 	return NULL;
 }
 

@@ -104,12 +104,14 @@ static void choose_head_templates(struct zd_scan *scan)
 	scan->head[ZD_TEMPLATE_CACHED] = (struct zd_template){
 		.serves = plain && dax,
 		.associated = true,
+		.pointer = true,
 		.class = ZD_BUSY,
 		.refcount = type->idle,
 	};
 	scan->head[ZD_TEMPLATE_MAPPED] = (struct zd_template){
 		.serves = plain && (dax || anon) && type->maps_take_refs,
 		.associated = true,
+		.pointer = dax,
 		.class = ZD_BUSY,
 		.refcount = type->mapped_base + 1,
 		.mapcount = 1,
@@ -171,13 +173,15 @@ static uint64_t template_run(const struct zd_template *template, const uint8_t *
 
 /** The same for a template whose pages have a mapping, the 64-bit word at @offset. */
 static uint64_t associated_run(const struct zd_template *template, const uint8_t *bytes, uint64_t count,
-			       unsigned int offset)
+			       const struct zd_layout *layout)
 {
+	unsigned int offset = layout->field[ZD_MAPPING].offset;
 	uint64_t i = 0, mapping;
 
 	for (; i < count; i++) {
 		memcpy(&mapping, bytes + i * 64 + offset, sizeof(mapping));
-		if (!mapping || mismatch(template, bytes + i * 64))
+		if (!mapping || (template->pointer && !zd_mapping_is_pointer(layout, mapping)) ||
+		    mismatch(template, bytes + i * 64))
 			break;
 	}
 	return i;
@@ -292,7 +296,9 @@ static void add_unknown(struct zd_scan *scan, uint64_t count, enum zd_class clas
 {
 	scan->tally.classes[class] += count;
 	scan->next_pfn += count;
-	scan->known_from = scan->next_pfn;
+	// What is skipped is known to hold no head.
+	if (class != ZD_SKIPPED)
+		scan->known_from = scan->next_pfn;
 }
 
 struct zd_error *zd_scan_hole(struct zd_scan *scan, uint64_t count, enum zd_class class)
@@ -340,12 +346,16 @@ static enum zd_severity worst(const struct zd_scan *scan, uint64_t fired)
 	return severity;
 }
 
-static struct zd_error *book_finding(struct zd_scan *scan, const struct zd_folio *folio, const uint8_t *bytes,
-				     uint64_t fired, enum zd_severity severity)
+static struct zd_error *book_finding(struct zd_scan *scan, const struct zd_subject *subject,
+				     const uint8_t *bytes, uint64_t fired, enum zd_severity severity)
 {
+	const struct zd_folio *folio = subject->folio;
 	struct zd_finding finding = {
 		.pfn = folio->pfn,
 		.count = 1,
+		.pages = folio_pages(scan, folio),
+		.folio_pfn = folio->pfn,
+		.folio_pages = folio_pages(scan, folio),
 		.rule = __builtin_ctzll(fired),
 		.also = fired & (fired - 1),
 		.severity = severity,
@@ -359,7 +369,13 @@ static struct zd_error *book_finding(struct zd_scan *scan, const struct zd_folio
 	};
 
 	memcpy(finding.raw, bytes, scan->layout->page_size);
-	scan->tally.severities[severity] += folio_pages(scan, folio);
+	if (subject->belongs) {
+		finding.folio_pfn = scan->span.head_pfn;
+		finding.folio_pages = scan->span.end_pfn - scan->span.head_pfn;
+	}
+	// A page counts once: with its folio, or by itself.
+	if (!subject->belongs || scan->span.severity < (int)severity)
+		scan->tally.severities[severity] += finding.pages;
 	return zd_tally_add_finding(&scan->tally, &finding, scan->merge);
 }
 
@@ -370,9 +386,9 @@ static bool inside_span(const struct zd_scan *scan)
 	return scan->next_pfn < scan->span.end_pfn;
 }
 
-/** Judge a page: book its finding, return the severity or -1. */
-static struct zd_error *judge(struct zd_scan *scan, const struct zd_folio *folio, const uint8_t *bytes,
-			      enum zd_pattern pattern, int *ret)
+/** What predicates may look at, for the page at hand. */
+static struct zd_subject subject_of(const struct zd_scan *scan, const struct zd_folio *folio,
+				    enum zd_pattern pattern)
 {
 	struct zd_subject subject = {
 		.layout = scan->layout,
@@ -383,13 +399,22 @@ static struct zd_error *judge(struct zd_scan *scan, const struct zd_folio *folio
 		.inside = inside_span(scan),
 		.inside_busy = scan->span.busy,
 	};
-	uint64_t fired;
 
 	subject.belongs =
 		subject.inside && folio->tail && folio->head_valid && folio->head_pfn == scan->span.head_pfn;
-	fired = zd_rules_judge(&subject, folio->tail ? scan->tail_rules : scan->head_rules);
+	subject.head_unknown = folio->tail && !subject.belongs && pattern == ZD_PATTERN_DATA &&
+			       folio->head_valid && folio->head_pfn < scan->known_from;
+	return subject;
+}
+
+/** Judge a page: book its finding, return the severity or -1. */
+static struct zd_error *judge(struct zd_scan *scan, const struct zd_subject *subject, const uint8_t *bytes,
+			      int *ret)
+{
+	uint64_t fired = zd_rules_judge(subject, subject->folio->tail ? scan->tail_rules : scan->head_rules);
+
 	*ret = fired ? (int)worst(scan, fired) : -1;
-	return fired ? book_finding(scan, folio, bytes, fired, *ret) : NULL;
+	return fired ? book_finding(scan, subject, bytes, fired, *ret) : NULL;
 }
 
 static enum zd_class class_of(const struct zd_scan *scan, const struct zd_folio *folio, int severity)
@@ -430,11 +455,12 @@ static struct zd_error *count_head(struct zd_scan *scan, const struct zd_folio *
 static struct zd_error *scan_head(struct zd_scan *scan, const struct zd_folio *folio, const uint8_t *bytes,
 				  enum zd_pattern pattern)
 {
+	const struct zd_subject subject = subject_of(scan, folio, pattern);
 	struct zd_error *error;
 	enum zd_class class;
 	int severity;
 
-	error = judge(scan, folio, bytes, pattern, &severity);
+	error = judge(scan, &subject, bytes, &severity);
 	if (!error && pattern == ZD_PATTERN_DATA)
 		error = count_head(scan, folio);
 	if (error)
@@ -446,36 +472,48 @@ static struct zd_error *scan_head(struct zd_scan *scan, const struct zd_folio *f
 		.end_pfn = folio->pfn + folio_pages(scan, folio),
 		.pages = 1,
 		.class = class,
+		.severity = severity,
 		.busy = class != ZD_IDLE,
 	};
 	scan->next_pfn++;
 	return NULL;
 }
 
+/** The class of a tail without its folio. */
+static enum zd_class class_of_lone_tail(const struct zd_scan *scan, const struct zd_subject *subject,
+					int severity)
+{
+	const struct zd_folio *folio = subject->folio;
+
+	if (severity == ZD_ERROR)
+		return ZD_VIOLATION;
+	if (subject->head_unknown)
+		return ZD_NOT_CAPTURED;
+	// Left over of a freed large private folio; every other one is not known to be free.
+	if (scan->scheme->large_private && scan->pagemap.type <= ZD_COHERENT && folio->head_valid &&
+	    folio->refcount == 0)
+		return ZD_IDLE;
+	return ZD_UNREADABLE;
+}
+
 static struct zd_error *scan_tail(struct zd_scan *scan, const struct zd_folio *folio, const uint8_t *bytes,
 				  enum zd_pattern pattern)
 {
-	bool belongs = inside_span(scan) && folio->head_valid && folio->head_pfn == scan->span.head_pfn;
+	const struct zd_subject subject = subject_of(scan, folio, pattern);
 	struct zd_error *error;
 	int severity;
 
-	// Its head was not read: its state is not known, and nothing can be said against it.
-	if (!belongs && pattern == ZD_PATTERN_DATA && folio->head_valid && folio->head_pfn < scan->known_from) {
-		scan->tally.classes[ZD_NOT_CAPTURED]++;
-		scan->next_pfn++;
-		return NULL;
-	}
-	error = judge(scan, folio, bytes, pattern, &severity);
+	error = judge(scan, &subject, bytes, &severity);
 	if (error)
 		return error;
-	if (belongs) {
+	if (subject.belongs) {
 		scan->span.pages++;
 		if (severity == ZD_ERROR)
 			scan->span.class = ZD_VIOLATION;
 		else if (severity < 0 && scan->fast)
 			demand_tail_word(scan, bytes);
 	} else {
-		scan->tally.classes[severity == ZD_ERROR ? ZD_VIOLATION : ZD_IDLE]++;
+		scan->tally.classes[class_of_lone_tail(scan, &subject, severity)]++;
 	}
 	scan->next_pfn++;
 	return NULL;
@@ -493,10 +531,13 @@ static struct zd_error *scan_page(struct zd_scan *scan, const uint8_t *bytes, ui
 	}
 	zd_folio_decode(scan->layout, scan->scheme, &scan->pagemap, &scan->range, scan->next_pfn, bytes,
 			available < ZD_FOLIO_PAGES ? available : ZD_FOLIO_PAGES, &folio);
-	if (folio.partial) {
+	if (folio.partial && available < scan->range.end_pfn - scan->next_pfn) {
 		add_unknown(scan, 1, ZD_NOT_CAPTURED);
 		return NULL;
 	}
+	// A folio for which the range has no room: its order is wrong, whatever it is.
+	if (folio.partial)
+		folio.order = ZD_ORDER_MAX + 1;
 	return folio.tail ? scan_tail(scan, &folio, bytes, pattern) : scan_head(scan, &folio, bytes, pattern);
 }
 
@@ -530,9 +571,8 @@ static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes
 
 		if (!template->serves)
 			continue;
-		*ret = template->associated
-			       ? associated_run(template, bytes, count, scan->layout->field[ZD_MAPPING].offset)
-			       : template_run(template, bytes, count);
+		*ret = template->associated ? associated_run(template, bytes, count, scan->layout)
+					    : template_run(template, bytes, count);
 		if (*ret)
 			return add_head_run(scan, template, *ret);
 	}

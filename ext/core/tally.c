@@ -108,17 +108,30 @@ static bool continues(const struct zd_finding *run, const struct zd_finding *nex
 	       index_continues(run, next);
 }
 
+/** Runs that findings of a severity may fill: information leaves room for warnings, these for errors. */
+static size_t room_for(uint8_t severity)
+{
+	static const size_t room[ZD_SEVERITIES] = {
+		[ZD_INFO] = ZD_FINDINGS_MAX / 2,
+		[ZD_WARNING] = ZD_FINDINGS_MAX / 4 * 3,
+		[ZD_ERROR] = ZD_FINDINGS_MAX,
+	};
+
+	return room[severity];
+}
+
 struct zd_error *zd_tally_add_finding(struct zd_tally *tally, const struct zd_finding *finding, bool merge)
 {
 	struct zd_finding *last = tally->findings_count ? &tally->findings[tally->findings_count - 1] : NULL;
 	struct zd_error *error;
 
-	if (merge && last && continues(last, finding)) {
+	if ((merge || finding->severity == ZD_INFO) && last && continues(last, finding)) {
 		last->index_step = (finding->index - last->index) / last->count;
 		last->count++;
+		last->pages += finding->pages;
 		return NULL;
 	}
-	if (tally->findings_count == ZD_FINDINGS_MAX) {
+	if (tally->findings_count >= room_for(finding->severity)) {
 		tally->findings_dropped++;
 		return NULL;
 	}

@@ -34,7 +34,11 @@ enum {
 	ZD_FOLIO_PAGES = 4,
 	/** Highest order of a folio that is believed (1 << 30 pages). */
 	ZD_ORDER_MAX = 30,
-	/** Findings (runs) kept by one scan; more are counted in zd_tally::dropped. */
+	/**
+	 * Findings (runs) kept by one scan: information up to half of this, warnings up to three
+	 * quarters, so that they leave room for errors.  More are counted in findings_dropped, and
+	 * always in severities.
+	 */
 	ZD_FINDINGS_MAX = 1 << 18,
 	/** Distinct refcounts kept in one histogram; more are counted in "other". */
 	ZD_REFCOUNTS_MAX = 4096,
@@ -133,7 +137,7 @@ struct zd_layout {
 	uint8_t word_size;  /* 4 or 8 */
 	bool big_endian;
 	uint8_t page_shift;
-	uint8_t pmd_order; /* order of a PMD mapping */
+	uint8_t pmd_order; /* order of a PMD mapping, 0: not known */
 	/** Since 7.1 a tail's word may hold a mask instead of a pointer (compound_info). */
 	bool compound_mask;
 	/** A raw _mapcount below this (signed) is a page type; -128 before the PGTY_* types. */
@@ -321,7 +325,7 @@ struct zd_folio {
 	uint32_t zone, node;
 	uint8_t order; /* 0 unless PG_head */
 	bool tail;
-	/** The order member or one of the folio's counters could not be read. */
+	/** The order member or one of the folio's counters could not be read: order and counters are 0. */
 	bool partial;
 	bool has_type; /* a page type in _mapcount */
 	/** Tails: the head's pfn; valid only if head_valid. */
@@ -352,7 +356,13 @@ void zd_folio_decode(const struct zd_layout *layout, const struct zd_scheme *sch
 bool zd_folio_is_busy(const struct zd_folio *folio, const struct zd_scheme *scheme,
 		      const struct zd_pagemap *pagemap);
 
-/** True where the head (or tail) is known to be a page of this pagemap's zone. */
+/** True where a DAX mapping word is a pointer that may be followed: no tags, no poison. */
+bool zd_mapping_is_pointer(const struct zd_layout *layout, uint64_t mapping);
+
+/**
+ * True where the head (or tail) is known to be a page of this pagemap: ZONE_DEVICE and its word.
+ * Never where the zone bits are not known.
+ */
 bool zd_folio_is_identified(const struct zd_folio *folio, const struct zd_layout *layout,
 			    const struct zd_pagemap *pagemap);
 
@@ -383,6 +393,16 @@ struct zd_subject {
 	bool inside_busy;
 	/** ... and a tail's word names this folio's head. */
 	bool belongs;
+	/** A tail whose head was not read: nothing can be said of the two together. */
+	bool head_unknown;
+};
+
+/** What a rule may need of a layout beside members (zd_rule::needs). */
+enum {
+	ZD_NEEDS_ZONE = 1 << 24,
+	ZD_NEEDS_NODE = 1 << 25,
+	ZD_NEEDS_RESERVED = 1 << 26,
+	ZD_NEEDS_PMD = 1 << 27,
 };
 
 /**
@@ -432,7 +452,9 @@ enum zd_severity zd_rule_severity(const struct zd_rule *rule, const struct zd_sc
 /** A run of identical findings: @count folios from @pfn, 1 << order pages apart. */
 struct zd_finding {
 	uint64_t pfn, count;
-	uint64_t also; /* bit mask of further rows that fired */
+	uint64_t pages;			 /* of the run, within its range */
+	uint64_t folio_pfn, folio_pages; /* the folio that the first page belongs to */
+	uint64_t also;			 /* bit mask of further rows that fired */
 	uint64_t flags, mapping, index;
 	uint64_t index_step; /* what the index grows by from folio to folio of the run */
 	int64_t mapcount;
@@ -467,7 +489,7 @@ void zd_tally_deinit(struct zd_tally *tally);
 /** Add @heads heads of one refcount to the histogram.  Errors: no memory. */
 struct zd_error *zd_tally_add_refcount(struct zd_tally *tally, int32_t refcount, uint64_t heads);
 
-/** Add one finding, as a new run or (if @merge) to the last one where it continues it. */
+/** Add one finding, as a new run or (information, or if @merge) to the last one that it continues. */
 struct zd_error *zd_tally_add_finding(struct zd_tally *tally, const struct zd_finding *finding, bool merge);
 
 // ---------------------------------------------------------------- scan
@@ -479,7 +501,8 @@ struct zd_error *zd_tally_add_finding(struct zd_tally *tally, const struct zd_fi
 struct zd_template {
 	uint64_t want[8], mask[8];
 	bool serves;	 /* for this layout, scheme and type */
-	bool associated; /* the mapping must not be NULL */
+	bool associated; /* the mapping must not be NULL ... */
+	bool pointer;	 /* ... and a pointer */
 	enum zd_class class;
 	int32_t refcount;
 	int32_t mapcount; /* number of maps */
@@ -493,6 +516,7 @@ struct zd_span {
 	uint64_t head_pfn, end_pfn;
 	uint64_t pages; /* of it seen so far: its head and tails */
 	enum zd_class class;
+	int severity; /* of the finding on its head, -1: none */
 	bool busy;
 	bool tail_word; /* the tail template holds this folio's word */
 };
@@ -517,7 +541,7 @@ struct zd_scan {
 	uint8_t *alias;
 	uint64_t alias_head;
 	bool alias_valid;
-	bool merge; /* merge identical findings into runs */
+	bool merge; /* merge identical warnings and errors into runs, as information always is */
 	bool fast;  /* templates serve this layout */
 };
 

@@ -192,6 +192,9 @@ PyObject *finding_dict(const struct zd_finding *finding, uint32_t page_size)
 	    put(dict, "also", also_list(finding->also, rule->id)) ||
 	    put(dict, "pfn", PyLong_FromUnsignedLongLong(finding->pfn)) ||
 	    put(dict, "count", PyLong_FromUnsignedLongLong(finding->count)) ||
+	    put(dict, "pages", PyLong_FromUnsignedLongLong(finding->pages)) ||
+	    put(dict, "folio_pfn", PyLong_FromUnsignedLongLong(finding->folio_pfn)) ||
+	    put(dict, "folio_pages", PyLong_FromUnsignedLongLong(finding->folio_pages)) ||
 	    put(dict, "order", PyLong_FromLong(finding->order)) ||
 	    put(dict, "refcount", PyLong_FromLong(finding->refcount)) ||
 	    put(dict, "mapcount", PyLong_FromLongLong(finding->mapcount)) ||
