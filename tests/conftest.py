@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from drgn import Program
 
-from zonedev.audit import Kernel, read_kernel
+from zonedev.kernel.facts import Kernel, read_kernel
 from zonedev.target import Target, open_target
 
 ROOT = Path(__file__).resolve().parent.parent

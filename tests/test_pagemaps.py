@@ -14,14 +14,16 @@ import pytest
 from conftest import open_vmcore
 from pages import scheme
 
-from zonedev import audit as audit_module
-from zonedev.audit import _confirm, _merge, audit, scan_pagemap
+from zonedev.audit import audit
+from zonedev.kernel import facts
 from zonedev.kernel.percpu_ref import read_percpu_ref
 from zonedev.kernel.registry import overlap_problems
 from zonedev.kernel.scheme import detect_scheme
 from zonedev.kernel.vmemmap import classify_fault
+from zonedev.live import confirm_findings, confirm_pagemaps, merge_findings
 from zonedev.model import Finding, Pagemap, PagemapResult, PfnRange, PgmapRef, SchemeInfo
 from zonedev.pagemap_rules import Case, contradicted_types, judge_pagemap
+from zonedev.scanner import scan_pagemap
 
 PAGES = 1024
 
@@ -52,7 +54,7 @@ def judge(
     for key, value in result.items():
         setattr(facts, key, value)
     case = Case(facts, scheme(letter), 12, coverage or [])
-    return [(f.rule, f.severity) for f in judge_pagemap(case, "error")]
+    return [(f.rule, f.severity) for f in judge_pagemap(case, "error")[0]]
 
 
 def test_a_healthy_pagemap_is_quiet() -> None:
@@ -67,6 +69,8 @@ def test_a_healthy_pagemap_is_quiet() -> None:
         {"type": "unknown (9)"},
         {"nr_range": 2, "altmap": {"reserve": 2}, "ranges": [PfnRange(0, 512, 0)] * 2},
         {"nr_range": 3},
+        {"vmemmap_shift": 9},
+        {"type": "MEMORY_DEVICE_GENERIC", "vmemmap_shift": 40},
         {"altmap": {"reserve": 1000, "free": 24, "alloc": 0}},
         {"altmap": {"reserve": 2, "free": 30, "alloc": 31}},
         {"ranges": [PfnRange(0x100001, 0x100401, 0x100001)]},
@@ -95,14 +99,15 @@ def test_a_pagemap_that_is_being_added_is_information() -> None:
 @pytest.mark.parametrize(
     ("ref", "fires"),
     [
-        (PgmapRef("dead", 0), True),
-        (PgmapRef("dying", 0), True),
-        (PgmapRef("dying", 3), False),
-        (PgmapRef("live", 1 + PAGES), False),
+        (PgmapRef("dead", 0), "error"),
+        # Removal passes through this state.
+        (PgmapRef("dying", 0), "warning"),
+        (PgmapRef("dying", 3), None),
+        (PgmapRef("live", 1 + PAGES), None),
     ],
 )
-def test_dead_pagemaps_must_not_be_registered(ref: PgmapRef, fires: bool) -> None:
-    assert (("dead-in-registry", "error") in judge(pagemap(ref=ref))) == fires
+def test_dead_pagemaps_must_not_be_registered(ref: PgmapRef, fires: Optional[str]) -> None:
+    assert dict(judge(pagemap(ref=ref))).get("dead-in-registry") == fires
 
 
 def test_registry_coverage() -> None:
@@ -140,6 +145,21 @@ def test_private_references_equal_pages_in_use() -> None:
     assert judge(private, pages_referenced=10, classes={**lost, "not-captured": 1}) == []
 
 
+def test_rules_that_cannot_be_applied_say_so() -> None:
+    unknown = pagemap("PRIVATE", ref=PgmapRef("live", None))
+    case = Case(PagemapResult(unknown, 0), scheme("H"), 12, [])
+    assert ("ref-versus-pages", "its ref is not exact, or cannot be read") in judge_pagemap(
+        case, "error"
+    )[1]
+
+
+def test_compound_pages_hold_one_reference_each() -> None:
+    # 5.17: one reference per compound page.
+    devdax = pagemap("GENERIC", vmemmap_shift=9, ref=PgmapRef("live", 3))
+    assert judge(devdax, "C", pages_referenced=1024) == []
+    assert judge(devdax, "C", pages_referenced=3 * 512) == [("ref-versus-pages", "warning")]
+
+
 def test_unreadable_memmap_is_named_with_its_reason() -> None:
     assert judge(pagemap(), reasons={"the memory is not in the dump": 4}) == [
         ("memmap-unreadable", "info")
@@ -173,7 +193,7 @@ def use_scheme(monkeypatch: pytest.MonkeyPatch, letter: str) -> None:
         idle = {type_: made.idle(type_) for type_ in info.idle}
         return made, SchemeInfo(made.id, made.title, made.confidence, info.evidence, idle)
 
-    monkeypatch.setattr(audit_module, "detect_scheme", detect)
+    monkeypatch.setattr(facts, "detect_scheme", detect)
 
 
 def test_a_wrong_scheme_is_one_line_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,34 +228,82 @@ def test_a_leak_is_no_other_scheme() -> None:
     most.idle_looking = {"0": 0, "1": 900, "other": 0}
     most.refcounts = {0: 0, 1: 1000}
     assert contradicted_types([most], scheme("H")) == {"MEMORY_DEVICE_FS_DAX": (1, 90)}
+    # The pages of a dying pagemap may rest at 0 in scheme C.
+    dying = PagemapResult(pagemap(ref=PgmapRef("dying", 5)), 1)
+    dying.idle_looking = {"0": 1000, "1": 0, "other": 0}
+    dying.refcounts = {0: 1000}
+    assert contradicted_types([dying], scheme("C")) == {}
+
+
+def test_a_type_that_the_scheme_does_not_know_is_calibrated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prog = open_vmcore("7.2-p2p-hmm").prog
+    use_scheme(monkeypatch, "C")
+    result = audit(prog, types=["coherent"])
+    assert {p.idle_refcount for p in result.pagemaps} == {0}
+    assert result.verdict == "incomplete"
+    assert "MEMORY_DEVICE_COHERENT idles at 0" in result.scheme.calibrated
+
+
+def test_looking_at_one_pagemap_judges_it_as_looking_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prog = open_vmcore("7.2-nvdimm").prog
+    use_scheme(monkeypatch, "E")
+    whole = audit(prog, types=["fs_dax"])
+    one = audit(prog, pgmaps=["pmem0"])
+    assert [p.pagemap.device for p in one.pagemaps] == ["pmem0"]
+    assert one.pagemaps[0].classes == whole.pagemaps[0].classes
+    assert one.verdict == whole.verdict == "incomplete"
 
 
 # ---------------------------------------------------------------- live kernels
 
 
-def test_findings_that_change_between_samples_are_transient() -> None:
+class Stub:
+    """As much of a Scanner as second looks need."""
+
+    def __init__(self, scheme_: Any) -> None:
+        self.scheme = scheme_
+        self.caps: dict[str, Any] = {}
+
+
+@pytest.mark.parametrize("which", ["reference-on-free-folio", "tail-refcount"])
+def test_findings_that_change_between_samples_are_transient(which: str) -> None:
     vmcore = open_vmcore("7.2-nvdimm-leak")
     pgmap = vmcore.kernel.pagemaps[0]
-    result, findings, _ = scan_pagemap(vmcore.kernel, pgmap, vmcore.kernel.scheme)
-    alarming = [f for f in findings if f.severity == "error"]
-    assert len(alarming) == 3
-    # As if the first of them had looked otherwise when it was scanned.
-    changed = replace(alarming[0], raw=bytes(64))
-    violations = result.classes["violation"]
-    stand, transient = _confirm(
-        vmcore.kernel, {pgmap.address: result}, [changed, *alarming[1:]], 0, 2
-    )
-    assert stand == alarming[1:]
-    assert transient == 1
-    assert result.classes["violation"] == violations - changed.pages
-    assert sum(result.classes.values()) == pgmap.pages
+    scanned = scan_pagemap(vmcore.kernel, pgmap, vmcore.kernel.scheme)
+    scanner: Any = Stub(vmcore.kernel.scheme)
+    before = dict(scanned.result.classes)
+    assert confirm_findings(vmcore.kernel, scanner, scanned, 0, 3) == 0
+    assert scanned.result.classes == before
+    # As if one of them had looked otherwise when it was scanned.
+    i = next(i for i, f in enumerate(scanned.findings) if f.rule == which)
+    changed = replace(scanned.findings[i], raw=bytes(64))
+    scanned.findings[i] = changed
+    assert confirm_findings(vmcore.kernel, scanner, scanned, 0, 2) == 1
+    assert changed not in scanned.findings
+    assert [f.rule for f in scanned.findings].count(which) == 0
+    lost = before["violation"] - scanned.result.classes["violation"]
+    assert lost == changed.folio_pages if changed.count == 1 else lost > 0
+    assert sum(scanned.result.classes.values()) == pgmap.pages
+    assert scanned.result.severities["error"] == 4 - changed.pages
+
+
+def test_pagemap_findings_must_say_the_same_twice() -> None:
+    low = Finding("ref-below-bias", "error", 1, detail="ref is 5, at least 9 are held")
+    seen = Finding("memmap-unreadable", "info", 1, detail="4 struct pages")
+    other = replace(low, detail="ref is 6, at least 9 are held")
+    assert confirm_pagemaps([low, seen], lambda: [low], 0, 2) == ([low, seen], 0)
+    assert confirm_pagemaps([low, seen], lambda: [other], 0, 2) == ([seen], 1)
+    assert confirm_pagemaps([seen], lambda: 1 // 0, 0, 2) == ([seen], 0)  # type: ignore[arg-type,return-value]
 
 
 def test_folios_are_joined_to_runs() -> None:
     one = Finding("held-without-map", "info", 1, pfn=8, refcount=1, mapcount=0)
-    runs = _merge(
-        [one, replace(one, pfn=9), replace(one, pfn=11), replace(one, pfn=12, refcount=2)]
-    )
+    later = [replace(one, pfn=9), replace(one, pfn=11), replace(one, pfn=12, refcount=2)]
+    runs = merge_findings([one, *later])
     assert [(f.pfn, f.count) for f in runs] == [(8, 2), (11, 1), (12, 1)]
 
 

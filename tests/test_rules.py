@@ -374,7 +374,10 @@ def test_tail_whose_head_was_not_read_is_not_captured() -> None:
     # Its own refcount is wrong all the same.
     broken = bytearray(data)
     broken[64 * 9 + 52] = 1
-    assert machine.judge(bytes(broken)) == ([("tail-refcount", "error")], {"not-captured", "violation"})
+    assert machine.judge(bytes(broken)) == (
+        [("tail-refcount", "error")],
+        {"not-captured", "violation"},
+    )
 
 
 def test_tail_of_a_head_in_the_altmap_is_an_error() -> None:

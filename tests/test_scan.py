@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pages import MAPPING, START, Machine
 
 from zonedev import _zonedev
-from zonedev.audit import pagemap_spec
 from zonedev.kernel.vmemmap import Hole, Pages, read_memmap
+from zonedev.scanner import pagemap_spec
 
 SCHEMES = ["A", "B", "C", "D", "E", "F1", "F2", "G", "H", "unknown"]
 TYPES = ["PRIVATE", "COHERENT", "FS_DAX", "GENERIC", "PCI_P2PDMA"]
@@ -230,7 +230,9 @@ def test_information_never_crowds_out_an_error() -> None:
     data = pair * (1 << 18) + machine.page(refcount=-1)
     tally = machine.scan(data)
     assert tally["findings_dropped"] > 0
-    assert [f["rule"] for f in tally["findings"] if f["severity"] == "error"] == ["refcount-out-of-range"]
+    assert [f["rule"] for f in tally["findings"] if f["severity"] == "error"] == [
+        "refcount-out-of-range"
+    ]
     assert tally["severities"] == {"info": 1 << 18, "warning": 0, "error": 1}
 
 

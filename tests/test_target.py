@@ -28,8 +28,8 @@ from conftest import ROOT, VMCORES, Vmcore, open_vmcore
 from drgn import RelocatableModule
 
 from zonedev import _zonedev, target
-from zonedev.audit import folio_report
 from zonedev.cli import main
+from zonedev.page import folio_report
 
 NEWEST = "7.2-nvdimm"
 KERNELS = ("5.10-nvdimm", "6.1-nvdimm", "6.12-nvdimm", NEWEST)

@@ -14,9 +14,10 @@ import pytest
 from conftest import NAMES, Vmcore, open_vmcore
 
 from zonedev import _zonedev
-from zonedev.audit import audit, pagemap_spec
+from zonedev.audit import audit
 from zonedev.kernel.vmemmap import Hole, read_memmap
 from zonedev.model import Audit, Finding, Pagemap
+from zonedev.scanner import pagemap_spec
 
 HEALTHY = [n for n in NAMES if "leak" not in n]
 LEAK = [n for n in NAMES if "leak" in n]

@@ -149,6 +149,9 @@ def flags_of(layout: Layout, buffer: Buffer, /) -> list[int]:
 def features() -> dict[str, Optional[str]]:
     """libelf and libkdumpfile: version that was built in, or None."""
 
+def guard_sigbus(message: str, /) -> None:
+    """For programs: on SIGBUS (a mapped file ends early) write *message* to stderr and exit with 2."""
+
 def elf_info(path: str, /) -> dict[str, Any]:
     """core, has_debug_info, machine, bits, file_size, wanted_size (bytes), build_id (bytes).
 

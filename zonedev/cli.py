@@ -8,6 +8,7 @@ defect of zonedev itself shows a traceback.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -16,8 +17,8 @@ from typing import Optional
 
 from drgn import FaultError, Program
 
-from zonedev import commands
-from zonedev.errors import TargetError, UsageError, ZonedevError
+from zonedev import _zonedev, commands
+from zonedev.errors import UsageError, ZonedevError
 from zonedev.target import Target, check_kernel, open_target
 
 EXIT_ERROR = 2
@@ -65,7 +66,10 @@ def _slice(target: Target, output: str) -> int:
             key: value for key, value in report.items() if key not in ("timing", "target", "tool")
         }
 
-    result = slice_core(target.core, target.symbols, output, run)
+    try:
+        result = slice_core(target.core, target.symbols, output, run)
+    except OSError as err:
+        raise UsageError(f"-o {output}: cannot be written: {err.strerror or err}") from None
     sys.stdout.write(f"{result.core}: {result.frames} page frames, {result.core_size} bytes\n")
     sys.stdout.write(f"{result.debug_files[0]}: {result.debug_size} bytes\n")
     return 0
@@ -82,35 +86,64 @@ def _run(argv: Sequence[str]) -> int:
     return commands.run_verb(prog, args, target).exit_code
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the program; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    # What drgn logs about missing modules and wrong files is checked and said by target.py.
-    logging.getLogger("drgn").setLevel(logging.CRITICAL)
-    if list(argv) == ["--version"]:
-        sys.stdout.write(version_text())
-        return 0
+def _fail(message: str) -> int:
+    """One line on stderr."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"zonedev: error: {' '.join(message.split())}\n")
+    return EXIT_ERROR
+
+
+def _silence_stdout() -> None:
+    """Keep Python from complaining at exit about a stdout that is gone or full."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _guarded(argv: Sequence[str]) -> int:
+    """Run, and turn what is the user's or the file's fault into one line."""
     try:
         status = _run(argv)
         sys.stdout.flush()
         return status
     except ZonedevError as err:
-        message = str(err)
+        return _fail(str(err))
     except BrokenPipeError:
-        # The reader went away, as `| head` does; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader went away, as `| head` does.
+        _silence_stdout()
         return EXIT_ERROR
+    except OSError as err:
+        _silence_stdout()
+        return _fail(f"{err.filename or 'stdout'}: {err.strerror or err}; nothing more was written")
     except FaultError as err:
-        message = str(
-            TargetError(
-                f"memory that is needed cannot be read: {err}; the core is damaged or cut off"
-            )
-        )
+        return _fail(f"memory that is needed cannot be read: {err}; the core is damaged or cut off")
     except KeyboardInterrupt:
         sys.stderr.write("zonedev: interrupted\n")
         return EXIT_INCOMPLETE
-    sys.stderr.write(f"zonedev: error: {' '.join(message.split())}\n")
-    return EXIT_ERROR
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the program; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    # What drgn logs about missing modules and wrong files is checked and said by target.py.
+    logging.getLogger("drgn").setLevel(logging.CRITICAL)
+    if sys.stdout is None:
+        return _fail("stdout is closed; give it somewhere to go")
+    # libkdumpfile maps dumps: what a damaged one points to may not be there.
+    _zonedev.guard_sigbus(
+        "zonedev: error: the core points behind its own end: it is damaged or cut off; copy it again\n"
+    )
+    try:
+        if list(argv) == ["--version"]:
+            sys.stdout.write(version_text())
+            return 0
+        return _guarded(argv)
+    # A defect of zonedev must not look like a verdict (exit status 1).
+    except Exception as err:
+        if os.environ.get("ZONEDEV_DEBUG"):
+            raise
+        return _fail(
+            f"internal error: {type(err).__name__}: {err}; ZONEDEV_DEBUG=1 shows where, please report it"
+        )
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn, Optional
 
-from drgn import Program
+from drgn import FaultError, Program
 
 from zonedev import _zonedev
-from zonedev.errors import UsageError
+from zonedev.errors import TargetError, UsageError
 from zonedev.target import Target
+
+_INCOMPLETE = 3
 
 FORMATS = ("text", "json", "ndjson", "csv")
 
@@ -91,7 +93,7 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
         "--rule",
         metavar="RULE",
         action="append",
-        help="only findings of this rule (id or number); may be repeated",
+        help="show only findings of this rule (id or number); the verdict is that of all",
     )
     group.add_argument(
         "--severity",
@@ -171,10 +173,12 @@ def _print(text: str) -> None:
 
 
 def _list(prog: Program, args: argparse.Namespace) -> Outcome:
-    from zonedev.audit import list_pagemaps
+    from zonedev.audit import list_with_problems
     from zonedev.report import data, text
 
-    pagemaps = list_pagemaps(prog)
+    pagemaps, problems = list_with_problems(prog)
+    for problem in problems:
+        sys.stderr.write(f"zonedev: {problem}\n")
     _print(
         {
             "text": lambda: text.list_text(pagemaps),
@@ -183,14 +187,14 @@ def _list(prog: Program, args: argparse.Namespace) -> Outcome:
             "csv": lambda: data.list_csv(pagemaps),
         }[args.format]()
     )
-    return Outcome(pagemaps)
+    return Outcome(pagemaps, _INCOMPLETE if problems else 0)
 
 
 def _rule_rows(name: str) -> list[dict[str, Any]]:
-    rows = [r for r in _zonedev.rules() if name in (r["id"], r["number"])]
+    rows = [r for r in _zonedev.rules() if name in (r["id"], r["number"]) and name != "-"]
     if not rows:
         known = ", ".join(dict.fromkeys(r["id"] for r in _zonedev.rules()))
-        raise UsageError(f"no rule {name}; the rules are: {known}")
+        raise UsageError(f"no rule {name!r}; the rules are: {known}")
     return rows
 
 
@@ -200,7 +204,7 @@ def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) ->
 
     if args.resample_ms < 0 or args.samples < 2:
         raise UsageError("--resample-ms must be 0 or more, --samples 2 or more")
-    wanted = {row["id"] for name in args.rule or () for row in _rule_rows(name)}
+    wanted = sorted({row["id"] for name in args.rule or () for row in _rule_rows(name)})
     result = audit(
         prog,
         types=args.type,
@@ -214,7 +218,7 @@ def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) ->
         result.format = target.format
         result.problems[:0] = target.problems
     if wanted:
-        result.findings = [f for f in result.findings if f.rule in wanted]
+        result.filters["rule"] = wanted
     severity = args.severity or ("warning" if args.format == "text" else "info")
     if not args.quiet:
         _print(
@@ -272,6 +276,14 @@ def run_verb(prog: Program, args: argparse.Namespace, target: Optional[Target] =
     :param target: what the Program was opened from, with what is known to be wrong with it
     :raises ZonedevError: one line for the user
     """
-    if args.verb == "audit":
-        return _audit(prog, args, target)
-    return _VERBS[args.verb](prog, args)
+    where = target.name if target else prog.core_dump_path or "the target"
+    try:
+        if args.verb == "audit":
+            return _audit(prog, args, target)
+        return _VERBS[args.verb](prog, args)
+    except TargetError as err:
+        raise err if where in str(err) else TargetError(f"{where}: {err}") from None
+    except FaultError as err:
+        raise TargetError(
+            f"{where}: memory that is needed cannot be read: {err}; the core is damaged or cut off"
+        ) from None

@@ -58,7 +58,7 @@ class Pagemap:
     ref: PgmapRef
     vmemmap_shift: int
     altmap: Optional[dict[str, int]]
-    owner: int
+    owner: Optional[int]
     ops: Optional[str]
     ops_members: dict[str, bool]
     indices: list[int]
@@ -84,7 +84,11 @@ class Pagemap:
 
 @dataclass
 class Finding:
-    """A rule that fired, on count folios from pfn, 1 << order pages apart; pfn None: on the pagemap."""
+    """A rule that fired, on count folios from pfn, 1 << order pages apart; pfn None: on the pagemap.
+
+    pages is how many pages that are (within the range; 1 for a pagemap), folio_pfn and folio_pages say
+    which folio the first of them belongs to.
+    """
 
     rule: str
     severity: str
@@ -97,16 +101,14 @@ class Finding:
     mapcount: Optional[int] = None
     mapping: Optional[int] = None
     index: Optional[int] = None
+    pages: int = 1
+    folio_pfn: int = 0
+    folio_pages: int = 0
     flags: int = 0
     flag_names: list[str] = field(default_factory=list)
     expected: Optional[int] = None
     raw: bytes = b""
     detail: str = ""
-
-    @property
-    def pages(self) -> int:
-        """Pages that the finding is about (a finding on a pagemap counts as one)."""
-        return self.count << self.order
 
 
 @dataclass
@@ -116,6 +118,7 @@ class PagemapResult:
     pagemap: Pagemap
     idle_refcount: Optional[int]
     classes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CLASSES, 0))
+    severities: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SEVERITIES, 0))
     refcounts: dict[int, int] = field(default_factory=dict)
     refcounts_other: int = 0
     idle_looking: dict[str, int] = field(default_factory=dict)
@@ -162,6 +165,7 @@ class Audit:
     scan_s: float = 0.0
     total_s: float = 0.0
     fail_on: str = "error"
+    filters: dict[str, list[str]] = field(default_factory=dict)
     format: Optional[str] = None
     interrupted: bool = False
 
@@ -176,14 +180,28 @@ class Audit:
         return {c: sum(p.classes[c] for p in self.pagemaps) for c in CLASSES}
 
     def count(self, severity: str) -> int:
-        """Pages with a finding of that severity."""
-        return sum(f.pages for f in self.findings if f.severity == severity)
+        """Pages with a finding of that severity; a finding on a pagemap counts as one.
+
+        Summed up by the scan: right also where findings found no room in the list.
+        """
+        pages = sum(p.severities[severity] for p in self.pagemaps)
+        return pages + sum(f.severity == severity for f in self.findings if f.pfn is None)
+
+    def shown(self, severity: str) -> list[Finding]:
+        """Findings of at least *severity* that the filters let pass; no sum is changed by either."""
+        limit = SEVERITIES.index(severity)
+        rules = self.filters.get("rule")
+        return [
+            f
+            for f in self.findings
+            if SEVERITIES.index(f.severity) >= limit and (not rules or f.rule in rules)
+        ]
 
     @property
     def verdict(self) -> str:
         """clean, violations or incomplete."""
         limit = SEVERITIES.index(self.fail_on)
-        if any(SEVERITIES.index(f.severity) >= limit for f in self.findings):
+        if any(self.count(severity) for severity in SEVERITIES[limit:]):
             return "violations"
         classes = self.classes
         if classes["not-captured"] or classes["unreadable"] or self.problems or self.interrupted:

@@ -8,7 +8,7 @@ rules in the table of ext/core/rules.c.  Reads no memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 from zonedev import _zonedev
 from zonedev.model import Finding, Pagemap, PagemapResult
@@ -49,7 +49,19 @@ class Verdict(NamedTuple):
     severity: Optional[str] = None
 
 
-def _altmap_sanity(altmap: dict[str, int], pages: int) -> Iterator[Verdict]:
+class Unjudged(NamedTuple):
+    """A pagemap rule that could not be applied, and why."""
+
+    why: str
+
+
+Answer = Union[Verdict, Unjudged]
+
+# No compound page has a higher order.
+_SHIFT_MAX = 30
+
+
+def _altmap_sanity(altmap: dict[str, int], pages: int) -> Iterator[Answer]:
     """An altmap that leaves no page, or is overdrawn, would hide what it is the memmap of."""
     reserve, free, alloc = (altmap.get(name, 0) for name in ("reserve", "free", "alloc"))
     if reserve + free >= pages:
@@ -58,7 +70,7 @@ def _altmap_sanity(altmap: dict[str, int], pages: int) -> Iterator[Verdict]:
         yield Verdict(f"its altmap gave {alloc} pages out of {free}")
 
 
-def _sanity(case: Case) -> Iterator[Verdict]:
+def _sanity(case: Case) -> Iterator[Answer]:
     pagemap = case.pagemap
     if pagemap.nr_range == 0:
         yield Verdict("nr_range is 0: the pagemap is being added", "info")
@@ -75,10 +87,12 @@ def _sanity(case: Case) -> Iterator[Verdict]:
             and not pagemap.ops_members.get("migrate_to_ram")
         ):
             missing.append("migrate_to_ram")
-        if not pagemap.owner:
+        if pagemap.owner == 0:
             missing.append("owner")
         if missing:
             yield Verdict("without " + ", ".join(missing))
+    if pagemap.vmemmap_shift > (_SHIFT_MAX if pagemap.type == GENERIC else 0):
+        yield Verdict(f"vmemmap_shift is {pagemap.vmemmap_shift}")
     if pagemap.nr_range > 1 and pagemap.altmap:
         yield Verdict(f"{pagemap.nr_range} ranges with an altmap")
     if pagemap.altmap and pagemap.ranges:
@@ -94,22 +108,26 @@ def _sanity(case: Case) -> Iterator[Verdict]:
             )
 
 
-def _dead(case: Case) -> Iterator[Verdict]:
+def _dead(case: Case) -> Iterator[Answer]:
     ref = case.pagemap.ref
     if ref.state == "dead":
         yield Verdict("its percpu_ref was exited")
     elif ref.state == "dying" and ref.count == 0:
-        yield Verdict("its percpu_ref is dead at 0")
+        # Removal passes through this state on its way; only the tasks could tell.
+        yield Verdict("its percpu_ref is dead at 0: torn down, or in the middle of it", "warning")
 
 
-def _coverage(case: Case) -> Iterator[Verdict]:
+def _coverage(case: Case) -> Iterator[Answer]:
     for problem in case.coverage:
         yield Verdict(problem)
 
 
-def _below_bias(case: Case) -> Iterator[Verdict]:
+def _below_bias(case: Case) -> Iterator[Answer]:
     ref, pagemap = case.pagemap.ref, case.pagemap
-    if ref.state != "live" or ref.count is None or ref.approximate:
+    if ref.state != "live":
+        return
+    if ref.count is None or ref.approximate:
+        yield Unjudged("its ref is not exact, or cannot be read")
         return
     needed = 1 + pagemap.folios
     # An mmapped P2PDMA page holds a reference of its own; allocations without a map cannot be seen here.
@@ -121,7 +139,7 @@ def _below_bias(case: Case) -> Iterator[Verdict]:
         )
 
 
-def _dying_busy(case: Case) -> Iterator[Verdict]:
+def _dying_busy(case: Case) -> Iterator[Answer]:
     ref, result = case.pagemap.ref, case.result
     if ref.state == "live" or not result.heads_above_idle:
         return
@@ -131,29 +149,34 @@ def _dying_busy(case: Case) -> Iterator[Verdict]:
     yield Verdict(f"{result.heads_above_idle} folios are held, ref is {count}: {effect}")
 
 
-def _ref_versus_pages(case: Case) -> Iterator[Verdict]:
-    ref, pagemap, pages = case.pagemap.ref, case.pagemap, case.result.pages_referenced
-    if ref.count is None or ref.approximate or not case.complete:
+def _ref_versus_pages(case: Case) -> Iterator[Answer]:
+    ref, pagemap = case.pagemap.ref, case.pagemap
+    by_use = case.scheme.private_refs_pgmap and pagemap.type in (PRIVATE, COHERENT)
+    by_page = case.scheme.id == "C" and pagemap.type in (PRIVATE, GENERIC, P2PDMA)
+    if not by_use and not by_page:
         return
-    own = 0 if ref.state != "live" else 1
-    if case.scheme.private_refs_pgmap and pagemap.type in (PRIVATE, COHERENT):
-        if ref.count - own != pages:
-            yield Verdict(f"ref is {ref.count}, and {pages} pages hold one each")
-    # Every page that is not at 0 holds one; lookups and allocations come on top.
-    elif (
-        case.scheme.id == "C"
-        and pagemap.type in (PRIVATE, GENERIC, P2PDMA)
-        and ref.count - own < pages
-    ):
-        yield Verdict(f"ref is {ref.count}, and {pages} pages hold one each")
+    if ref.count is None or ref.approximate:
+        yield Unjudged("its ref is not exact, or cannot be read")
+        return
+    if not case.complete:
+        yield Unjudged("not all of its pages were read")
+        return
+    held = ref.count - (1 if ref.state == "live" else 0)
+    # A page in use, or (scheme C) every folio that is not at 0 holds one; in C lookups and
+    # allocations come on top.
+    holders = case.result.pages_referenced >> (
+        0 if by_use else min(pagemap.vmemmap_shift, _SHIFT_MAX)
+    )
+    if held != holders if by_use else held < holders:
+        yield Verdict(f"ref is {ref.count}, and {holders} pages hold one each")
 
 
-def _unreadable(case: Case) -> Iterator[Verdict]:
+def _unreadable(case: Case) -> Iterator[Answer]:
     for reason, count in case.result.reasons.items():
         yield Verdict(f"{count} struct pages: {reason}")
 
 
-_PREDICATES: dict[str, Callable[[Case], Iterator[Verdict]]] = {
+_PREDICATES: dict[str, Callable[[Case], Iterator[Answer]]] = {
     "pgmap-sanity": _sanity,
     "dead-in-registry": _dead,
     "registry-coverage": _coverage,
@@ -164,9 +187,11 @@ _PREDICATES: dict[str, Callable[[Case], Iterator[Verdict]]] = {
 }
 
 
-def judge_pagemap(case: Case, cap: str) -> list[Finding]:
-    """Findings on one pagemap, in the order of the table, no severity above *cap*."""
-    findings = []
+def judge_pagemap(case: Case, cap: str) -> tuple[list[Finding], list[tuple[str, str]]]:
+    """Findings on one pagemap, in the order of the table, no severity above *cap*; and the rules
+    that could not be applied, with why."""
+    findings: list[Finding] = []
+    unjudged: list[tuple[str, str]] = []
     limit = _zonedev.SEVERITIES.index(cap)
     for row in _zonedev.rules():
         predicate = _PREDICATES.get(row["id"]) if row["scope"] == "pagemap" else None
@@ -174,12 +199,15 @@ def judge_pagemap(case: Case, cap: str) -> list[Finding]:
         if predicate is None or not known or case.scheme.id not in row["schemes"]:
             continue
         for verdict in predicate(case):
+            if isinstance(verdict, Unjudged):
+                unjudged.append((row["id"], verdict.why))
+                continue
             severity = verdict.severity or row["severity"]
             severity = _zonedev.SEVERITIES[min(limit, _zonedev.SEVERITIES.index(severity))]
             findings.append(
                 Finding(row["id"], severity, case.pagemap.address, detail=verdict.detail)
             )
-    return findings
+    return findings, unjudged
 
 
 def contradicted_types(
@@ -195,7 +223,9 @@ def contradicted_types(
         idle = scheme.idle(type_)
         if idle is None:
             continue
-        mine = [result for result in results if result.pagemap.type == type_]
+        # The pages of a dying pagemap may all rest at 0.
+        live = [r for r in results if r.pagemap.ref.state == "live"]
+        mine = [result for result in live if result.pagemap.type == type_]
         heads = sum(sum(r.refcounts.values()) + r.refcounts_other for r in mine)
         other = sum(r.idle_looking["1" if idle == 0 else "0"] for r in mine)
         if other * 2 > heads:

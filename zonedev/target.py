@@ -7,17 +7,17 @@ Every failure becomes one TargetError that says what, which file, why and what t
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import stat
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from drgn import Architecture, MissingDebugInfoError, Program, ProgramFlags
 
-from zonedev import _zonedev
+from zonedev import _zonedev, diskdump
 from zonedev.errors import TargetError
 
 _GIVE_VMLINUX = "give the vmlinux with debug information of exactly this kernel with -s"
@@ -26,6 +26,7 @@ _GIVE_VMLINUX = "give the vmlinux with debug information of exactly this kernel 
 _NOT_A_CORE = ("not an ELF core", "not a core", "Unknown file format", "not in a recognized format")
 
 _ELF_MAGIC = b"\x7fELF"
+_ELF_HEADER = 64
 
 
 @dataclass
@@ -55,7 +56,9 @@ def _check_file(path: str, what: str) -> None:
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
-            raise TargetError(f"{what} {path}: is a directory")
+            raise TargetError(f"{what} {path}: is a directory; give a file")
+        if not stat.S_ISREG(mode):
+            raise TargetError(f"{what} {path}: not a regular file; write it to a file first")
         with open(path, "rb"):
             pass
     except FileNotFoundError:
@@ -79,6 +82,52 @@ def _elf_info(path: str) -> Optional[dict[str, Any]]:
         return None
 
 
+def _cut_off(path: str, size: int, wanted: int) -> str:
+    return f"core {path} is cut off: {size} of {wanted} bytes are there; copy it again"
+
+
+def _elf_headers_size(path: str) -> int:
+    """Bytes that an ELF file's header says its program headers reach to."""
+    with open(path, "rb") as file:
+        header = file.read(_ELF_HEADER)
+    if header[:4] != _ELF_MAGIC:
+        return 0
+    if len(header) < _ELF_HEADER:
+        return _ELF_HEADER
+    order = ">" if header[5] == 2 else "<"
+    offset, size, count = struct.unpack_from(order + "Q14xHH", header, 32)
+    return int(offset + size * count)
+
+
+def _check_headers(path: str) -> None:
+    """An ELF file must hold at least its own headers."""
+    size, headers = os.path.getsize(path), _elf_headers_size(path)
+    if headers and size < _ELF_HEADER:
+        raise TargetError(f"core {path}: not a core: it ends within its ELF header; copy it again")
+    if headers > size:
+        raise TargetError(_cut_off(path, size, headers) + "; too little of it is left to open it")
+
+
+def _check_kdump(target: Target) -> None:
+    """A core that is no ELF file: is it whole, and what is it?
+
+    No library opens it before its length is known: libkdumpfile maps such files.
+    """
+    path = target.core or ""
+    size = os.path.getsize(path)
+    sizes = diskdump.wanted_sizes(path)
+    if sizes is None:
+        target.format = _kdump_format(path)
+        return
+    if sizes.headers > size:
+        raise TargetError(
+            _cut_off(path, size, sizes.headers) + "; too little of it is left to open it"
+        )
+    if sizes.data > size:
+        target.problems.append(_cut_off(path, size, sizes.data))
+    target.format = _kdump_format(path)
+
+
 def _kdump_format(path: str) -> Optional[str]:
     """Name of a dump format that libkdumpfile knows; None for other files or without it."""
     if not _zonedev.features()["libkdumpfile"]:
@@ -94,25 +143,40 @@ def _check_core(target: Target) -> None:
     _check_file(target.core, "core")
     if os.path.getsize(target.core) == 0:
         raise TargetError(f"core {target.core}: the file is empty")
+    _check_headers(target.core)
     info = _elf_info(target.core)
-    target.format = "elf" if info else _kdump_format(target.core)
     if info is None:
+        _check_kdump(target)
         return
+    target.format = "elf"
     if not info["core"]:
         raise TargetError(
             f"core {target.core}: an ELF file, but not a core dump (is it a vmlinux? that goes to -s)"
         )
     if info["wanted_size"] > info["file_size"]:
-        target.problems.append(
-            f"core {target.core} is cut off: {info['file_size']} of {info['wanted_size']} bytes are there"
-        )
+        target.problems.append(_cut_off(target.core, info["file_size"], info["wanted_size"]))
 
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _set_core(prog: Program, path: str) -> None:
+def _reason(error: BaseException) -> str:
+    """What went wrong, without an error number."""
+    text = error.strerror if isinstance(error, OSError) else None
+    return text or _first_line(error)
+
+
+def _set_core(prog: Program, target: Target) -> None:
+    path = target.core or ""
+    try:
+        _open_core(prog, path)
+    except TargetError as err:
+        # What is missing of the file explains more than what the libraries say.
+        raise TargetError(target.problems[0] if target.problems else str(err)) from None
+
+
+def _open_core(prog: Program, path: str) -> None:
     try:
         prog.set_core_dump(path)
     # drgn raises plain Exception for failures of its libraries.
@@ -122,7 +186,9 @@ def _set_core(prog: Program, path: str) -> None:
             raise TargetError(
                 f"core {path}: not a core dump that drgn can open ({reason}); give a vmcore (ELF or kdump)"
             ) from None
-        raise TargetError(f"core {path}: cannot be opened: {reason}") from None
+        raise TargetError(
+            f"core {path}: cannot be opened: {reason}; it is damaged, or of a format that drgn does not read"
+        ) from None
     if not prog.flags & ProgramFlags.IS_LINUX_KERNEL:
         raise TargetError(
             f"core {path}: not a core of a Linux kernel (no VMCOREINFO in its notes); "
@@ -137,9 +203,14 @@ def _set_live(prog: Program) -> None:
         raise TargetError(
             "live kernel: /proc/kcore: permission denied; run as root (and without kernel lockdown)"
         ) from None
+    except FileNotFoundError:
+        raise TargetError(
+            "live kernel: /proc/kcore: no such file; the kernel needs CONFIG_PROC_KCORE, and /proc mounted"
+        ) from None
     except Exception as err:
         raise TargetError(
-            f"live kernel: /proc/kcore cannot be opened: {_first_line(err)}"
+            f"live kernel: /proc/kcore cannot be opened: {_reason(err)}; "
+            "run as root, and see that the kernel is not locked down"
         ) from None
 
 
@@ -149,7 +220,9 @@ def _set_qemu(prog: Program, address: str) -> None:
     try:
         prog.set_qemu_qmp(address)
     except Exception as err:
-        raise TargetError(f"QEMU {address}: {_first_line(err)}") from None
+        raise TargetError(
+            f"QEMU {address}: {_reason(err)}; give the socket of -qmp unix:SOCKET,server=on,wait=off"
+        ) from None
     if not prog.flags & ProgramFlags.IS_LINUX_KERNEL:
         raise TargetError(
             f"QEMU {address}: the guest is not known as a Linux kernel; start QEMU with -device vmcoreinfo"
@@ -207,19 +280,46 @@ def _check_symbols(prog: Program, target: Target) -> bool:
 
 
 def _load_symbols(prog: Program, target: Target) -> None:
+    default = not (target.symbols and _check_symbols(prog, target))
     try:
-        if target.symbols and _check_symbols(prog, target):
-            prog.load_debug_info(target.symbols)
-        else:
-            with contextlib.suppress(MissingDebugInfoError):
-                prog.load_debug_info(target.symbols, default=True)
-    except TargetError:
-        raise
+        prog.load_debug_info(target.symbols, default=default)
     except MissingDebugInfoError:
         pass
+    # drgn and its libraries fail in many ways over a damaged list of modules.
+    except Exception as err:
+        _load_vmlinux_only(prog, target, _first_line(err))
+    check_kernel(prog, target)
+    _check_modules(prog, target)
+
+
+def _load_vmlinux_only(prog: Program, target: Target, reason: str) -> None:
+    """Without modules there are types and symbols enough; what is lost is said."""
+    try:
+        module = prog.main_module()
+        for path in target.symbols:
+            module.try_file(path)
     except Exception as err:
         raise TargetError(f"debug information of {target.name}: {_first_line(err)}") from None
-    check_kernel(prog, target)
+    target.problems.append(f"{target.name}: its kernel modules cannot be listed: {reason}")
+
+
+def _check_modules(prog: Program, target: Target) -> None:
+    """A module's debug file must be of the module that is loaded in the dump."""
+    names = {
+        path: os.path.basename(path).split(".ko")[0].replace("-", "_")
+        for path in target.symbols
+        if _is_module(path)
+    }
+    loaded = {m.name: m.build_id for m in prog.modules()} if names else {}
+    for path, name in names.items():
+        info = _elf_info(path)
+        wanted = loaded.get(name)
+        if info and wanted and info["build_id"] != wanted:
+            raise TargetError(
+                f"debug file {path}: of another build of module {name}: its build id is "
+                f"{info['build_id'].hex() or 'missing'}, that in {target.name} is {wanted.hex()}; "
+                "give the module's file of exactly this kernel, or leave it out"
+            )
 
 
 def check_kernel(prog: Program, target: Target) -> None:
@@ -261,7 +361,7 @@ def open_target(target: Target) -> Program:
     else:
         _check_core(target)
         assert target.core is not None
-        _set_core(prog, target.core)
+        _set_core(prog, target)
     if prog.platform is None or prog.platform.arch == Architecture.UNKNOWN:
         raise TargetError(f"{target.name}: of an architecture that drgn does not know")
     _load_symbols(prog, target)

@@ -3,6 +3,10 @@
 
 #include "module.h"
 
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
 #include "../readers/inspect.h"
 
 static PyObject *elf_info(PyObject *module, PyObject *path)
@@ -41,6 +45,31 @@ static PyObject *kdump_info(PyObject *module, PyObject *path)
 	return Py_BuildValue("{ssssss}", "format", info.format, "arch", info.arch, "release", info.release);
 }
 
+// What the handler writes: made beforehand, because a handler may do next to nothing.
+static char sigbus_message[256];
+
+static void die_of_sigbus(int number)
+{
+	(void)number;
+	if (write(STDERR_FILENO, sigbus_message, strlen(sigbus_message)) < 0)
+		_exit(2);
+	_exit(2);
+}
+
+static PyObject *guard_sigbus(PyObject *module, PyObject *text)
+{
+	const char *message = PyUnicode_AsUTF8(text);
+	struct sigaction action = { .sa_handler = die_of_sigbus };
+
+	(void)module;
+	if (!message)
+		return NULL;
+	snprintf(sigbus_message, sizeof(sigbus_message), "%s", message);
+	if (sigaction(SIGBUS, &action, NULL))
+		return PyErr_SetFromErrno(PyExc_OSError);
+	Py_RETURN_NONE;
+}
+
 static PyObject *features(PyObject *module, PyObject *unused)
 {
 	(void)module;
@@ -51,6 +80,7 @@ static PyObject *features(PyObject *module, PyObject *unused)
 PyMethodDef inspect_methods[] = {
 	{ "elf_info", elf_info, METH_O, "elf_info(path) -> dict: what an ELF file says of itself" },
 	{ "kdump_info", kdump_info, METH_O, "kdump_info(path) -> dict: what libkdumpfile says of a dump" },
+	{ "guard_sigbus", guard_sigbus, METH_O, "guard_sigbus(message): on SIGBUS write it and exit with 2" },
 	{ "features", features, METH_NOARGS,
 	  "features() -> dict: optional libraries and their versions, or None" },
 	{ NULL, NULL, 0, NULL },

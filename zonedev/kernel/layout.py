@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional
 
-from drgn import Architecture, PlatformFlags, Program, Type, TypeKind, offsetof, sizeof
+from drgn import Architecture, FaultError, PlatformFlags, Program, Type, TypeKind, offsetof, sizeof
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError
@@ -65,6 +65,7 @@ _PLACES: dict[str, tuple[_Place, ...]] = {
         _Place("struct page", "memcg_data"),
         _Place("struct page", "mem_cgroup"),
     ),
+    # _folio_order goes first: while it was there, the low bits of _flags_1 were page flags.
     "order": (
         _Place("struct folio", "_folio_order"),
         # Since commit ebc1baf5c9b4 ("mm: free up a word in the first tail page") (in v6.6).
@@ -179,9 +180,16 @@ def _zone_and_node(prog: Program, word_size: int) -> tuple[tuple[int, int], tupl
 
 
 def _pmd_order(prog: Program, page_shift: int) -> int:
-    # A page table page holds PAGE_SIZE / 8 entries, but on s390 (1 MiB segments of 4 KiB pages).
+    """Order of a PMD mapping, 0 where it is not known."""
     assert prog.platform is not None
-    return 8 if prog.platform.arch == Architecture.S390X else page_shift - 3
+    arch = prog.platform.arch
+    if arch == Architecture.S390X:
+        return 8
+    # With 64 KiB pages it depends on the MMU (radix or hash).
+    if arch == Architecture.PPC64 and page_shift == 16:
+        return 0
+    # A page table page holds PAGE_SIZE / 8 entries.
+    return page_shift - 3
 
 
 def _make(
@@ -207,12 +215,25 @@ def _make(
 
 def _vmemmap(prog: Program) -> int:
     try:
-        return int(prog["vmemmap"])
-    except (KeyError, LookupError, ValueError) as err:
+        vmemmap = int(prog["vmemmap"])
+    except (LookupError, ValueError) as err:
         raise TargetError(
             "this kernel has no virtual memory map (CONFIG_SPARSEMEM_VMEMMAP): ZONE_DEVICE needs "
             f"one, so there is nothing to audit ({err})"
         ) from None
+    except FaultError as err:
+        raise TargetError(
+            f"the memory map cannot be found: mem_section cannot be read ({err}); the core is damaged, "
+            "cut off or filtered too hard"
+        ) from None
+    assert prog.platform is not None
+    upper_half = prog.platform.arch != Architecture.S390X
+    if vmemmap % 8 or not vmemmap or (upper_half and not vmemmap >> 63):
+        raise TargetError(
+            f"the memory map cannot be found: mem_section leads to {vmemmap:#x}, which is no address "
+            "for it; the core is damaged"
+        )
+    return vmemmap
 
 
 def kernel_layout(prog: Program) -> KernelLayout:

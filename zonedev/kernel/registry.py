@@ -24,7 +24,9 @@ from drgn.helpers.linux.xarray import xa_for_each, xa_load
 from zonedev import _zonedev
 from zonedev.errors import TargetError
 from zonedev.kernel.device import DeviceNames
+from zonedev.kernel.layout import KernelLayout
 from zonedev.kernel.percpu_ref import read_percpu_ref
+from zonedev.kernel.scheme import has_symbol
 from zonedev.model import Pagemap, PfnRange, PgmapRef
 
 # A macro in include/linux/memremap.h, and therefore in no debug information.
@@ -33,10 +35,8 @@ _PGMAP_ALTMAP_VALID = 1
 # Bounds for numbers out of a dump.
 _MAX_ENTRIES = 1 << 20
 _MAX_RANGES = 1 << 16
-_MAX_SHIFT = 30
 _MAX_PROBLEMS = 20
-
-_PFN_BITS = 52
+_MAX_NODES = 1 << 16
 
 # drivers/xen/unpopulated-alloc.c requests its range under this name.
 _XEN_RESOURCE = "Xen scratch"
@@ -53,10 +53,11 @@ _OPS_MEMBERS = {
 
 
 class Registry(NamedTuple):
-    """Pagemap address -> indices of its entries; and the array, for lookups."""
+    """Pagemap address -> indices of its entries; the array, for lookups; and what is wrong with it."""
 
     array: Object
     entries: dict[int, list[int]]
+    problems: list[str]
 
     def load(self, pfn: int) -> int:
         """Address of the pagemap that the kernel would find for a pfn, 0 for none."""
@@ -73,10 +74,38 @@ def _no_registry(prog: Program) -> TargetError:
             "this kernel was built without ZONE_DEVICE: it has no device memory with struct pages, "
             "and there is nothing to audit"
         )
+    if has_symbol(prog, "pgmap_radix"):
+        return TargetError(
+            "this kernel keeps its pagemaps in a radix tree (pgmap_radix, before 5.3), which zonedev "
+            "cannot walk yet"
+        )
     return TargetError(
         "the pagemap registry cannot be found: no pgmap_array in the debug information or symbol "
         "table; use the vmlinux with debug information of exactly this kernel"
     )
+
+
+def _node_problems(prog: Program, head: int) -> list[str]:
+    """Nodes of an xarray that hold fewer entries than they count: a frame of zeroes hides pagemaps."""
+    problems: list[str] = []
+    seen: set[int] = set()
+    stack = [head]
+    while stack and len(seen) < _MAX_NODES:
+        entry = stack.pop()
+        # Internal entries have the low bits 10; small ones are siblings and the like.
+        if entry & 3 != 2 or entry <= 4096 or entry in seen:
+            continue
+        seen.add(entry)
+        node = Object(prog, "struct xa_node", address=entry - 2)
+        slots = [int(slot) for slot in node.slots.read_()]
+        filled = sum(1 for slot in slots if slot)
+        if filled != int(node.count):
+            problems.append(
+                f"node {entry - 2:#x} of the registry counts {int(node.count)} entries and holds "
+                f"{filled}: pagemaps may be missing"
+            )
+        stack += slots
+    return problems
 
 
 def read_registry(prog: Program) -> Registry:
@@ -97,19 +126,37 @@ def read_registry(prog: Program) -> Registry:
                     f"pgmap_array has more than {_MAX_ENTRIES} entries: it is corrupt"
                 )
             entries.setdefault(int(entry), []).append(int(index))
-    except (FaultError, ValueError, RecursionError) as err:
+        head = int(array.xa_head)
+        problems = _node_problems(prog, head)
+    except (FaultError, ValueError, OverflowError, RecursionError) as err:
         raise TargetError(
-            f"the pagemap registry cannot be read: {err}; the core is damaged, cut off or filtered too hard"
+            f"the pagemap registry cannot be read: {err}; the core is damaged, cut off, or was filtered "
+            "too hard (makedumpfile -d 23 keeps it where -d 31 may not)"
         ) from None
-    return Registry(array, entries)
+    if head and not entries:
+        raise TargetError(
+            f"the pagemap registry is damaged: its root is {head:#x}, but no entry can be found below it"
+        )
+    return Registry(array, entries, problems)
+
+
+def unsupported_registries(prog: Program) -> list[str]:
+    """Registries beside pgmap_array whose pagemaps are not audited."""
+    names = ("device_private_pgmap_tree", "hmm_devmem_radix")
+    return [
+        f"this kernel registers device-private memory in {name}, which zonedev cannot walk yet"
+        for name in names
+        if has_symbol(prog, name)
+    ]
 
 
 def memory_types(prog: Program) -> dict[int, str]:
     """Value -> name of enum memory_type; the values shift between kernels."""
-    return {
-        e.value: _TYPE_ALIASES.get(e.name, e.name)
-        for e in prog.type("enum memory_type").enumerators or ()
-    }
+    try:
+        enumerators = prog.type("enum memory_type").enumerators or ()
+    except LookupError:
+        return {}
+    return {e.value: _TYPE_ALIASES.get(e.name, e.name) for e in enumerators}
 
 
 def _ranges(pgmap: Object) -> Iterator[tuple[int, int]]:
@@ -128,6 +175,8 @@ def _ranges(pgmap: Object) -> Iterator[tuple[int, int]]:
 
 
 def _altmap(pgmap: Object) -> Optional[dict[str, int]]:
+    if not pgmap.type_.type.has_member("flags"):
+        return None
     if not int(pgmap.flags) & _PGMAP_ALTMAP_VALID:
         return None
     altmap = pgmap.altmap
@@ -137,11 +186,16 @@ def _altmap(pgmap: Object) -> Optional[dict[str, int]]:
     }
 
 
-def _pfn_ranges(pgmap: Object, altmap: Optional[dict[str, int]], page_shift: int) -> list[PfnRange]:
+def _pfn_ranges(
+    pgmap: Object, altmap: Optional[dict[str, int]], layout: KernelLayout
+) -> list[PfnRange]:
+    """The ranges that make sense: not empty, and with struct pages below the end of memory."""
     ranges = []
+    page_shift = layout.page_shift
+    end_of_memmap = ((1 << 64) - layout.vmemmap) // layout.page_size
     for i, (start, end) in enumerate(_ranges(pgmap)):
         start_pfn, end_pfn = start >> page_shift, (end >> page_shift) + 1
-        if start_pfn >= end_pfn or end_pfn >> _PFN_BITS:
+        if start_pfn >= end_pfn or end_pfn > end_of_memmap:
             continue
         # The head of range 0 holds the altmap's reserve and the memmap itself.
         reserved = altmap["reserve"] + altmap["free"] if altmap and i == 0 else 0
@@ -168,7 +222,7 @@ def _symbol_name(prog: Program, address: int) -> Optional[str]:
 
 
 def _ops(prog: Program, pgmap: Object) -> tuple[Optional[str], dict[str, bool]]:
-    ops = pgmap.ops
+    ops = pgmap.ops if pgmap.type_.type.has_member("ops") else None
     if not ops:
         return None, {}
     present: dict[str, bool] = {}
@@ -197,7 +251,7 @@ def _read_ref(pgmap: Object) -> PgmapRef:
 
 
 def read_pagemap(
-    prog: Program, address: int, indices: list[int], names: DeviceNames, page_shift: int
+    prog: Program, address: int, indices: list[int], names: DeviceNames, layout: KernelLayout
 ) -> Pagemap:
     """One struct dev_pagemap.
 
@@ -208,21 +262,22 @@ def read_pagemap(
     value = int(pgmap.type) if type_.has_member("type") else 0
     altmap = _altmap(pgmap)
     ranges = list(_ranges(pgmap))
-    owner = int(pgmap.owner) if type_.has_member("owner") else 0
+    # Since commit f894ddd5ff01 ("memremap: add an owner field to struct dev_pagemap") (in v5.7).
+    owner = int(pgmap.owner) if type_.has_member("owner") else None
     shift = int(pgmap.vmemmap_shift) if type_.has_member("vmemmap_shift") else 0
     name = resource = None
     if ranges:
         resource = names.resource(*ranges[0])
-        name = names.disk(address, owner, ranges[0][0]) or names.pci(*ranges[0]) or resource
+        name = names.disk(address, owner or 0, ranges[0][0]) or names.pci(*ranges[0]) or resource
     ops, members = _ops(prog, pgmap)
     return Pagemap(
         address=address,
         type=memory_types(prog).get(value, f"unknown ({value})"),
         device=name,
         resource=resource,
-        ranges=_pfn_ranges(pgmap, altmap, page_shift),
+        ranges=_pfn_ranges(pgmap, altmap, layout),
         ref=_read_ref(pgmap),
-        vmemmap_shift=shift if shift <= _MAX_SHIFT else 0,
+        vmemmap_shift=shift,
         altmap=altmap,
         owner=owner,
         ops=ops,
@@ -250,6 +305,9 @@ def _outside(pagemap: Pagemap) -> Iterator[int]:
 
 def coverage_problems(registry: Registry, pagemap: Pagemap) -> list[str]:
     """What the registry says of a pagemap's pfns that it should not (rule registry-coverage)."""
+    if pagemap.nr_range == 0:
+        # Being added: its entries are made before its ranges count.
+        return []
     problems = [
         f"index {index:#x} of the registry lies outside of its ranges"
         for index in islice(_outside(pagemap), _MAX_PROBLEMS)
@@ -263,7 +321,8 @@ def coverage_problems(registry: Registry, pagemap: Pagemap) -> list[str]:
             except FaultError as err:
                 problems.append(f"the registry cannot be read at pfn {pfn:#x}: {err}")
                 continue
-            if found != pagemap.address:
+            # Removal deletes range after range.
+            if found != pagemap.address and (found or pagemap.ref.state == "live"):
                 problems.append(
                     f"pfn {pfn:#x} loads {found:#x}" if found else f"pfn {pfn:#x} loads nothing"
                 )
@@ -273,10 +332,14 @@ def coverage_problems(registry: Registry, pagemap: Pagemap) -> list[str]:
 def overlap_problems(pagemaps: list[Pagemap]) -> dict[int, list[str]]:
     """Ranges that overlap: address of a pagemap -> what it shares with the one before it."""
     problems: dict[int, list[str]] = {}
-    spans = sorted((r.start_pfn, r.end_pfn, p.address) for p in pagemaps for r in p.ranges)
-    for (_, end, first), (start, _, second) in zip(spans, spans[1:]):
-        if start < end:
-            problems.setdefault(second, []).append(
-                f"its pfns from {start:#x} on overlap those of pagemap {first:#x}"
+    furthest, owner = -1, 0
+    for start, end, address in sorted(
+        (r.start_pfn, r.end_pfn, p.address) for p in pagemaps for r in p.ranges
+    ):
+        if start < furthest:
+            problems.setdefault(address, []).append(
+                f"its pfns from {start:#x} on overlap those of pagemap {owner:#x}"
             )
+        if end > furthest:
+            furthest, owner = end, address
     return problems

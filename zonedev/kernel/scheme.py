@@ -15,7 +15,7 @@ from zonedev import _zonedev
 from zonedev.model import SchemeInfo
 
 # Suffixes of clones that compilers make of one function.
-_CLONES = ("", ".isra.0", ".constprop.0", ".part.0")
+_CLONES = ("", ".isra.0", ".constprop.0", ".part.0", ".cold")
 
 
 def _has_member(prog: Program, name: str) -> bool:
@@ -26,7 +26,8 @@ def _has_member(prog: Program, name: str) -> bool:
         return False
 
 
-def _has_symbol(prog: Program, name: str) -> bool:
+def has_symbol(prog: Program, name: str) -> bool:
+    """True where the symbol table has the name, or a compiler's clone of it."""
     for clone in _CLONES:
         try:
             prog.symbol(name + clone)
@@ -42,7 +43,7 @@ def _has_function(prog: Program, name: str) -> bool:
         prog.function(name)
         return True
     except LookupError:
-        return _has_symbol(prog, name)
+        return has_symbol(prog, name)
 
 
 def _has_enumerator(prog: Program, name: str) -> bool:
@@ -55,7 +56,7 @@ def _has_enumerator(prog: Program, name: str) -> bool:
 
 _ASK: dict[str, Callable[[Program, str], bool]] = {
     "member": _has_member,
-    "symbol": _has_symbol,
+    "symbol": has_symbol,
     "function": _has_function,
     "enumerator": _has_enumerator,
 }

@@ -13,11 +13,16 @@ from typing import NamedTuple, Union
 
 from drgn import FaultError, Program
 from drgn.helpers.linux.mm import follow_phys
+from drgn.helpers.linux.mmzone import NODE_DATA
+from drgn.helpers.linux.nodemask import for_each_online_node
 
 from zonedev.kernel.layout import KernelLayout
 from zonedev.model import Pagemap
 
 CHUNK_BYTES = 4 << 20
+
+# No compound page has a higher order.
+_SHIFT_MAX = 30
 
 # Messages of drgn and libkdumpfile that mean: the dump does not hold this memory.
 _NOT_CAPTURED = (
@@ -66,7 +71,7 @@ def _read_frames(prog: Program, address: int, count: int, size: int, unit: int) 
         n = min(unit, count)
         try:
             yield Pages(prog.read(address, n * size))
-        except (FaultError, OSError, ValueError) as err:
+        except (FaultError, OSError, ValueError, OverflowError) as err:
             yield Hole(n, *classify_fault(err))
         address += n * size
         count -= n
@@ -85,7 +90,7 @@ def read_memmap(prog: Program, address: int, count: int, layout: KernelLayout) -
         first = 0
         try:
             yield Pages(prog.read(address, n * size))
-        except (FaultError, OSError, ValueError):
+        except (FaultError, OSError, ValueError, OverflowError):
             yield from _read_frames(prog, address, n, size, unit)
         address += n * size
         count -= n
@@ -103,6 +108,21 @@ def first_sample(
     return b""
 
 
+def zone_device_pages(prog: Program) -> int:
+    """Pages that the ZONE_DEVICE zones of all nodes span; 0 where that cannot be known.
+
+    Such a zone never shrinks: pages of devices that were removed are still in it.
+    """
+    try:
+        index = int(prog.constant("ZONE_DEVICE"))
+        return sum(
+            int(NODE_DATA(nid).node_zones[index].spanned_pages)
+            for nid in for_each_online_node(prog)
+        )
+    except (FaultError, LookupError, AttributeError, TypeError, ValueError):
+        return 0
+
+
 def is_deduplicated(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> bool:
     """True where the page tables say that a compound's later vmemmap pages alias its second one.
 
@@ -110,6 +130,8 @@ def is_deduplicated(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> bo
     (in v5.19).  Asked of the first and the last compound page of every range.
     """
     frame = 1 << layout.page_shift
+    if pagemap.vmemmap_shift > _SHIFT_MAX:
+        return False
     per_compound = (layout.page_size << pagemap.vmemmap_shift) // frame
     if pagemap.altmap or per_compound <= 2 or frame % layout.page_size:
         return False

@@ -12,13 +12,10 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from zonedev import _zonedev
 from zonedev.model import Audit, Finding, Pagemap, PagemapResult
 
 if TYPE_CHECKING:
-    from zonedev.audit import FolioReport
-
-_SEVERITIES = _zonedev.SEVERITIES
+    from zonedev.page import FolioReport
 
 CSV_FIELDS = (
     "rule",
@@ -29,6 +26,7 @@ CSV_FIELDS = (
     "pagemap",
     "pfn",
     "count",
+    "pages",
     "order",
     "refcount",
     "expected",
@@ -86,6 +84,7 @@ def finding_dict(finding: Finding) -> dict[str, Any]:
         "pagemap": finding.pagemap,
         "pfn": finding.pfn,
         "count": finding.count,
+        "pages": finding.pages,
         "order": finding.order,
         "refcount": finding.refcount,
         "mapcount": finding.mapcount,
@@ -113,11 +112,6 @@ def summary_dict(audit: Audit) -> dict[str, Any]:
     }
 
 
-def _shown(audit: Audit, severity: str) -> list[Finding]:
-    limit = _SEVERITIES.index(severity)
-    return [f for f in audit.findings if _SEVERITIES.index(f.severity) >= limit]
-
-
 def audit_dict(audit: Audit, severity: str = "info") -> dict[str, Any]:
     """The whole audit; findings below *severity* are left out, the sums are not changed by that."""
     from zonedev.audit import tool_versions
@@ -126,6 +120,7 @@ def audit_dict(audit: Audit, severity: str = "info") -> dict[str, Any]:
     return {
         "schema": "zonedev.audit/1",
         "tool": {**tool_versions(), "types_from": audit.types_from, "readers": audit.readers},
+        "filters": audit.filters,
         "target": {"path": audit.path, "live": audit.live, "format": audit.format},
         "kernel": audit.kernel,
         "scheme": {
@@ -136,7 +131,7 @@ def audit_dict(audit: Audit, severity: str = "info") -> dict[str, Any]:
             "calibrated": audit.scheme.calibrated,
         },
         "pagemaps": [result_dict(result) for result in audit.pagemaps],
-        "findings": [finding_dict(finding) for finding in _shown(audit, severity)],
+        "findings": [finding_dict(finding) for finding in audit.shown(severity)],
         "not_applicable": audit.not_applicable,
         "kernel_log": audit.kernel_log,
         "problems": audit.problems,
@@ -160,7 +155,20 @@ def audit_ndjson(audit: Audit, severity: str = "info") -> str:
     """One object a line: pagemaps, findings, and the summary last."""
     whole = audit_dict(audit, severity)
     summary = {
-        key: whole[key] for key in ("schema", "tool", "target", "kernel", "scheme", "timing")
+        key: whole[key]
+        for key in (
+            "schema",
+            "tool",
+            "filters",
+            "target",
+            "kernel",
+            "scheme",
+            "not_applicable",
+            "kernel_log",
+            "problems",
+            "notes",
+            "timing",
+        )
     }
     return "".join(
         [
@@ -177,7 +185,7 @@ def audit_csv(audit: Audit, severity: str = "info") -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_FIELDS, lineterminator="\n")
     writer.writeheader()
-    for finding in _shown(audit, severity):
+    for finding in audit.shown(severity):
         row = finding_dict(finding)
         pagemap = pagemaps.get(finding.pagemap)
         row["device"] = pagemap.device if pagemap else None

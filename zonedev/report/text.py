@@ -15,7 +15,7 @@ from zonedev import _zonedev
 from zonedev.model import Audit, Finding, Pagemap, PagemapResult
 
 if TYPE_CHECKING:
-    from zonedev.audit import FolioReport
+    from zonedev.page import FolioReport
 
 _SEVERITIES = _zonedev.SEVERITIES
 _ALWAYS = ("idle", "busy", "violation")
@@ -148,10 +148,9 @@ def _group(findings: Iterable[Finding]) -> list[list[Finding]]:
 
 def findings_text(audit: Audit, severity: str) -> str:
     """Findings of at least *severity*, worst first: the rule and its meaning, then its runs."""
-    limit = _SEVERITIES.index(severity)
     pagemaps = {r.pagemap.address: r.pagemap for r in audit.pagemaps}
     lines = []
-    for group in _group(f for f in audit.findings if _SEVERITIES.index(f.severity) >= limit):
+    for group in _group(audit.shown(severity)):
         first = group[0]
         pagemap = pagemaps.get(first.pagemap)
         pages = sum(f.pages for f in group)
@@ -172,11 +171,13 @@ def findings_text(audit: Audit, severity: str) -> str:
 
 def _hidden(audit: Audit, severity: str) -> str:
     """How many findings the text leaves out."""
-    limit = _SEVERITIES.index(severity)
-    parts = []
-    for group in _group(f for f in audit.findings if _SEVERITIES.index(f.severity) < limit):
-        parts.append(f"{group[0].rule} {sum(f.pages for f in group)}")
-    return f"not shown (pages): {', '.join(parts)}; --severity info shows them" if parts else ""
+    shown = {id(f) for f in audit.shown(severity)}
+    groups = _group(f for f in audit.findings if id(f) not in shown)
+    parts = [f"{group[0].rule} {sum(f.pages for f in group)}" for group in groups]
+    if not parts:
+        return ""
+    how = "they are of other rules" if audit.filters.get("rule") else "--severity info shows them"
+    return f"not shown (pages): {', '.join(parts)}; {how}"
 
 
 def _gaps(audit: Audit) -> list[str]:
@@ -194,6 +195,8 @@ def closing(audit: Audit) -> str:
     text = f"{audit.pages} pages in {audit.scan_s:.2f} s ({rate:.1f} M pages/s); "
     if audit.verdict == "violations":
         counts = f"{audit.count('error')} pages with errors, {audit.count('warning')} with warnings"
+        if audit.fail_on == "info":
+            counts += f", {audit.count('info')} with information"
         return text + f"{_VERDICTS['violations']}: {counts}"
     warnings = audit.count("warning")
     if audit.verdict == "clean" and warnings:
@@ -209,6 +212,9 @@ def audit_text(audit: Audit, severity: str = "warning") -> str:
     blocks = [_wrap(heading(audit), "")]
     blocks += [_wrap("problem: " + text, "") for text in audit.problems]
     blocks += [_wrap(text, "") for text in audit.notes]
+    if audit.filters:
+        chosen = "; ".join(f"{key} {', '.join(names)}" for key, names in audit.filters.items())
+        blocks.append(_wrap(f"only: {chosen}", ""))
     blocks += [_wrap("calibration: " + text, "") for text in audit.scheme.calibrated]
     if audit.pagemaps:
         blocks.append(pagemap_table(audit))

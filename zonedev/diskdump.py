@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Is a kdump-compressed file whole?  libkdumpfile maps such files, and reads behind the end of a file
+that was cut off as zeroes or dies of SIGBUS, so that this is asked before it is opened.
+
+Reads the headers and the last page descriptors only.  Mirrors the format as makedumpfile documents
+it: header, sub header, two bitmaps, a page descriptor per dumped page, data.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import BinaryIO, NamedTuple, Optional
+
+SIGNATURES = (b"KDUMP   ", b"DISKDUMP")
+
+# Offsets in struct disk_dump_header of 64-bit kernels: block_size, sub_hdr_size, bitmap_blocks.
+_HEADER = 428
+_DESCRIPTOR = 24
+_LAST_DESCRIPTORS = 1 << 16
+
+
+class _Layout(NamedTuple):
+    order: str
+    block_size: int
+    bitmap: int
+    bitmap_size: int
+
+    @property
+    def descriptors(self) -> int:
+        """Where the page descriptors begin."""
+        return self.bitmap + self.bitmap_size
+
+
+def _read_layout(file: BinaryIO) -> Optional[_Layout]:
+    """Sizes out of the header; None where it is none (a 32-bit or damaged one)."""
+    header = file.read(_HEADER + 12)
+    if len(header) < _HEADER + 12 or header[:8] not in SIGNATURES:
+        return None
+    for order in ("<", ">"):
+        block_size, sub_blocks, bitmap_blocks = struct.unpack_from(order + "iiI", header, _HEADER)
+        if 512 <= block_size <= 1 << 20 and block_size & (block_size - 1) == 0 and sub_blocks >= 0:
+            bitmap = block_size * (1 + sub_blocks)
+            return _Layout(order, block_size, bitmap, block_size * bitmap_blocks)
+    return None
+
+
+def _count_pages(file: BinaryIO, layout: _Layout) -> int:
+    """Bits in the second bitmap: pages that the dump holds."""
+    file.seek(layout.bitmap + layout.bitmap_size // 2)
+    left, count = layout.bitmap_size - layout.bitmap_size // 2, 0
+    while left > 0:
+        data = file.read(min(left, 1 << 20))
+        if not data:
+            break
+        count += bin(int.from_bytes(data, "little")).count("1")
+        left -= len(data)
+    return count
+
+
+class Sizes(NamedTuple):
+    """Bytes that a dump must have at least: for its headers and descriptors, and for its data."""
+
+    headers: int
+    data: int
+
+
+def wanted_sizes(path: str) -> Optional[Sizes]:
+    """How long a kdump-compressed file must be; None for other files.
+
+    :raises OSError: it cannot be read
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        if file.read(8) not in SIGNATURES:
+            return None
+        file.seek(0)
+        layout = _read_layout(file)
+        if layout is None:
+            short = _HEADER + 12
+            return Sizes(short, short) if size < short else None
+        if layout.descriptors > size:
+            return Sizes(layout.descriptors, layout.descriptors)
+        pages = _count_pages(file, layout)
+        end = layout.descriptors + pages * _DESCRIPTOR
+        if end > size:
+            return Sizes(end, end)
+        # Data follows in the order of the descriptors.
+        first = max(pages - _LAST_DESCRIPTORS, 0)
+        file.seek(layout.descriptors + first * _DESCRIPTOR)
+        data = file.read((pages - first) * _DESCRIPTOR)
+        descriptors = struct.iter_unpack(layout.order + "QIIQ", data)
+        return Sizes(end, max([end, *(offset + length for offset, length, _, _ in descriptors)]))

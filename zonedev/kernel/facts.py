@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What is known of one kernel before any struct page is judged: layout, scheme, registry, pagemaps.
+
+Owns the order in which these are asked for, and the list of what could not be known (problems): an
+audit with problems is incomplete.  Judges nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from drgn import FaultError, Program, ProgramFlags
+
+from zonedev import _zonedev
+from zonedev.errors import TargetError
+from zonedev.kernel.device import DeviceNames
+from zonedev.kernel.layout import KernelLayout, check_zone, kernel_layout, node_of
+from zonedev.kernel.registry import Registry, read_pagemap, read_registry, unsupported_registries
+from zonedev.kernel.scheme import detect_scheme
+from zonedev.kernel.vmemmap import first_sample, is_deduplicated, zone_device_pages
+from zonedev.model import Pagemap, SchemeInfo
+
+
+@dataclass
+class Kernel:
+    """One kernel, as its types, symbols and registry tell it."""
+
+    prog: Program
+    layout: KernelLayout
+    scheme: _zonedev.Scheme
+    info: SchemeInfo
+    registry: Registry
+    pagemaps: list[Pagemap]
+    problems: list[str]
+
+    @property
+    def live(self) -> bool:
+        """True for a running kernel, whose pages change while they are read."""
+        return bool(self.prog.flags & ProgramFlags.IS_LIVE)
+
+    def find(self, pfn: int) -> Optional[Pagemap]:
+        """The pagemap that holds a pfn."""
+        return next((p for p in self.pagemaps if p.covers(pfn)), None)
+
+
+def read_pagemaps(
+    prog: Program, registry: Registry, layout: KernelLayout
+) -> tuple[list[Pagemap], list[str]]:
+    """All registered pagemaps in the order of their pfns, and problems with those that cannot be read."""
+    names = DeviceNames(prog)
+    pagemaps: list[Pagemap] = []
+    problems: list[str] = []
+    for address, indices in registry.entries.items():
+        try:
+            pagemaps.append(read_pagemap(prog, address, indices, names, layout))
+        except (FaultError, OverflowError, ValueError, LookupError, AttributeError) as err:
+            problems.append(
+                f"dev_pagemap {address:#x} (pfn {indices[0]:#x}) cannot be read: {err}; "
+                "its pages were not judged"
+            )
+    pagemaps.sort(key=lambda p: p.ranges[0].start_pfn if p.ranges else 0)
+    return pagemaps, problems
+
+
+def _lost_registry(kernel: Kernel) -> list[str]:
+    """An empty registry may be a page of zeroes that stands for a lost one."""
+    if kernel.pagemaps or kernel.problems or kernel.live:
+        return []
+    pages = zone_device_pages(kernel.prog)
+    if not pages:
+        return []
+    return [
+        f"no dev_pagemap is registered, but the zones of ZONE_DEVICE span {pages} pages: either all "
+        "devices were removed before the dump, or the registry was left out of it"
+    ]
+
+
+def _ref_problems(pagemaps: list[Pagemap]) -> list[str]:
+    return [
+        f"dev_pagemap {p.address:#x} ({p.device}): its reference count cannot be read"
+        for p in pagemaps
+        if p.ref.count is None
+    ]
+
+
+def read_kernel(prog: Program) -> Kernel:
+    """Layout, scheme and pagemaps of the kernel that *prog* is attached to.
+
+    :raises TargetError: it is no kernel, has no types, or its registry cannot be read
+    """
+    if not prog.flags & ProgramFlags.IS_LINUX_KERNEL:
+        raise TargetError(
+            "the target is not a Linux kernel: zonedev needs a vmcore or a live kernel"
+        )
+    registry = read_registry(prog)
+    layout = kernel_layout(prog)
+    scheme, info = detect_scheme(prog)
+    pagemaps, problems = read_pagemaps(prog, registry, layout)
+    samples = [first_sample(prog, p, layout) for p in pagemaps]
+    layout, evidence = check_zone(layout, samples)
+    kernel = Kernel(prog, layout, scheme, info, registry, pagemaps, problems)
+    if pagemaps:
+        info.evidence.append(evidence)
+        if not layout.zone[1]:
+            problems.append(f"no page can be positively identified as ZONE_DEVICE ({evidence})")
+    problems += unsupported_registries(prog) + _ref_problems(pagemaps) + registry.problems
+    problems += _lost_registry(kernel)
+    for pagemap, sample in zip(pagemaps, samples):
+        pagemap.node = node_of(layout, sample)
+        pagemap.deduplicated = is_deduplicated(prog, pagemap, layout)
+    return kernel

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""One struct page: found by pfn or address, decoded and judged with its folio.
+
+Owns what `zonedev page` and folio() say; the judging is the core's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from drgn import FaultError
+from drgn.helpers.linux.mm import follow_phys
+
+from zonedev import _zonedev
+from zonedev.errors import TargetError, UsageError
+from zonedev.kernel.facts import Kernel
+from zonedev.kernel.mapping import describe_mapping
+from zonedev.kernel.registry import known_type
+from zonedev.kernel.vmemmap import classify_fault
+from zonedev.model import Finding, Pagemap, PfnRange
+from zonedev.scanner import feed, make_finding, pagemap_spec
+
+
+@dataclass
+class FolioReport:
+    """What was asked for, the page's own words, its head's, and what is wrong with it."""
+
+    asked: str
+    pfn: int
+    address: int
+    pagemap: Pagemap
+    page: dict[str, Any]
+    head: dict[str, Any]
+    head_address: int
+    class_: str
+    idle_refcount: Optional[int]
+    flag_names: list[str]
+    raw: bytes
+    findings: list[Finding]
+    owner: str
+
+    def __str__(self) -> str:
+        from zonedev.report.text import folio_text
+
+        return folio_text(self)
+
+
+def _resolve_address(kernel: Kernel, address: int) -> tuple[int, str]:
+    """pfn behind a kernel address: of a struct page, or of the memory mapped there."""
+    offset = address - kernel.layout.vmemmap
+    if offset >= 0:
+        pfn = offset // kernel.layout.page_size
+        if kernel.find(pfn):
+            return pfn, f"{address:#x} is the struct page of pfn {pfn:#x}"
+    try:
+        physical = int(follow_phys(kernel.prog["init_mm"].address_of_(), address))
+    except (FaultError, LookupError, NotImplementedError) as err:
+        raise TargetError(
+            f"{address:#x} is neither a struct page of a pagemap nor mapped: {err}"
+        ) from None
+    pfn = physical >> kernel.layout.page_shift
+    return pfn, f"{address:#x} is mapped to physical address {physical:#x}, pfn {pfn:#x}"
+
+
+def _resolve(kernel: Kernel, what: str) -> tuple[int, str]:
+    """pfn for what a user typed, and the words for how it was understood."""
+    text = what[5:] if what.startswith("phys:") else what
+    try:
+        number = int(text, 0)
+    except ValueError:
+        raise UsageError(f"{what!r} is not a pfn, an address (0x...) or phys:ADDRESS") from None
+    if number < 0 or number >> 64:
+        raise UsageError(f"{what!r} is not a pfn, an address (0x...) or phys:ADDRESS: out of range")
+    if what.startswith("phys:"):
+        pfn = number >> kernel.layout.page_shift
+        return pfn, f"physical address {number:#x} is pfn {pfn:#x}"
+    if number >> 63:
+        return _resolve_address(kernel, number)
+    return number, f"{what} is taken as a pfn"
+
+
+def _read_struct_pages(kernel: Kernel, pfn: int, count: int) -> bytes:
+    """Up to count struct pages; one where not all can be read."""
+    address, size = kernel.layout.page_address(pfn), kernel.layout.page_size
+    error: Exception = FaultError("nothing was read", address)
+    for n in (count, 1):
+        try:
+            data: bytes = kernel.prog.read(address, n * size)
+            return data
+        except (FaultError, OSError, ValueError) as err:
+            error = err
+    class_, reason = classify_fault(error)
+    raise TargetError(f"the struct page of pfn {pfn:#x} at {address:#x} is {class_}: {reason}")
+
+
+class _Place:
+    """A page of a known pagemap, with what decoding it needs."""
+
+    def __init__(self, kernel: Kernel, pagemap: Pagemap, range_: PfnRange) -> None:
+        self.kernel, self.pagemap, self.range = kernel, pagemap, range_
+        self.spec = pagemap_spec(pagemap)
+
+    def decode(self, pfn: int) -> tuple[dict[str, Any], bytes]:
+        """The struct page of a pfn in numbers, and its bytes."""
+        layout, start, end = self.kernel.layout, self.range.start_pfn, self.range.end_pfn
+        bounds = (start, end, layout.page_address(start))
+        raw = _read_struct_pages(self.kernel, pfn, min(4, end - pfn))
+        scheme = self.kernel.scheme
+        return _zonedev.decode(layout.layout, scheme, self.spec, bounds, pfn, raw), raw
+
+    def scan(self, start: int, end: int) -> dict[str, Any]:
+        """The tally of [start, end) by itself."""
+        layout = self.kernel.layout
+        scan = _zonedev.Scan(layout.layout, self.kernel.scheme, self.spec, merge=False)
+        scan.begin(start, end, layout.page_address(start))
+        feed(self.kernel, scan, start, lambda pages: None)
+        scan.end()
+        return scan.result()
+
+
+def _judge(place: _Place, head_pfn: int, end: int, pfn: int) -> tuple[str, list[Finding]]:
+    """Class of the page at *pfn*, and the findings on it and (if it spans the page) its folio."""
+    spans = pfn < end
+    whole = place.scan(head_pfn, max(end, pfn + 1))
+    findings = [make_finding(place.kernel, place.pagemap, raw) for raw in whole["findings"]]
+    if spans:
+        for name in ("violation", "not-captured", "unreadable", "busy", "idle"):
+            if whole["classes"][name]:
+                return name, findings
+    before = place.scan(head_pfn, pfn)["classes"]
+    upto = place.scan(head_pfn, pfn + 1)["classes"]
+    class_ = next((name for name in upto if upto[name] > before[name]), "skipped")
+    return class_, [f for f in findings if f.pfn == pfn]
+
+
+def folio_report(kernel: Kernel, what: str) -> FolioReport:
+    """Decode and judge one struct page and its folio (see :func:`zonedev.audit.folio()`)."""
+    pfn, asked = _resolve(kernel, what)
+    pagemap = kernel.find(pfn)
+    if pagemap is None:
+        raise TargetError(f"{asked}, and no pagemap covers it: it is not ZONE_DEVICE memory")
+    if not known_type(pagemap):
+        raise TargetError(
+            f"{asked} of pagemap {pagemap.address:#x}, whose memory type is {pagemap.type}"
+        )
+    range_ = next(r for r in pagemap.ranges if r.start_pfn <= pfn < r.end_pfn)
+    if pfn < range_.first_pfn:
+        raise TargetError(
+            f"{asked}: it lies in the altmap head of {pagemap.device}, which has no struct pages"
+        )
+    layout = kernel.layout
+    place = _Place(kernel, pagemap, range_)
+    page, raw = place.decode(pfn)
+    head_pfn = page["head_pfn"] if page["head_pfn"] is not None else pfn
+    head = page if head_pfn == pfn else place.decode(head_pfn)[0]
+    end = min(head_pfn + (1 << min(head["order"], 30)), range_.end_pfn)
+    class_, findings = _judge(place, head_pfn, end, pfn)
+    return FolioReport(
+        asked,
+        pfn,
+        layout.page_address(pfn),
+        pagemap,
+        page,
+        head,
+        layout.page_address(head_pfn),
+        class_,
+        kernel.scheme.idle(pagemap.type),
+        layout.flags(page["flags"]),
+        raw[: layout.page_size],
+        findings,
+        describe_mapping(kernel.prog, head["mapping"]),
+    )

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Scans the struct pages of pagemaps, and compares the result with the scheme (calibration).
+
+Owns the way of every page into the C core: as bytes or as a hole, once.  Which pagemaps, and what the
+report makes of it, is audit.py's; second looks at a live kernel are live.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from drgn import FaultError
+
+from zonedev import _zonedev
+from zonedev.kernel.facts import Kernel
+from zonedev.kernel.registry import known_type
+from zonedev.kernel.vmemmap import Pages, read_memmap
+from zonedev.model import Finding, Pagemap, PagemapResult, PfnRange
+from zonedev.pagemap_rules import contradicted_types
+
+Progress = Callable[[int, int], None]
+
+# A range of more pages than this is read only if the registry knows its last pfn, too.
+_UNCONFIRMED_MAX = 1 << 26
+_UNBELIEVABLE = "the registry does not know the end of this range"
+_INTERRUPTED = "interrupted"
+
+
+class Interrupted(Exception):
+    """Ctrl-C during a scan; the scan itself is complete (the rest of it a hole)."""
+
+
+@dataclass
+class Caps:
+    """What calibration takes away from a memory type."""
+
+    severity: str = "error"
+    miscalibrated: bool = False
+
+
+@dataclass
+class ScanResult:
+    """One scanned pagemap: its tally, its findings, and runs of findings that found no room."""
+
+    result: PagemapResult
+    findings: list[Finding] = field(default_factory=list)
+    dropped: int = 0
+
+
+def pagemap_spec(pagemap: Pagemap, caps: Optional[Caps] = None) -> dict[str, Any]:
+    """The facts of a pagemap as the core takes them."""
+    caps = caps or Caps()
+    return {
+        "address": pagemap.address,
+        "type": pagemap.type,
+        "ref": pagemap.ref.state,
+        "vmemmap_shift": min(pagemap.vmemmap_shift, 255),
+        "node": -1 if pagemap.node is None else pagemap.node,
+        "foreign_maps": pagemap.foreign_maps,
+        "deduplicated": pagemap.deduplicated,
+        "severity_cap": caps.severity,
+        "miscalibrated": caps.miscalibrated,
+    }
+
+
+def make_finding(kernel: Kernel, pagemap: Pagemap, raw: dict[str, Any]) -> Finding:
+    """A finding of the core with the names of its flags."""
+    return Finding(pagemap=pagemap.address, flag_names=kernel.layout.flags(raw["flags"]), **raw)
+
+
+def feed(
+    kernel: Kernel, scan: _zonedev.Scan, first_pfn: int, progress: Callable[[int], None]
+) -> tuple[dict[str, int], int]:
+    """Give a scan the rest of its range, from *first_pfn* on.
+
+    Returns why pages could not be read (reason -> pages), and how many of them are not-captured.
+    """
+    reasons: dict[str, int] = {}
+    not_captured = 0
+    for piece in read_memmap(
+        kernel.prog, kernel.layout.page_address(first_pfn), scan.left(), kernel.layout
+    ):
+        if isinstance(piece, Pages):
+            scan.pages(piece.data)
+            progress(len(piece.data) // kernel.layout.page_size)
+        else:
+            scan.hole(piece.pages, piece.class_)
+            reasons[piece.reason] = reasons.get(piece.reason, 0) + piece.pages
+            not_captured += piece.pages if piece.class_ == "not-captured" else 0
+            progress(piece.pages)
+    return reasons, not_captured
+
+
+def _is_believable(kernel: Kernel, range_: PfnRange) -> bool:
+    """False for a huge range that the registry does not confirm: reading it would take for ever."""
+    if range_.pages <= _UNCONFIRMED_MAX:
+        return True
+    try:
+        return bool(kernel.registry.load(range_.end_pfn - 1))
+    except FaultError:
+        return False
+
+
+class _RangeScan:
+    """The ranges of one pagemap on their way into one scan."""
+
+    def __init__(
+        self, kernel: Kernel, scan: _zonedev.Scan, progress: Callable[[int], None]
+    ) -> None:
+        self.kernel, self.scan, self.progress = kernel, scan, progress
+        self.reasons: dict[str, int] = {}
+        self.not_captured = 0
+        self.interrupted = False
+
+    def _give_up(self, reason: str) -> None:
+        left = self.scan.left()
+        self.scan.hole(left, "unreadable")
+        self.reasons[reason] = self.reasons.get(reason, 0) + left
+
+    def add(self, range_: PfnRange) -> None:
+        """Scan one range; after Ctrl-C, book it as unreadable."""
+        layout = self.kernel.layout
+        self.scan.begin(range_.start_pfn, range_.end_pfn, layout.page_address(range_.start_pfn))
+        if range_.first_pfn > range_.start_pfn:
+            self.scan.hole(range_.first_pfn - range_.start_pfn, "skipped")
+        if self.interrupted:
+            self._give_up(_INTERRUPTED)
+        elif not _is_believable(self.kernel, range_):
+            self._give_up(_UNBELIEVABLE)
+        else:
+            self._feed(range_)
+        self.scan.end()
+
+    def _feed(self, range_: PfnRange) -> None:
+        try:
+            reasons, not_captured = feed(self.kernel, self.scan, range_.first_pfn, self.progress)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self._give_up(_INTERRUPTED)
+            return
+        self.not_captured += not_captured
+        for reason, pages in reasons.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + pages
+
+
+def _unjudged(pagemap: Pagemap, reason: str) -> ScanResult:
+    result = PagemapResult(pagemap, None)
+    result.classes["unreadable"] = pagemap.pages
+    result.reasons[reason] = pagemap.pages
+    return ScanResult(result)
+
+
+def scan_pagemap(
+    kernel: Kernel,
+    pagemap: Pagemap,
+    scheme: _zonedev.Scheme,
+    caps: Optional[Caps] = None,
+    progress: Callable[[int], None] = lambda pages: None,
+) -> ScanResult:
+    """Scan one pagemap; findings are runs, on a live kernel single folios where they alarm.
+
+    :raises Interrupted: Ctrl-C; its argument is the result, the rest of the pagemap being unreadable
+    """
+    if not known_type(pagemap):
+        return _unjudged(pagemap, "unknown memory type")
+    scan = _zonedev.Scan(
+        kernel.layout.layout, scheme, pagemap_spec(pagemap, caps), merge=not kernel.live
+    )
+    ranges = _RangeScan(kernel, scan, progress)
+    for range_ in pagemap.ranges:
+        ranges.add(range_)
+    tally = scan.result()
+    result = PagemapResult(pagemap, scheme.idle(pagemap.type), reasons=ranges.reasons)
+    for name in (
+        "classes",
+        "severities",
+        "refcounts",
+        "refcounts_other",
+        "idle_looking",
+        "pages_referenced",
+        "heads_above_idle",
+        "pages_mapped",
+    ):
+        setattr(result, name, tally[name])
+    unseen = result.classes["not-captured"] - ranges.not_captured
+    if unseen:
+        result.reasons["all-zero struct pages, or tails whose head was not read"] = unseen
+    findings = [make_finding(kernel, pagemap, raw) for raw in tally["findings"]]
+    scanned = ScanResult(result, findings, tally["findings_dropped"])
+    if ranges.interrupted:
+        raise Interrupted(scanned)
+    return scanned
+
+
+def _modal_idle(results: list[PagemapResult], type_: str) -> Optional[int]:
+    zeros = sum(r.idle_looking["0"] for r in results if r.pagemap.type == type_)
+    ones = sum(r.idle_looking["1"] for r in results if r.pagemap.type == type_)
+    return None if not zeros and not ones else int(ones > zeros)
+
+
+class Scanner:
+    """The scans of one audit, and what calibration makes of them.
+
+    All pagemaps of a memory type are scanned, so that looking at one of them judges it as a look at
+    all would.
+    """
+
+    def __init__(
+        self, kernel: Kernel, pagemaps: list[Pagemap], progress: Optional[Progress] = None
+    ) -> None:
+        types = {p.type for p in pagemaps}
+        self.kernel = kernel
+        self.pagemaps = [p for p in kernel.pagemaps if p.type in types]
+        self.scheme = kernel.scheme
+        self.caps: dict[str, Caps] = {}
+        self.scanned: list[ScanResult] = []
+        self.extra: list[Finding] = []
+        self.interrupted = False
+        self._wanted = {p.address for p in pagemaps}
+        self._total = sum(p.pages for p in self.pagemaps)
+        self._done = 0
+        self._progress = progress
+
+    @property
+    def wanted(self) -> list[ScanResult]:
+        """The results that were asked for."""
+        return [s for s in self.scanned if s.result.pagemap.address in self._wanted]
+
+    def _advance(self, count: int) -> None:
+        self._done += count
+        if self._progress:
+            self._progress(min(self._done, self._total), self._total)
+
+    def scan(self, pagemap: Pagemap) -> ScanResult:
+        """Scan one pagemap with what calibration has found."""
+        if self.interrupted:
+            return _unjudged(pagemap, _INTERRUPTED)
+        try:
+            caps = self.caps.get(pagemap.type)
+            return scan_pagemap(self.kernel, pagemap, self.scheme, caps, self._advance)
+        except Interrupted as stop:
+            self.interrupted = True
+            scanned: ScanResult = stop.args[0]
+            return scanned
+
+    def run(self) -> None:
+        """Scan everything; again where calibration says that the scheme does not fit."""
+        self.scanned = [self.scan(pagemap) for pagemap in self.pagemaps]
+        if not self.interrupted:
+            self._calibrate_unknown()
+            self._check_calibration()
+
+    def _rescan(self, types: Iterable[str]) -> None:
+        for i, pagemap in enumerate(self.pagemaps):
+            if pagemap.type in types:
+                self.scanned[i] = self.scan(pagemap)
+
+    def _calibrate_unknown(self) -> None:
+        """Idle counts that the scheme does not know are those that most pages rest at."""
+        results = [s.result for s in self.scanned]
+        types = {p.type for p in self.pagemaps if known_type(p)}
+        unknown = sorted(t for t in types if self.scheme.idle(t) is None)
+        for type_ in unknown:
+            self.caps[type_] = Caps("warning")
+            idle = _modal_idle(results, type_)
+            if idle is None:
+                self.kernel.info.calibrated.append(f"no idle count is known for {type_}")
+                continue
+            self.scheme = self.scheme.calibrated(type_, idle)
+            self.kernel.info.calibrated.append(f"{type_} idles at {idle}")
+            self.kernel.info.idle[type_] = idle
+        self._rescan(unknown)
+
+    def _check_calibration(self) -> None:
+        contradicted = contradicted_types([s.result for s in self.scanned], self.kernel.scheme)
+        for type_, (count, percent) in contradicted.items():
+            self.caps[type_] = Caps("warning", True)
+            text = (
+                f"scheme {self.scheme.id} says that free pages of {type_} rest at "
+                f"{self.scheme.idle(type_)}, but {percent} % of its folios look idle at {count}"
+            )
+            self.kernel.info.calibrated.append(text)
+            pagemap = next(p for p in self.pagemaps if p.type == type_)
+            finding = Finding("idle-count-mismatch", "warning", pagemap.address, detail=text)
+            self.extra.append(finding)
+        self._rescan(contradicted)
