@@ -347,3 +347,15 @@ class FakeRef:
 def test_percpu_ref_states(pointer: int, count: Optional[int], state: str, value: int) -> None:
     fake: Any = FakeRef(pointer, count)
     assert read_percpu_ref(fake) == PgmapRef(state, value)
+
+
+def test_an_empty_registry_beside_device_zones_is_not_clean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernel = replace(open_vmcore("7.2-nvdimm").kernel, pagemaps=[], problems=[])
+    monkeypatch.setattr(facts, "zone_device_pages", lambda prog: 0)
+    assert facts._lost_registry(kernel) == []
+    monkeypatch.setattr(facts, "zone_device_pages", lambda prog: 65536)
+    assert "span 65536 pages" in facts._lost_registry(kernel)[0]
+    # What is registered, or known to be lost, is enough to say.
+    assert facts._lost_registry(open_vmcore("7.2-nvdimm").kernel) == []

@@ -116,7 +116,7 @@ def zone_device_pages(prog: Program) -> int:
     try:
         index = int(prog.constant("ZONE_DEVICE"))
         return sum(
-            int(NODE_DATA(nid).node_zones[index].spanned_pages)
+            int(NODE_DATA(prog, nid).node_zones[index].spanned_pages)
             for nid in for_each_online_node(prog)
         )
     except (FaultError, LookupError, AttributeError, TypeError, ValueError):
