@@ -38,18 +38,18 @@ install_packages() {
 	[ -n "$needed$wanted" ] || return 0
 	get=$(apt)
 	if [ -z "$get" ]; then
-		[ -z "$needed" ] || { say "missing: $needed- install them (apt-get install $needed) and try again"; exit 1; }
-		say "optional libraries are missing: $wanted- building without them"
+		[ -z "$needed" ] || { say "missing: ${needed% }; install with: apt-get install ${needed% }"; exit 1; }
+		say "optional libraries are missing: ${wanted% }; building without them"
 		return 0
 	fi
-	say "installing $needed$wanted"
+	say "installing $needed${wanted% }"
 	$get update -qq >/dev/null || say "apt-get update failed; going on with the package lists at hand"
 	# shellcheck disable=SC2086
 	[ -z "$needed" ] || $get install -qq -y $needed >/dev/null
 	# shellcheck disable=SC2046
 	wanted=$(optional | tr '\n' ' ')
 	# shellcheck disable=SC2086
-	[ -z "$wanted" ] || $get install -qq -y $wanted >/dev/null || say "not installed: $wanted- building without them"
+	[ -z "$wanted" ] || $get install -qq -y $wanted >/dev/null || say "not installed: ${wanted% }; building without them"
 }
 
 install_packages
