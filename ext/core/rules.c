@@ -98,14 +98,16 @@ static bool foreign_tail(const struct zd_subject *s)
 	return !s->belongs && !s->head_unknown;
 }
 
-static bool stale_private_tail(const struct zd_subject *s)
+/** What a freed large private folio leaves behind: legal until the page is used. */
+static bool stale_tail(const struct zd_subject *s)
 {
-	return foreign_tail(s) && s->folio->head_valid && s->folio->refcount == 0;
+	return foreign_tail(s) && s->scheme->large_private && s->pagemap->type <= ZD_COHERENT &&
+	       s->folio->head_valid && s->folio->refcount == 0;
 }
 
-static bool bad_private_tail(const struct zd_subject *s)
+static bool bad_tail(const struct zd_subject *s)
 {
-	return foreign_tail(s) && !stale_private_tail(s);
+	return foreign_tail(s) && !stale_tail(s);
 }
 
 static bool head_inside_folio(const struct zd_subject *s)
@@ -335,7 +337,7 @@ const struct zd_rule zd_rules[] = {
 	  .severity = ZD_INFO,
 	  .types = PRIV_COH,
 	  .schemes = S(H),
-	  .predicate = stale_private_tail,
+	  .predicate = stale_tail,
 	  .predicate_text = "a tail whose head lies below it in the range but does not span it, refcount 0",
 	  .meaning = "left-over tail of a freed large folio; re-initialised when it is allocated again",
 	  .bug_class = "none: legal until the page is used",
@@ -344,38 +346,15 @@ const struct zd_rule zd_rules[] = {
 	  .number = "R26",
 	  .scope = ZD_SCOPE_TAIL,
 	  .severity = ZD_ERROR,
-	  .types = PRIV_COH,
-	  .schemes = S(H),
-	  .predicate = bad_private_tail,
-	  .predicate_text =
-		  "a tail whose head does not span it, with a refcount or a head outside of the range",
-	  .meaning = "the page says that it is a tail, but no folio before it spans it",
-	  .bug_class = "corrupt compound page",
-	  .near_miss = "the left-over tail of a freed large folio: refcount 0, head in the range" },
-	{ .id = "bad-head",
-	  .number = "R26",
-	  .scope = ZD_SCOPE_TAIL,
-	  .severity = ZD_ERROR,
-	  .types = PRIV_COH,
-	  .schemes = ALL_SCHEMES & ~S(H),
-	  .predicate = foreign_tail,
-	  .predicate_text =
-		  "a tail whose head is outside of the range, lacks PG_head or is too small to span it",
-	  .meaning = "the page says that it is a tail, but no folio before it spans it",
-	  .bug_class = "corrupt compound page, missed reset of a split folio",
-	  .near_miss = "the last page of a folio: distance to its head below 1 << order" },
-	{ .id = "bad-head",
-	  .number = "R26",
-	  .scope = ZD_SCOPE_TAIL,
-	  .severity = ZD_ERROR,
-	  .types = T(FS_DAX) | T(GENERIC) | T(PCI_P2PDMA),
+	  .types = ALL_TYPES,
 	  .schemes = ALL_SCHEMES,
-	  .predicate = foreign_tail,
+	  .predicate = bad_tail,
 	  .predicate_text =
 		  "a tail whose head is outside of the range, lacks PG_head or is too small to span it",
 	  .meaning = "the page says that it is a tail, but no folio before it spans it",
 	  .bug_class = "corrupt compound page, missed reset of a split folio",
-	  .near_miss = "the last page of a folio: distance to its head below 1 << order" },
+	  .near_miss = "the last page of a folio; the left-over tail of a freed large private folio (6.19 and "
+		       "later)" },
 	{ .id = "bad-head",
 	  .number = "R26",
 	  .scope = ZD_SCOPE_HEAD,
