@@ -7,11 +7,12 @@ import functools
 import json
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import pytest
 from drgn import Program
 
+from zonedev.cli import main
 from zonedev.kernel.facts import Kernel, read_kernel
 from zonedev.target import Target, open_target
 
@@ -53,3 +54,26 @@ def newest() -> Vmcore:
 @pytest.fixture(params=NAMES)
 def vmcore(request: pytest.FixtureRequest) -> Vmcore:
     return open_vmcore(request.param)
+
+
+class Answer(NamedTuple):
+    """What the program answered: exit status, stdout, stderr."""
+
+    status: int
+    out: str
+    err: str
+
+
+Zonedev = Callable[..., Answer]
+
+
+@pytest.fixture
+def zonedev(capsys: pytest.CaptureFixture[str]) -> Zonedev:
+    """The program, run in this process."""
+
+    def run(*words: Any) -> Answer:
+        capsys.readouterr()
+        status = main([str(word) for word in words])
+        return Answer(status, *capsys.readouterr())
+
+    return run

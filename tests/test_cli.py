@@ -16,34 +16,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any
 
 import pytest
-from conftest import NAMES, ROOT, Vmcore, open_vmcore
+from conftest import NAMES, ROOT, Answer, Vmcore, Zonedev, open_vmcore
 
 from zonedev import _zonedev
 from zonedev.cli import main
 
 LEAK = "5.10-nvdimm-leak"
-
-
-class Answer(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Zonedev = Callable[..., Answer]
-
-
-@pytest.fixture
-def zonedev(capsys: pytest.CaptureFixture[str]) -> Zonedev:
-    def run(*words: Any) -> Answer:
-        capsys.readouterr()
-        status = main([str(word) for word in words])
-        return Answer(status, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

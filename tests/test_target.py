@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
 import pytest
-from conftest import ROOT, VMCORES, Vmcore, open_vmcore
+from conftest import ROOT, VMCORES, Answer, Vmcore, Zonedev, open_vmcore
 from drgn import RelocatableModule
 
 from zonedev import _zonedev, target
-from zonedev.cli import main
 from zonedev.page import folio_report
 
 NEWEST = "7.2-nvdimm"
@@ -42,25 +41,6 @@ _PFN_MASK = 0x000FFFFF_FFFFF000
 
 # What no damaged dump may need: seconds for one audit of it.
 TIME_LIMIT = 20
-
-
-class Answer(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Zonedev = Callable[..., Answer]
-
-
-@pytest.fixture
-def zonedev(capsys: pytest.CaptureFixture[str]) -> Zonedev:
-    def run(*words: Any) -> Answer:
-        capsys.readouterr()
-        status = main([str(word) for word in words])
-        return Answer(status, *capsys.readouterr())
-
-    return run
 
 
 def run_process(*words: Any, timeout: int = TIME_LIMIT) -> Answer:
