@@ -59,7 +59,6 @@ class Scheme:
     kernels: str
     pgmap_ref: str
     private_refs_pgmap: bool
-    bias_per_folio: bool
     stale_share: bool
     confidence: str
     decisive: list[str]

@@ -128,24 +128,33 @@ static bool misaligned(const struct zd_subject *s)
 	return order > ZD_ORDER_MAX || s->folio->pfn & ((UINT64_C(1) << order) - 1);
 }
 
+/** PG_head without an order; a freed large private folio may look like that. */
+static bool head_without_order(const struct zd_subject *s)
+{
+	bool left_over = s->scheme->large_private && s->pagemap->type <= ZD_COHERENT && s->folio->refcount == 0;
+
+	return flag(s, ZD_PG_HEAD) && s->folio->order == 0 && !left_over;
+}
+
 static bool order_not_shift(const struct zd_subject *s)
 {
-	return s->folio->order != s->pagemap->vmemmap_shift || misaligned(s);
+	return s->folio->order != s->pagemap->vmemmap_shift || misaligned(s) || head_without_order(s);
 }
 
 static bool order_not_zero(const struct zd_subject *s)
 {
-	return s->folio->order != 0;
+	return s->folio->order != 0 || head_without_order(s);
 }
 
 static bool order_not_zero_nor_pmd(const struct zd_subject *s)
 {
-	return (s->folio->order != 0 && s->folio->order != s->layout->pmd_order) || misaligned(s);
+	return (s->folio->order != 0 && s->folio->order != s->layout->pmd_order) || misaligned(s) ||
+	       head_without_order(s);
 }
 
 static bool order_above_pmd(const struct zd_subject *s)
 {
-	return s->folio->order > s->layout->pmd_order || misaligned(s);
+	return s->folio->order > s->layout->pmd_order || misaligned(s) || head_without_order(s);
 }
 
 // ---------------------------------------------------------------- counts
@@ -385,7 +394,7 @@ const struct zd_rule zd_rules[] = {
 	  .types = T(FS_DAX),
 	  .schemes = A_TO_E | S(F1) | S(F2),
 	  .predicate = order_not_zero,
-	  .predicate_text = "order != 0",
+	  .predicate_text = "order != 0, or PG_head without an order",
 	  .meaning = "a compound folio where this kernel makes none",
 	  .bug_class = "corrupt flags or order",
 	  .near_miss = "order 0" },
@@ -397,7 +406,8 @@ const struct zd_rule zd_rules[] = {
 	  .schemes = GH,
 	  .needs = M(ORDER) | NEEDS(PMD),
 	  .predicate = order_not_zero_nor_pmd,
-	  .predicate_text = "order is neither 0 nor that of a PMD, or the head is not aligned",
+	  .predicate_text =
+		  "order is neither 0 nor that of a PMD, the head is not aligned, or PG_head without an order",
 	  .meaning = "a folio of a size that DAX does not make",
 	  .bug_class = "missing order reset, bad split",
 	  .near_miss = "the folio of a PMD entry" },
@@ -408,7 +418,7 @@ const struct zd_rule zd_rules[] = {
 	  .types = T(PCI_P2PDMA),
 	  .schemes = ALL_SCHEMES,
 	  .predicate = order_not_zero,
-	  .predicate_text = "order != 0",
+	  .predicate_text = "order != 0, or PG_head without an order",
 	  .meaning = "a compound folio where P2PDMA makes none",
 	  .bug_class = "corrupt flags or order",
 	  .near_miss = "order 0" },
@@ -419,7 +429,7 @@ const struct zd_rule zd_rules[] = {
 	  .types = PRIV_COH,
 	  .schemes = ALL_SCHEMES & ~S(H) & ~S(UNKNOWN),
 	  .predicate = order_not_zero,
-	  .predicate_text = "order != 0",
+	  .predicate_text = "order != 0, or PG_head without an order",
 	  .meaning = "a compound folio where this kernel makes none",
 	  .bug_class = "corrupt flags or order",
 	  .near_miss = "order 0" },

@@ -247,10 +247,22 @@ void zd_scan_deinit(struct zd_scan *scan)
 	zd_tally_deinit(&scan->tally);
 }
 
-/** Book the folio that the walk was in. */
+/** Book the folio that the walk was in, with as many pages as it turned out to have. */
 static void close_span(struct zd_scan *scan)
 {
-	scan->tally.classes[scan->span.class] += scan->span.pages;
+	struct zd_tally *tally = &scan->tally;
+	const struct zd_span *span = &scan->span;
+	// Its pages, read or not: up to the page that begins something else.
+	uint64_t end = span->end_pfn < scan->next_pfn ? span->end_pfn : scan->next_pfn;
+	uint64_t extent = span->pages ? end - span->head_pfn : 0;
+
+	tally->classes[span->class] += span->pages;
+	if (extent && span->severity >= 0)
+		tally->severities[span->severity] += extent;
+	if (span->referenced)
+		tally->pages_referenced += extent;
+	if (span->mapped)
+		tally->pages_mapped += extent;
 	memset(&scan->span, 0, sizeof(scan->span));
 }
 
@@ -312,12 +324,18 @@ struct zd_error *zd_scan_hole(struct zd_scan *scan, uint64_t count, enum zd_clas
 
 // ---------------------------------------------------------------- findings
 
+/** Pages that a head claims, as far as a folio of its kind can reach. */
 static uint64_t folio_pages(const struct zd_scan *scan, const struct zd_folio *folio)
 {
 	uint64_t left = scan->range.end_pfn - folio->pfn;
-	uint64_t pages = folio->order > ZD_ORDER_MAX ? 1 : UINT64_C(1) << folio->order;
+	uint8_t limit = scan->layout->pmd_order ? scan->layout->pmd_order : ZD_PMD_ORDER_MAX;
+	uint8_t order = folio->order;
 
-	return pages < left ? pages : left;
+	if (scan->pagemap.type == ZD_GENERIC && scan->pagemap.vmemmap_shift > limit)
+		limit = scan->pagemap.vmemmap_shift;
+	if (order > limit)
+		order = 0;
+	return left >> order ? UINT64_C(1) << order : left;
 }
 
 static int32_t expected_refcount(const struct zd_scan *scan, const struct zd_folio *folio)
@@ -373,9 +391,9 @@ static struct zd_error *book_finding(struct zd_scan *scan, const struct zd_subje
 		finding.folio_pfn = scan->span.head_pfn;
 		finding.folio_pages = scan->span.end_pfn - scan->span.head_pfn;
 	}
-	// A page counts once: with its folio, or by itself.
-	if (!subject->belongs || scan->span.severity < (int)severity)
-		scan->tally.severities[severity] += finding.pages;
+	// A head's severity is booked with its folio; a tail counts by itself, unless its folio does.
+	if (folio->tail && (!subject->belongs || scan->span.severity < (int)severity))
+		scan->tally.severities[severity]++;
 	return zd_tally_add_finding(&scan->tally, &finding, scan->merge);
 }
 
@@ -436,17 +454,12 @@ static struct zd_error *count_head(struct zd_scan *scan, const struct zd_folio *
 {
 	const struct zd_scheme_type *type = &scan->scheme->type[scan->pagemap.type];
 	struct zd_tally *tally = &scan->tally;
-	uint64_t pages = folio_pages(scan, folio);
 	bool locked = folio->flags & flag_mask(scan->layout, ZD_PG_LOCKED);
 	// The mapping of a device-dax page outlives its last user.
 	bool unclaimed = !folio->mapping || scan->pagemap.type == ZD_GENERIC;
 
-	if (folio->refcount > 0)
-		tally->pages_referenced += pages;
 	if (type->idle >= 0 && folio->refcount > type->idle)
 		tally->heads_above_idle++;
-	if (folio->mapcount > 0)
-		tally->pages_mapped += pages;
 	if (folio->mapcount == 0 && unclaimed && !locked)
 		add_idle_looking(tally, folio->refcount, 1);
 	return zd_tally_add_refcount(tally, folio->refcount, 1);
@@ -474,6 +487,8 @@ static struct zd_error *scan_head(struct zd_scan *scan, const struct zd_folio *f
 		.class = class,
 		.severity = severity,
 		.busy = class != ZD_IDLE,
+		.referenced = folio->refcount > 0 && pattern == ZD_PATTERN_DATA,
+		.mapped = folio->mapcount > 0,
 	};
 	scan->next_pfn++;
 	return NULL;

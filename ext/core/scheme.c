@@ -73,14 +73,13 @@ const struct zd_scheme zd_schemes[ZD_SCHEMES] = {
 		.title = "private and coherent pages are free at 1 and in use at 1; the others idle at 1",
 		.pgmap_ref = "1 + one per (compound) page + lookups + P2PDMA allocations",
 		.type = { ONE_HANDED_OVER, ONE_HANDED_OVER, ONE_UNMAPPED, ONE_UNMAPPED, ONE_PLAIN },
-		.bias_per_folio = true,
 	},
 	[ZD_SCHEME_E] = {
 		.id = ZD_SCHEME_E, .name = "E", .kernels = "6.1 to 6.14",
 		.title = "private and coherent pages idle at 0; fsdax, generic and P2PDMA pages idle at 1",
 		.pgmap_ref = "private, coherent: 1 + pages in use; others: 1 + one per (compound) page + lookups + P2PDMA allocations",
 		.type = { ZERO_MAPPED, ZERO_MAPPED, ONE_UNMAPPED, ONE_UNMAPPED, ONE_PLAIN },
-		.private_refs_pgmap = true, .bias_per_folio = true,
+		.private_refs_pgmap = true,
 	},
 	[ZD_SCHEME_F1] = {
 		.id = ZD_SCHEME_F1, .name = "F1", .kernels = "never released (2022 series, init_mode)",
@@ -100,7 +99,7 @@ const struct zd_scheme zd_schemes[ZD_SCHEMES] = {
 		.title = "all types idle at 0 but generic (1); each map takes a reference and counts",
 		.pgmap_ref = "private, coherent: 1 + pages in use; others: 1 + one per (compound) page + lookups + P2PDMA allocations and maps",
 		.type = { ZERO_MAPPED, ZERO_MAPPED, ZERO_MAPPED, ONE_MAPPED, ZERO_MAPPED },
-		.shared = ZD_SHARED_SHARE, .private_refs_pgmap = true, .bias_per_folio = true,
+		.shared = ZD_SHARED_SHARE, .private_refs_pgmap = true,
 	},
 	[ZD_SCHEME_H] = {
 		.id = ZD_SCHEME_H, .name = "H", .kernels = "6.19 and later",
@@ -108,7 +107,7 @@ const struct zd_scheme zd_schemes[ZD_SCHEMES] = {
 		.pgmap_ref = "private, coherent: 1 + pages in use; others: 1 + one per (compound) page + lookups + P2PDMA allocations and maps",
 		.type = { ZERO_MAPPED, ZERO_MAPPED, ZERO_MAPPED, ONE_MAPPED, ZERO_MAPPED },
 		.shared = ZD_SHARED_SHARE, .large_private = true,
-		.private_refs_pgmap = true, .bias_per_folio = true,
+		.private_refs_pgmap = true,
 	},
 	[ZD_SCHEME_UNKNOWN] = {
 		.id = ZD_SCHEME_UNKNOWN, .name = "unknown", .kernels = "",

@@ -34,6 +34,8 @@ enum {
 	ZD_FOLIO_PAGES = 4,
 	/** Highest order of a folio that is believed (1 << 30 pages). */
 	ZD_ORDER_MAX = 30,
+	/** Highest order of a PMD mapping, for where it is not known (64 KiB pages: 512 MiB). */
+	ZD_PMD_ORDER_MAX = 13,
 	/**
 	 * Findings (runs) kept by one scan: information up to half of this, warnings up to three
 	 * quarters, so that they leave room for errors.  More are counted in findings_dropped, and
@@ -226,8 +228,6 @@ struct zd_scheme {
 	bool large_private;
 	/** PRIVATE and COHERENT pages hold a pagemap reference only while in use. */
 	bool private_refs_pgmap;
-	/** 1 + number of (compound) pages is held by the pagemap itself for the other types. */
-	bool bias_per_folio;
 };
 
 /** The table, indexed by enum zd_scheme_id. */
@@ -517,7 +517,7 @@ struct zd_span {
 	uint64_t pages; /* of it seen so far: its head and tails */
 	enum zd_class class;
 	int severity; /* of the finding on its head, -1: none */
-	bool busy;
+	bool busy, referenced, mapped;
 	bool tail_word; /* the tail template holds this folio's word */
 };
 

@@ -223,7 +223,6 @@ static PyGetSetDef scheme_getset[] = {
 	{ "kernels", scheme_string, NULL, "releases that follow it", AT(kernels) },
 	{ "pgmap_ref", scheme_string, NULL, "who holds dev_pagemap.ref", AT(pgmap_ref) },
 	{ "private_refs_pgmap", scheme_bool, NULL, NULL, AT(private_refs_pgmap) },
-	{ "bias_per_folio", scheme_bool, NULL, NULL, AT(bias_per_folio) },
 	{ "stale_share", scheme_bool, NULL, NULL, AT(stale_share) },
 	{ "confidence", scheme_confidence, NULL, "low, medium or high", NULL },
 	{ "decisive", scheme_decisive, NULL, "probes that the decision rests on", NULL },
