@@ -417,6 +417,9 @@ def test_what_is_not_identified_is_never_idle() -> None:
     assert classes == {"unreadable"}
     blind = Machine("H", zone_known=False)
     assert blind.judge(blind.page())[1] == {"unreadable"}
+    private = Machine("H", "PRIVATE", zone_known=False)
+    stale = private.page() + private.tail(private.memmap | 1)
+    assert private.judge(stale)[1] == {"unreadable"}
 
 
 def test_dedup_aliases_are_skipped_when_they_are_the_same() -> None:

@@ -180,7 +180,7 @@ def _judge_pagemaps(
     kernel: Kernel, scanner: Scanner, results: list[PagemapResult], skipped: list[dict[str, str]]
 ) -> list[Finding]:
     """Findings on pagemaps; rules that could not be applied are added to *skipped*."""
-    overlaps = overlap_problems(kernel.pagemaps)
+    overlaps = overlap_problems([r.pagemap for r in results])
     findings = []
     for result in results:
         pagemap = result.pagemap
@@ -195,9 +195,15 @@ def _judge_pagemaps(
     return findings
 
 
-def _judge_again(kernel: Kernel, scanner: Scanner) -> list[Finding]:
-    """Pagemap findings of a live kernel from a fresh registry, fresh references and a fresh scan."""
-    registry = read_registry(kernel.prog)
+def _judge_again(kernel: Kernel, scanner: Scanner, before: list[Finding]) -> list[Finding]:
+    """Pagemap findings of a live kernel from a fresh registry, fresh references and a fresh scan.
+
+    Where the registry cannot be read just now, the findings of *before* stand.
+    """
+    try:
+        registry = read_registry(kernel.prog)
+    except TargetError:
+        return before
     pagemaps, _ = read_pagemaps(kernel.prog, registry, kernel.layout)
     known = {p.address: p for p in kernel.pagemaps}
     for pagemap in pagemaps:
@@ -207,7 +213,30 @@ def _judge_again(kernel: Kernel, scanner: Scanner) -> list[Finding]:
     wanted = {s.result.pagemap.address for s in scanner.wanted}
     kernel.registry = registry
     results = [scanner.scan(p).result for p in pagemaps if p.address in wanted]
+    if scanner.interrupted:
+        return before
     return _judge_pagemaps(kernel, scanner, results, [])
+
+
+def _confirm(
+    kernel: Kernel,
+    scanner: Scanner,
+    on_pagemaps: list[Finding],
+    resample_ms: int,
+    samples: int,
+) -> tuple[list[Finding], int]:
+    """Second looks; Ctrl-C ends them, and what was not looked at again stands."""
+    transient = 0
+    try:
+        for scanned in scanner.wanted:
+            transient += confirm_findings(kernel, scanned, resample_ms, samples)
+        on_pagemaps, lost = confirm_pagemaps(
+            on_pagemaps, lambda: _judge_again(kernel, scanner, on_pagemaps), resample_ms, samples
+        )
+        transient += lost
+    except KeyboardInterrupt:
+        scanner.interrupted = True
+    return on_pagemaps, transient
 
 
 @takes_program_or_default
@@ -243,14 +272,8 @@ def audit(
     skipped: list[dict[str, str]] = []
     on_pagemaps = _judge_pagemaps(kernel, scanner, results, skipped)
     transient = 0
-    if kernel.live:
-        transient = sum(
-            confirm_findings(kernel, scanner, s, resample_ms, samples) for s in scanner.wanted
-        )
-        on_pagemaps, lost = confirm_pagemaps(
-            on_pagemaps, lambda: _judge_again(kernel, scanner), resample_ms, samples
-        )
-        transient += lost
+    if kernel.live and not scanner.interrupted:
+        on_pagemaps, transient = _confirm(kernel, scanner, on_pagemaps, resample_ms, samples)
     findings = [f for s in scanner.wanted for f in s.findings]
     if kernel.live:
         findings = merge_findings(findings)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The `zonedev` program: names a target, opens it, runs a verb, exits with its status.
 
-The report goes to stdout, everything else to stderr.  An error is one line and exit status 2; only a
-defect of zonedev itself shows a traceback.
+The report goes to stdout, everything else to stderr.  An error is one line and exit status 2, and so
+is a defect of zonedev itself (ZONEDEV_DEBUG=1 shows its traceback).
 """
 
 from __future__ import annotations

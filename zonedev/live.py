@@ -10,80 +10,81 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Optional
 
-from zonedev import _zonedev
+from drgn import FaultError
+
 from zonedev.kernel.facts import Kernel
-from zonedev.model import Finding, Pagemap, PagemapResult
-from zonedev.scanner import Caps, Scanner, ScanResult, feed, make_finding, pagemap_spec
+from zonedev.model import Finding, PagemapResult
+from zonedev.scanner import ScanResult
+
+# Struct pages of a deduplicated compound that have memory of their own (4 KiB pages, 64 bytes each).
+_UNIQUE_PAGES = 128
 
 
-class _Folio(NamedTuple):
-    """A second look at one folio: its classes and findings now."""
-
-    classes: dict[str, int]
-    findings: list[Finding]
-
-
-def _words(finding: Finding) -> tuple[object, ...]:
-    """What must agree in two samples."""
-    return finding.rule, finding.pfn, finding.raw, finding.order, finding.mapcount
+def _sample(kernel: Kernel, pfn: int) -> Optional[bytes]:
+    """The words of a struct page now; None where they cannot be read any more."""
+    try:
+        data: bytes = kernel.prog.read(kernel.layout.page_address(pfn), kernel.layout.page_size)
+        return data
+    except (FaultError, OSError, ValueError):
+        return None
 
 
-def _look_again(
-    kernel: Kernel, pagemap: Pagemap, scheme: _zonedev.Scheme, caps: Caps, finding: Finding
-) -> _Folio:
-    layout = kernel.layout
-    spec = pagemap_spec(pagemap, caps)
-    scan = _zonedev.Scan(layout.layout, scheme, spec, merge=False)
-    start = finding.folio_pfn
-    scan.begin(start, start + finding.folio_pages, layout.page_address(start))
-    feed(kernel, scan, start, lambda pages: None)
-    scan.end()
-    tally = scan.result()
-    findings = [make_finding(kernel, pagemap, raw) for raw in tally["findings"]]
-    return _Folio(tally["classes"], findings)
-
-
-def _rebook(result: PagemapResult, gone: list[Finding], now: _Folio, error_stands: bool) -> None:
-    """Take findings that did not stand out of the books; the folio gets the class that it has now."""
-    for finding in gone:
-        pages = min(finding.pages, result.severities[finding.severity])
-        result.severities[finding.severity] -= pages
-    if error_stands or not any(f.severity == "error" for f in gone):
-        return
-    seen = sum(now.classes[c] for c in ("idle", "busy", "violation"))
-    pages = min(seen, result.classes["violation"])
+def _move(result: PagemapResult, finding: Finding, to: str) -> None:
+    """Take the folio of a finding out of class violation."""
+    pages = min(finding.folio_pages, result.classes["violation"])
+    if result.pagemap.deduplicated:
+        # Only the first two vmemmap pages of a compound were booked.
+        pages = min(pages, _UNIQUE_PAGES)
     result.classes["violation"] -= pages
-    result.classes["idle" if now.classes["idle"] == seen else "busy"] += pages
+    result.classes[to] += pages
 
 
-def confirm_findings(
-    kernel: Kernel, scanner: Scanner, scanned: ScanResult, resample_ms: int, samples: int
-) -> int:
-    """Drop the findings of one pagemap that do not stand; returns how many."""
+def _retract(
+    result: PagemapResult, gone: list[Finding], stand: list[Finding], readable: bool
+) -> None:
+    """Take the findings on one folio that did not stand out of the books.
+
+    What another finding on it still vouches for stays: the sums may then be too high, never too low.
+    """
+    kept = {f.severity for f in stand}
+    for severity in {f.severity for f in gone} - kept:
+        pages = max(f.pages for f in gone if f.severity == severity)
+        result.severities[severity] -= min(pages, result.severities[severity])
+    if "error" not in kept and any(f.severity == "error" for f in gone):
+        _move(result, gone[0], "busy" if readable else "unreadable")
+
+
+def _by_folio(findings: Iterable[Finding]) -> dict[int, list[Finding]]:
+    folios: dict[int, list[Finding]] = {}
+    for finding in findings:
+        folios.setdefault(finding.folio_pfn, []).append(finding)
+    return folios
+
+
+def confirm_findings(kernel: Kernel, scanned: ScanResult, resample_ms: int, samples: int) -> int:
+    """Drop the findings of one pagemap whose struct pages look otherwise now; returns how many."""
+    transient: set[int] = set()
     alarming = [f for f in scanned.findings if f.severity != "info"]
-    pagemap = scanned.result.pagemap
-    caps = scanner.caps.get(pagemap.type, Caps())
-    transient = 0
-    for _ in range(samples - 1):
-        if not alarming:
-            break
+    for _ in range(samples - 1 if alarming else 0):
         time.sleep(resample_ms / 1000)
-        folios = {f.folio_pfn: f for f in alarming}
-        for pfn, one in folios.items():
-            now = _look_again(kernel, pagemap, scanner.scheme, caps, one)
-            seen = {_words(f) for f in now.findings}
-            mine = [f for f in alarming if f.folio_pfn == pfn]
-            gone = [f for f in mine if _words(f) not in seen]
-            stand = [f for f in mine if _words(f) in seen]
+        for folio in _by_folio(f for f in alarming if id(f) not in transient).values():
+            now = {f.pfn: _sample(kernel, f.pfn or 0) for f in folio}
+            gone = [f for f in folio if now[f.pfn] != f.raw]
             if gone:
-                _rebook(scanned.result, gone, now, any(f.severity == "error" for f in stand))
-                transient += len(gone)
-                lost = {id(f) for f in gone}
-                alarming = [f for f in alarming if id(f) not in lost]
-                scanned.findings = [f for f in scanned.findings if id(f) not in lost]
-    return transient
+                stand = [f for f in folio if now[f.pfn] == f.raw]
+                readable = all(now[f.pfn] is not None for f in gone)
+                _retract(scanned.result, gone, stand, readable)
+                transient |= {id(f) for f in gone}
+    scanned.findings = [f for f in scanned.findings if id(f) not in transient]
+    return len(transient)
+
+
+def _key(finding: Finding) -> tuple[object, ...]:
+    """What a finding on a pagemap must agree in; where it compares counts, in these, too."""
+    exact = finding.rule in ("ref-below-bias", "ref-versus-pages")
+    return finding.rule, finding.pagemap, finding.severity, finding.detail if exact else ""
 
 
 def confirm_pagemaps(
@@ -92,16 +93,14 @@ def confirm_pagemaps(
     resample_ms: int,
     samples: int,
 ) -> tuple[list[Finding], int]:
-    """Findings on pagemaps that say the same, numbers and all, when everything is read again."""
+    """Findings on pagemaps that hold when everything is read again; and how many do not."""
     transient = 0
     for _ in range(samples - 1):
         if not any(f.severity != "info" for f in findings):
             break
         time.sleep(resample_ms / 1000)
-        now = {(f.rule, f.pagemap, f.detail) for f in judge_again()}
-        stand = [
-            f for f in findings if f.severity == "info" or (f.rule, f.pagemap, f.detail) in now
-        ]
+        now = {_key(f) for f in judge_again()}
+        stand = [f for f in findings if f.severity == "info" or _key(f) in now]
         transient += len(findings) - len(stand)
         findings = stand
     return findings, transient

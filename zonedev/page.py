@@ -17,9 +17,9 @@ from zonedev.errors import TargetError, UsageError
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.mapping import describe_mapping
 from zonedev.kernel.registry import known_type
-from zonedev.kernel.vmemmap import classify_fault
+from zonedev.kernel.vmemmap import SHIFT_MAX, classify_fault
 from zonedev.model import Finding, Pagemap, PfnRange
-from zonedev.scanner import feed, make_finding, pagemap_spec
+from zonedev.scanner import Caps, calibrated, feed, make_finding, pagemap_spec
 
 
 @dataclass
@@ -97,22 +97,28 @@ def _read_struct_pages(kernel: Kernel, pfn: int, count: int) -> bytes:
 class _Place:
     """A page of a known pagemap, with what decoding it needs."""
 
-    def __init__(self, kernel: Kernel, pagemap: Pagemap, range_: PfnRange) -> None:
-        self.kernel, self.pagemap, self.range = kernel, pagemap, range_
-        self.spec = pagemap_spec(pagemap)
+    def __init__(
+        self,
+        kernel: Kernel,
+        pagemap: Pagemap,
+        range_: PfnRange,
+        scheme: _zonedev.Scheme,
+        caps: Caps,
+    ) -> None:
+        self.kernel, self.pagemap, self.range, self.scheme = kernel, pagemap, range_, scheme
+        self.spec = pagemap_spec(pagemap, caps)
 
     def decode(self, pfn: int) -> tuple[dict[str, Any], bytes]:
         """The struct page of a pfn in numbers, and its bytes."""
         layout, start, end = self.kernel.layout, self.range.start_pfn, self.range.end_pfn
         bounds = (start, end, layout.page_address(start))
         raw = _read_struct_pages(self.kernel, pfn, min(4, end - pfn))
-        scheme = self.kernel.scheme
-        return _zonedev.decode(layout.layout, scheme, self.spec, bounds, pfn, raw), raw
+        return _zonedev.decode(layout.layout, self.scheme, self.spec, bounds, pfn, raw), raw
 
     def scan(self, start: int, end: int) -> dict[str, Any]:
         """The tally of [start, end) by itself."""
         layout = self.kernel.layout
-        scan = _zonedev.Scan(layout.layout, self.kernel.scheme, self.spec, merge=False)
+        scan = _zonedev.Scan(layout.layout, self.scheme, self.spec, merge=False)
         scan.begin(start, end, layout.page_address(start))
         feed(self.kernel, scan, start, lambda pages: None)
         scan.end()
@@ -121,17 +127,16 @@ class _Place:
 
 def _judge(place: _Place, head_pfn: int, end: int, pfn: int) -> tuple[str, list[Finding]]:
     """Class of the page at *pfn*, and the findings on it and (if it spans the page) its folio."""
-    spans = pfn < end
     whole = place.scan(head_pfn, max(end, pfn + 1))
     findings = [make_finding(place.kernel, place.pagemap, raw) for raw in whole["findings"]]
-    if spans:
-        for name in ("violation", "not-captured", "unreadable", "busy", "idle"):
-            if whole["classes"][name]:
-                return name, findings
+    mine = [f for f in findings if f.pfn == pfn or (pfn < end and f.folio_pfn == head_pfn)]
     before = place.scan(head_pfn, pfn)["classes"]
     upto = place.scan(head_pfn, pfn + 1)["classes"]
     class_ = next((name for name in upto if upto[name] > before[name]), "skipped")
-    return class_, [f for f in findings if f.pfn == pfn]
+    # A defect anywhere in a folio is one of each of its pages that has memory of its own.
+    if class_ in ("idle", "busy") and any(f.severity == "error" for f in mine):
+        class_ = "violation"
+    return class_, mine
 
 
 def folio_report(kernel: Kernel, what: str) -> FolioReport:
@@ -150,11 +155,14 @@ def folio_report(kernel: Kernel, what: str) -> FolioReport:
             f"{asked}: it lies in the altmap head of {pagemap.device}, which has no struct pages"
         )
     layout = kernel.layout
-    place = _Place(kernel, pagemap, range_)
+    scheme, caps = calibrated(kernel, pagemap)
+    place = _Place(kernel, pagemap, range_, scheme, caps)
     page, raw = place.decode(pfn)
     head_pfn = page["head_pfn"] if page["head_pfn"] is not None else pfn
     head = page if head_pfn == pfn else place.decode(head_pfn)[0]
-    end = min(head_pfn + (1 << min(head["order"], 30)), range_.end_pfn)
+    reach = max(kernel.layout.pmd_order, min(pagemap.vmemmap_shift, SHIFT_MAX))
+    order = head["order"] if head["order"] <= reach else 0
+    end = min(head_pfn + (1 << order), range_.end_pfn)
     class_, findings = _judge(place, head_pfn, end, pfn)
     return FolioReport(
         asked,
@@ -165,7 +173,7 @@ def folio_report(kernel: Kernel, what: str) -> FolioReport:
         head,
         layout.page_address(head_pfn),
         class_,
-        kernel.scheme.idle(pagemap.type),
+        scheme.idle(pagemap.type),
         layout.flags(page["flags"]),
         raw[: layout.page_size],
         findings,

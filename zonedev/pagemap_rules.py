@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Optional, Union
 
 from zonedev import _zonedev
+from zonedev.kernel.vmemmap import SHIFT_MAX
 from zonedev.model import Finding, Pagemap, PagemapResult
 
 PRIVATE = "MEMORY_DEVICE_PRIVATE"
 COHERENT = "MEMORY_DEVICE_COHERENT"
-FS_DAX = "MEMORY_DEVICE_FS_DAX"
 GENERIC = "MEMORY_DEVICE_GENERIC"
 P2PDMA = "MEMORY_DEVICE_PCI_P2PDMA"
 
@@ -57,9 +57,6 @@ class Unjudged(NamedTuple):
 
 Answer = Union[Verdict, Unjudged]
 
-# No compound page has a higher order.
-_SHIFT_MAX = 30
-
 
 def _altmap_sanity(altmap: dict[str, int], pages: int) -> Iterator[Answer]:
     """An altmap that leaves no page, or is overdrawn, would hide what it is the memmap of."""
@@ -91,7 +88,7 @@ def _sanity(case: Case) -> Iterator[Answer]:
             missing.append("owner")
         if missing:
             yield Verdict("without " + ", ".join(missing))
-    if pagemap.vmemmap_shift > (_SHIFT_MAX if pagemap.type == GENERIC else 0):
+    if pagemap.vmemmap_shift > (SHIFT_MAX if pagemap.type == GENERIC else 0):
         yield Verdict(f"vmemmap_shift is {pagemap.vmemmap_shift}")
     if pagemap.nr_range > 1 and pagemap.altmap:
         yield Verdict(f"{pagemap.nr_range} ranges with an altmap")
@@ -165,7 +162,7 @@ def _ref_versus_pages(case: Case) -> Iterator[Answer]:
     # A page in use, or (scheme C) every folio that is not at 0 holds one; in C lookups and
     # allocations come on top.
     holders = case.result.pages_referenced >> (
-        0 if by_use else min(pagemap.vmemmap_shift, _SHIFT_MAX)
+        0 if by_use else min(pagemap.vmemmap_shift, SHIFT_MAX)
     )
     if held != holders if by_use else held < holders:
         yield Verdict(f"ref is {ref.count}, and {holders} pages hold one each")

@@ -114,6 +114,11 @@ class _RangeScan:
         self.not_captured = 0
         self.interrupted = False
 
+    @property
+    def unreadable(self) -> int:
+        """Pages whose reading failed for another reason than that the source does not hold them."""
+        return sum(self.reasons.values()) - self.not_captured
+
     def _give_up(self, reason: str) -> None:
         left = self.scan.left()
         self.scan.hole(left, "unreadable")
@@ -185,8 +190,11 @@ def scan_pagemap(
     ):
         setattr(result, name, tally[name])
     unseen = result.classes["not-captured"] - ranges.not_captured
+    unknown = result.classes["unreadable"] - ranges.unreadable
     if unseen:
         result.reasons["all-zero struct pages, or tails whose head was not read"] = unseen
+    if unknown:
+        result.reasons["struct pages that cannot be identified as this pagemap's"] = unknown
     findings = [make_finding(kernel, pagemap, raw) for raw in tally["findings"]]
     scanned = ScanResult(result, findings, tally["findings_dropped"])
     if ranges.interrupted:
@@ -198,6 +206,19 @@ def _modal_idle(results: list[PagemapResult], type_: str) -> Optional[int]:
     zeros = sum(r.idle_looking["0"] for r in results if r.pagemap.type == type_)
     ones = sum(r.idle_looking["1"] for r in results if r.pagemap.type == type_)
     return None if not zeros and not ones else int(ones > zeros)
+
+
+def calibrated(kernel: Kernel, pagemap: Pagemap) -> tuple[_zonedev.Scheme, Caps]:
+    """Scheme and caps that an audit would judge a pagemap with.
+
+    A scheme that is known for certain is taken as it is; otherwise the type's pages are scanned.
+    """
+    known = kernel.scheme.idle(pagemap.type) is not None
+    if known and kernel.scheme.confidence == "high":
+        return kernel.scheme, Caps()
+    scanner = Scanner(kernel, [pagemap])
+    scanner.run()
+    return scanner.scheme, scanner.caps.get(pagemap.type, Caps())
 
 
 class Scanner:

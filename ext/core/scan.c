@@ -506,7 +506,7 @@ static enum zd_class class_of_lone_tail(const struct zd_scan *scan, const struct
 		return ZD_NOT_CAPTURED;
 	// Left over of a freed large private folio; every other one is not known to be free.
 	if (scan->scheme->large_private && scan->pagemap.type <= ZD_COHERENT && folio->head_valid &&
-	    folio->refcount == 0)
+	    folio->refcount == 0 && zd_folio_is_identified(folio, scan->layout, &scan->pagemap))
 		return ZD_IDLE;
 	return ZD_UNREADABLE;
 }

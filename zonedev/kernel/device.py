@@ -18,6 +18,7 @@ from drgn.helpers.linux.block import disk_name, for_each_disk
 _MAX_RESOURCES = 100_000
 _MAX_DEPTH = 32
 _MAX_DISKS = 10_000
+_MAX_CLASSES = 10_000
 
 # Bytes of a name that are believed.
 _MAX_NAME = 128
@@ -71,9 +72,29 @@ def read_resources(prog: Program) -> list[_Resource]:
     return resources
 
 
+def _is_endless(prog: Program) -> bool:
+    """True where the list of classes, which looking for disks walks first, does not come to an end.
+
+    Since commit 2df418cf4b72 ("driver core: class: remove subsystem private pointer from struct class")
+    (in v6.4) a class is found in class_kset.
+    """
+    try:
+        head = prog["class_kset"].list.address_of_()
+        node = head.next
+        for _ in range(_MAX_CLASSES):
+            if int(node) == int(head):
+                return False
+            node = node.next.read_()
+        return True
+    except (LookupError, AttributeError, FaultError):
+        return False
+
+
 def read_disks(prog: Program) -> list[_Disk]:
     """All disks with their private_data; [] where the kernel's types or memory do not give them."""
     disks: list[_Disk] = []
+    if _is_endless(prog):
+        return []
     try:
         for disk in for_each_disk(prog):
             private = int(disk.private_data)

@@ -76,6 +76,14 @@ def _lost_registry(kernel: Kernel) -> list[str]:
     ]
 
 
+def _unfinished(pagemaps: list[Pagemap]) -> list[str]:
+    return [
+        f"dev_pagemap {p.address:#x} ({p.device}) is being added: its pages were not judged"
+        for p in pagemaps
+        if p.nr_range == 0
+    ]
+
+
 def _ref_problems(pagemaps: list[Pagemap]) -> list[str]:
     return [
         f"dev_pagemap {p.address:#x} ({p.device}): its reference count cannot be read"
@@ -105,6 +113,7 @@ def read_kernel(prog: Program) -> Kernel:
         if not layout.zone[1]:
             problems.append(f"no page can be positively identified as ZONE_DEVICE ({evidence})")
     problems += unsupported_registries(prog) + _ref_problems(pagemaps) + registry.problems
+    problems += _unfinished(pagemaps)
     problems += _lost_registry(kernel)
     for pagemap, sample in zip(pagemaps, samples):
         pagemap.node = node_of(layout, sample)

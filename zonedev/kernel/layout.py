@@ -99,7 +99,7 @@ class KernelLayout:
     page_shift: int
     vmemmap: int
     flag_names: dict[int, str]
-    fields: dict[str, Field]
+    pmd_order: int
     zone: tuple[int, int]
     node: tuple[int, int]
     zone_device: int
@@ -205,7 +205,7 @@ def _make(
         like.page_shift,
         like.vmemmap,
         like.flag_names,
-        like.fields,
+        like.pmd_order,
         zone,
         node,
         like.zone_device,
@@ -281,7 +281,7 @@ def kernel_layout(prog: Program) -> KernelLayout:
         page_shift,
         _vmemmap(prog),
         _flag_bits(names, limit),
-        fields,
+        _pmd_order(prog, page_shift),
         zone,
         node,
         zone_device,

@@ -2,7 +2,7 @@
 """The registry of pagemaps: which struct dev_pagemap exist, their ranges and what they say.
 
 Owns the walk of pgmap_array and the reading of struct dev_pagemap in every shape; judging them is
-pagemap_rules.py's, their struct pages are audit.py's.  A pagemap stands in the array under many
+pagemap_rules.py's, their struct pages are scanner.py's.  A pagemap stands in the array under many
 indices (one per range, multi-index entries): pointers are what identifies it.  Counts read from the
 dump are bounded before they are used.
 
@@ -47,8 +47,6 @@ _TYPE_ALIASES = {"MEMORY_DEVICE_DEVDAX": "MEMORY_DEVICE_GENERIC"}
 _OPS_MEMBERS = {
     "free": ("folio_free", "page_free"),
     "migrate_to_ram": ("migrate_to_ram",),
-    "folio_split": ("folio_split",),
-    "memory_failure": ("memory_failure",),
 }
 
 
@@ -303,6 +301,22 @@ def _outside(pagemap: Pagemap) -> Iterator[int]:
             yield index
 
 
+def _beyond(registry: Registry, pagemap: Pagemap) -> list[str]:
+    """Pfns just outside of the ranges that load the pagemap all the same: a range is too short."""
+    problems = []
+    for range_ in pagemap.ranges[:_MAX_PROBLEMS]:
+        for pfn in (range_.start_pfn - 1, range_.end_pfn):
+            if pfn < 0 or pagemap.covers(pfn):
+                continue
+            try:
+                stray = registry.load(pfn) == pagemap.address
+            except FaultError:
+                continue
+            if stray:
+                problems.append(f"pfn {pfn:#x} loads it, too, and lies outside of its ranges")
+    return problems
+
+
 def coverage_problems(registry: Registry, pagemap: Pagemap) -> list[str]:
     """What the registry says of a pagemap's pfns that it should not (rule registry-coverage)."""
     if pagemap.nr_range == 0:
@@ -312,6 +326,7 @@ def coverage_problems(registry: Registry, pagemap: Pagemap) -> list[str]:
         f"index {index:#x} of the registry lies outside of its ranges"
         for index in islice(_outside(pagemap), _MAX_PROBLEMS)
     ]
+    problems += _beyond(registry, pagemap)
     for range_ in pagemap.ranges:
         for pfn in sorted({range_.start_pfn, range_.end_pfn - 1}):
             if len(problems) >= _MAX_PROBLEMS:

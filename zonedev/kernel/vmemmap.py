@@ -22,7 +22,7 @@ from zonedev.model import Pagemap
 CHUNK_BYTES = 4 << 20
 
 # No compound page has a higher order.
-_SHIFT_MAX = 30
+SHIFT_MAX = 30
 
 # Messages of drgn and libkdumpfile that mean: the dump does not hold this memory.
 _NOT_CAPTURED = (
@@ -130,7 +130,7 @@ def is_deduplicated(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> bo
     (in v5.19).  Asked of the first and the last compound page of every range.
     """
     frame = 1 << layout.page_shift
-    if pagemap.vmemmap_shift > _SHIFT_MAX:
+    if pagemap.vmemmap_shift > SHIFT_MAX:
         return False
     per_compound = (layout.page_size << pagemap.vmemmap_shift) // frame
     if pagemap.altmap or per_compound <= 2 or frame % layout.page_size:

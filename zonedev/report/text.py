@@ -127,10 +127,6 @@ def finding_line(finding: Finding, device: str) -> str:
     return "; ".join(parts)
 
 
-def _rule_row(id_: str) -> dict[str, Any]:
-    return next(row for row in _zonedev.rules() if row["id"] == id_)
-
-
 def _meaning(id_: str, type_: Optional[str]) -> str:
     """What the rule means for a memory type (rows of one rule may differ)."""
     rows = [row for row in _zonedev.rules() if row["id"] == id_]
@@ -176,7 +172,11 @@ def _hidden(audit: Audit, severity: str) -> str:
     parts = [f"{group[0].rule} {sum(f.pages for f in group)}" for group in groups]
     if not parts:
         return ""
-    how = "they are of other rules" if audit.filters.get("rule") else "--severity info shows them"
+    how = (
+        "--rule and --severity choose"
+        if audit.filters.get("rule")
+        else "--severity info shows them"
+    )
     return f"not shown (pages): {', '.join(parts)}; {how}"
 
 
