@@ -99,6 +99,7 @@ class KernelLayout:
     page_shift: int
     vmemmap: int
     flag_names: dict[int, str]
+    fields: dict[str, Field]
     pmd_order: int
     zone: tuple[int, int]
     node: tuple[int, int]
@@ -205,6 +206,7 @@ def _make(
         like.page_shift,
         like.vmemmap,
         like.flag_names,
+        like.fields,
         like.pmd_order,
         zone,
         node,
@@ -281,6 +283,7 @@ def kernel_layout(prog: Program) -> KernelLayout:
         page_shift,
         _vmemmap(prog),
         _flag_bits(names, limit),
+        fields,
         _pmd_order(prog, page_shift),
         zone,
         node,
