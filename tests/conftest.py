@@ -67,6 +67,17 @@ class Answer(NamedTuple):
 Zonedev = Callable[..., Answer]
 
 
+def assert_one_line(answer: Answer, *fragments: str) -> None:
+    """A usage or target error: one line on stderr, nothing on stdout, exit status 2."""
+    assert answer.status == 2, answer
+    assert answer.out == ""
+    assert answer.err.startswith("zonedev: error: "), answer.err
+    assert answer.err.count("\n") == 1 and answer.err.endswith("\n"), answer.err
+    for fragment in fragments:
+        assert fragment in answer.err
+    assert "Errno" not in answer.err
+
+
 @pytest.fixture
 def zonedev(capsys: pytest.CaptureFixture[str]) -> Zonedev:
     """The program, run in this process."""

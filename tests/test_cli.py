@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import NAMES, ROOT, Answer, Vmcore, Zonedev, open_vmcore
+from conftest import NAMES, ROOT, Answer, Vmcore, Zonedev, assert_one_line, open_vmcore
 
 from zonedev import _zonedev
 from zonedev.cli import main
@@ -43,15 +43,6 @@ def command(*words: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-def assert_one_line(answer: Answer, *fragments: str) -> None:
-    assert answer.status == 2, answer
-    assert answer.out == ""
-    assert answer.err.startswith("zonedev: error: "), answer.err
-    assert answer.err.count("\n") == 1 and answer.err.endswith("\n"), answer.err
-    for fragment in fragments:
-        assert fragment in answer.err
 
 
 def report_of(answer: Answer) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
 import pytest
-from conftest import ROOT, VMCORES, Answer, Vmcore, Zonedev, open_vmcore
+from conftest import ROOT, VMCORES, Answer, Vmcore, Zonedev, assert_one_line, open_vmcore
 from drgn import RelocatableModule
 
 from zonedev import _zonedev, target
@@ -54,16 +54,6 @@ def run_process(*words: Any, timeout: int = TIME_LIMIT) -> Answer:
         timeout=timeout,
     )
     return Answer(done.returncode, done.stdout, done.stderr)
-
-
-def assert_one_line(answer: Answer, *fragments: str) -> None:
-    assert answer.status == 2, answer
-    assert answer.out == ""
-    assert answer.err.startswith("zonedev: error: "), answer.err
-    assert answer.err.count("\n") == 1 and answer.err.endswith("\n"), answer.err
-    for fragment in fragments:
-        assert fragment in answer.err
-    assert "Errno" not in answer.err
 
 
 # ---------------------------------------------------------------- cores that can be damaged
