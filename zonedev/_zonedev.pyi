@@ -60,6 +60,7 @@ class Scheme:
     pgmap_ref: str
     private_refs_pgmap: bool
     stale_share: bool
+    zero_when_dying: bool
     confidence: str
     decisive: list[str]
 
@@ -73,6 +74,15 @@ class Scheme:
 
     def calibrated(self, type: str, idle: int, /) -> Scheme:
         """The same scheme with another idle count for a type, and low confidence."""
+
+    def drained(self) -> Scheme:
+        """The scheme as a pagemap has it whose removal has put the reference that each page was born with.
+
+        The same where removal does not put them (all but B and C).
+        """
+
+    def with_init_mode(self, type: str, busy: bool, /) -> Scheme:
+        """The scheme as a pagemap of a type has it whose init_mode is INIT_PAGEMAP_BUSY, or IDLE (scheme F1)."""
 
 class Scan:
     """One walk, upward, over the struct pages of a pagemap."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Optional
 
 import drgn
@@ -27,7 +28,15 @@ from zonedev.kernel.registry import (
     overlap_problems,
     read_registry,
 )
-from zonedev.live import confirm_findings, confirm_pagemaps, merge_findings
+from zonedev.kernel.vmemmap import is_drained
+from zonedev.live import (
+    SAMPLES,
+    Confirmation,
+    Pace,
+    alarming,
+    confirm_pagemaps,
+    merge_findings,
+)
 from zonedev.model import Audit, Finding, Pagemap, PagemapResult, PfnRange
 from zonedev.page import FolioReport, folio_report
 from zonedev.pagemap_rules import Case, judge_pagemap
@@ -210,12 +219,20 @@ def _judge_again(kernel: Kernel, scanner: Scanner, before: list[Finding]) -> lis
         if pagemap.address in known:
             pagemap.node = known[pagemap.address].node
             pagemap.deduplicated = known[pagemap.address].deduplicated
+        pagemap.drained = is_drained(kernel.prog, pagemap, kernel.layout)
     wanted = {s.result.pagemap.address for s in scanner.wanted}
+    suspects = {f.pagemap for f in alarming(before)}
     kernel.registry = registry
-    results = [scanner.scan(p).result for p in pagemaps if p.address in wanted]
+    # Only the pages of suspects are scanned again, but ranges may overlap with anybody's.
+    results = [
+        scanner.scan(p).result if p.address in suspects else PagemapResult(p, None)
+        for p in pagemaps
+        if p.address in wanted
+    ]
     if scanner.interrupted:
         return before
-    return _judge_pagemaps(kernel, scanner, results, [])
+    judged = _judge_pagemaps(kernel, scanner, results, [])
+    return [f for f in judged if f.pagemap in suspects]
 
 
 def _confirm(
@@ -224,16 +241,28 @@ def _confirm(
     on_pagemaps: list[Finding],
     resample_ms: int,
     samples: int,
-) -> tuple[list[Finding], int]:
-    """Second looks; Ctrl-C ends them, and what was not looked at again stands."""
-    transient = 0
+) -> tuple[list[Finding], list[Finding]]:
+    """Second looks: pagemap findings that stand, and all findings that do not.
+
+    Ctrl-C ends them, and what was not looked at again stands.
+    """
+    transient: list[Finding] = []
+    pace = Pace(resample_ms, samples)
+    on_folios = [Confirmation(scanner, scanned) for scanned in scanner.wanted]
     try:
-        for scanned in scanner.wanted:
-            transient += confirm_findings(kernel, scanned, resample_ms, samples)
-        on_pagemaps, lost = confirm_pagemaps(
-            on_pagemaps, lambda: _judge_again(kernel, scanner, on_pagemaps), resample_ms, samples
-        )
-        transient += lost
+        while alarming(on_pagemaps) or any(alarming(s.findings) for s in scanner.wanted):
+            if not pace.again(bool(transient)):
+                break
+            for confirmation in on_folios:
+                transient += confirmation.again()
+            if not pace.seldom:
+                continue
+            on_pagemaps, lost = confirm_pagemaps(
+                on_pagemaps, partial(_judge_again, kernel, scanner, on_pagemaps)
+            )
+            transient += lost
+        for confirmation in on_folios:
+            transient += confirmation.finish()
     except KeyboardInterrupt:
         scanner.interrupted = True
     return on_pagemaps, transient
@@ -247,7 +276,7 @@ def audit(
     pgmaps: Optional[list[str]] = None,
     fail_on: str = "error",
     resample_ms: int = 20,
-    samples: int = 2,
+    samples: int = SAMPLES,
     progress: Optional[Progress] = None,
 ) -> Audit:
     """
@@ -257,7 +286,8 @@ def audit(
     :param pgmaps: only these pagemaps (device name, resource, address or a pfn)
     :param fail_on: lowest severity that makes the verdict "violations"
     :param resample_ms: live kernels: time between samples of what looks wrong, in milliseconds
-    :param samples: live kernels: samples that must agree, 2 or more
+    :param samples: live kernels: samples that must agree, 2 or more; four times as many where other
+        findings of the audit turn out to be transient
     :param progress: called with (pages done, pages in all)
     :raises TargetError: the target cannot be audited
     :raises UsageError: no pagemap matches
@@ -271,7 +301,7 @@ def audit(
     results = [s.result for s in scanner.wanted]
     skipped: list[dict[str, str]] = []
     on_pagemaps = _judge_pagemaps(kernel, scanner, results, skipped)
-    transient = 0
+    transient: list[Finding] = []
     if kernel.live and not scanner.interrupted:
         on_pagemaps, transient = _confirm(kernel, scanner, on_pagemaps, resample_ms, samples)
     findings = [f for s in scanner.wanted for f in s.findings]
@@ -289,7 +319,7 @@ def audit(
         pagemaps=results,
         findings=findings,
         findings_dropped=sum(s.dropped for s in scanner.wanted),
-        transient=transient,
+        transients=transient,
         not_applicable=_not_applicable(kernel, scanner, results) + skipped,
         kernel_log=kernel_log_warnings(prog),
         problems=list(kernel.problems),

@@ -115,10 +115,14 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=20,
         metavar="MS",
-        help="time between two samples of a page (default: 20)",
+        help="time between two samples of what looks wrong (default: 20)",
     )
     live.add_argument(
-        "--samples", type=int, default=2, metavar="N", help="samples that must agree (default: 2)"
+        "--samples",
+        type=int,
+        default=64,
+        metavar="N",
+        help="samples that must agree (default: 64); 4 N where other states come and go",
     )
 
 

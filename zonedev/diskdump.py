@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Is a kdump-compressed file whole?  libkdumpfile maps such files, and reads behind the end of a file
-that was cut off as zeroes or dies of SIGBUS, so that this is asked before it is opened.
+that was cut off as zeroes or dies of SIGBUS, so that this is asked before it is opened.  And is it one of
+several, or flattened?
 
 Reads the headers and the last page descriptors only.  Mirrors the format as makedumpfile documents
 it: header, sub header, two bitmaps, a page descriptor per dumped page, data.
@@ -14,9 +15,17 @@ from typing import BinaryIO, NamedTuple, Optional
 
 SIGNATURES = (b"KDUMP   ", b"DISKDUMP")
 
+# What makedumpfile writes to a pipe (-F) begins so; pieces of the file follow in any order.
+_FLATTENED = b"makedumpfile\0"
+
 # Offsets in struct disk_dump_header of 64-bit kernels: block_size, sub_hdr_size, bitmap_blocks.
 _HEADER = 428
 _DESCRIPTOR = 24
+
+# header_version in struct disk_dump_header, split in struct kdump_sub_header, which has it since 2.
+_VERSION, _VERSION_OF_SPLIT = 8, 2
+_SPLIT = 12
+
 _LAST_DESCRIPTORS = 1 << 16
 
 
@@ -56,6 +65,34 @@ def _count_pages(file: BinaryIO, layout: _Layout) -> int:
         count += bin(int.from_bytes(data, "little")).count("1")
         left -= len(data)
     return count
+
+
+def is_flattened(path: str) -> bool:
+    """True for a file in makedumpfile's flattened format.
+
+    :raises OSError: it cannot be read
+    """
+    with open(path, "rb") as file:
+        return file.read(len(_FLATTENED)) == _FLATTENED
+
+
+def is_part(path: str) -> bool:
+    """True for one of the files that makedumpfile --split makes of a dump.
+
+    :raises OSError: it cannot be read
+    """
+    with open(path, "rb") as file:
+        layout = _read_layout(file)
+        if layout is None:
+            return False
+        file.seek(_VERSION)
+        version = file.read(4)
+        file.seek(layout.block_size + _SPLIT)
+        split = file.read(4)
+    if len(split) < 4:
+        return False
+    (number,) = struct.unpack(layout.order + "i", version)
+    return number >= _VERSION_OF_SPLIT and split != bytes(4)
 
 
 class Sizes(NamedTuple):

@@ -64,8 +64,11 @@ class Pagemap:
     indices: list[int]
     nr_range: int
     foreign_maps: bool = False
+    init_busy: Optional[bool] = None
     node: Optional[int] = None
     deduplicated: bool = False
+    # Its last page is at 0: removal has put, page after page, the reference each was born with (B, C).
+    drained: bool = False
 
     @property
     def pages(self) -> int:
@@ -87,7 +90,8 @@ class Finding:
     """A rule that fired, on count folios from pfn, 1 << order pages apart; pfn None: on the pagemap.
 
     pages is how many pages that are (within the range; 1 for a pagemap), folio_pfn and folio_pages say
-    which folio the first of them belongs to.
+    which folio the first of them belongs to. Of a live kernel, samples says how many showed something as
+    bad there, and agreed how many of them had these very words.
     """
 
     rule: str
@@ -109,6 +113,8 @@ class Finding:
     expected: Optional[int] = None
     raw: bytes = b""
     detail: str = ""
+    samples: int = 1
+    agreed: int = 1
 
 
 @dataclass
@@ -144,7 +150,7 @@ class SchemeInfo:
 class Audit:
     """The result of an audit.
 
-    findings hold every severity, worst first; errors and warnings count pages (a finding on a
+    transients did not stand in a second sample; findings hold every severity, worst first; errors and warnings count pages (a finding on a
     pagemap counts as one), findings are runs.
     """
 
@@ -157,7 +163,7 @@ class Audit:
     pagemaps: list[PagemapResult] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     findings_dropped: int = 0
-    transient: int = 0
+    transients: list[Finding] = field(default_factory=list)
     not_applicable: list[dict[str, str]] = field(default_factory=list)
     kernel_log: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -168,6 +174,11 @@ class Audit:
     filters: dict[str, list[str]] = field(default_factory=dict)
     format: Optional[str] = None
     interrupted: bool = False
+
+    @property
+    def transient(self) -> int:
+        """How many findings did not stand in a second sample of a live kernel."""
+        return len(self.transients)
 
     @property
     def pages(self) -> int:

@@ -21,6 +21,9 @@ from zonedev.kernel.vmemmap import SHIFT_MAX, classify_fault
 from zonedev.model import Finding, Pagemap, PfnRange
 from zonedev.scanner import Caps, calibrated, feed, make_finding, pagemap_spec
 
+# Struct pages that members of struct folio reach to (ZD_FOLIO_PAGES of ext/core/zonedev.h).
+_FOLIO_PAGES = 4
+
 
 @dataclass
 class FolioReport:
@@ -130,8 +133,11 @@ def _judge(place: _Place, head_pfn: int, end: int, pfn: int) -> tuple[str, list[
     whole = place.scan(head_pfn, max(end, pfn + 1))
     findings = [make_finding(place.kernel, place.pagemap, raw) for raw in whole["findings"]]
     mine = [f for f in findings if f.pfn == pfn or (pfn < end and f.folio_pfn == head_pfn)]
-    before = place.scan(head_pfn, pfn)["classes"]
-    upto = place.scan(head_pfn, pfn + 1)["classes"]
+    # What a head is, its first tails say: these are looked at together, and share its class.
+    together = min(head_pfn + _FOLIO_PAGES, end)
+    begin, stop = (head_pfn, together) if pfn < together else (pfn, pfn + 1)
+    before = place.scan(head_pfn, begin)["classes"]
+    upto = place.scan(head_pfn, stop)["classes"]
     class_ = next((name for name in upto if upto[name] > before[name]), "skipped")
     # A defect anywhere in a folio is one of each of its pages that has memory of its own.
     if class_ in ("idle", "busy") and any(f.severity == "error" for f in mine):

@@ -136,18 +136,53 @@ def _below_bias(case: Case) -> Iterator[Answer]:
         )
 
 
+def _removal_waits(case: Case) -> bool:
+    """True where removal waits for pages that are held."""
+    if case.scheme.id in ("E", "G", "H"):
+        return case.pagemap.type in (PRIVATE, COHERENT, P2PDMA)
+    # In D it waits for the pagemap's other users only, in the other schemes every held page is one.
+    return case.scheme.id != "D"
+
+
 def _dying_busy(case: Case) -> Iterator[Answer]:
     ref, result = case.pagemap.ref, case.result
-    if ref.state == "live" or not result.heads_above_idle:
+    held = result.heads_above_idle
+    if ref.state == "dying" and case.scheme.zero_when_dying and not case.pagemap.drained:
+        yield Verdict(
+            "its removal has begun, but most of its last pages still have a reference: it is in the middle of "
+            "putting those that they were born with, or they are held",
+            "warning",
+        )
         return
-    waits = case.scheme.id in ("B", "C") or case.pagemap.type in (PRIVATE, COHERENT, P2PDMA)
+    if ref.state == "live" or not held:
+        return
+    waits = _removal_waits(case)
     effect = "removal waits for them" if waits else "removal does not wait: use after free"
     count = "unknown" if ref.count is None else ref.count
-    yield Verdict(f"{result.heads_above_idle} folios are held, ref is {count}: {effect}")
+    yield Verdict(f"{held} folios are held, ref is {count}: {effect}")
+
+
+def _ref_of_old_pages(case: Case) -> Iterator[Answer]:
+    """Schemes A and B: the least that the pages hold.  Others (a request queue) may hold more."""
+    ref, result = case.pagemap.ref, case.result
+    if ref.count is None or not case.complete or result.refcounts_other:
+        yield Unjudged("its ref, or not all of its pages, could be read")
+        return
+    if case.scheme.id == "A":
+        holders = sum((count - 1) * heads for count, heads in result.refcounts.items())
+        what = f"its pages have {holders} references beyond their first, which hold one each"
+    else:
+        holders = result.pages_referenced
+        what = f"{holders} pages hold one each"
+    if ref.count - (1 if ref.state == "live" else 0) < holders:
+        yield Verdict(f"ref is {ref.count}, and {what}")
 
 
 def _ref_versus_pages(case: Case) -> Iterator[Answer]:
     ref, pagemap = case.pagemap.ref, case.pagemap
+    if case.scheme.id in ("A", "B"):
+        yield from _ref_of_old_pages(case)
+        return
     by_use = case.scheme.private_refs_pgmap and pagemap.type in (PRIVATE, COHERENT)
     by_page = case.scheme.id == "C" and pagemap.type in (PRIVATE, GENERIC, P2PDMA)
     if not by_use and not by_page:
@@ -222,7 +257,8 @@ def contradicted_types(
             continue
         # The pages of a dying pagemap may all rest at 0.
         live = [r for r in results if r.pagemap.ref.state == "live"]
-        mine = [result for result in live if result.pagemap.type == type_]
+        # What a pagemap chose for itself (scheme F1) contradicts nothing.
+        mine = [r for r in live if r.pagemap.type == type_ and r.pagemap.init_busy is None]
         heads = sum(sum(r.refcounts.values()) + r.refcounts_other for r in mine)
         other = sum(r.idle_looking["1" if idle == 0 else "0"] for r in mine)
         if other * 2 > heads:

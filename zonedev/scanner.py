@@ -170,6 +170,7 @@ def scan_pagemap(
     """
     if not known_type(pagemap):
         return _unjudged(pagemap, "unknown memory type")
+    scheme = kernel.scheme_of(pagemap, scheme)
     scan = _zonedev.Scan(
         kernel.layout.layout, scheme, pagemap_spec(pagemap, caps), merge=not kernel.live
     )
@@ -215,7 +216,7 @@ def calibrated(kernel: Kernel, pagemap: Pagemap) -> tuple[_zonedev.Scheme, Caps]
     """
     known = kernel.scheme.idle(pagemap.type) is not None
     if known and kernel.scheme.confidence == "high":
-        return kernel.scheme, Caps()
+        return kernel.scheme_of(pagemap, kernel.scheme), Caps()
     scanner = Scanner(kernel, [pagemap])
     scanner.run()
     return scanner.scheme, scanner.caps.get(pagemap.type, Caps())
@@ -265,6 +266,17 @@ class Scanner:
             self.interrupted = True
             scanned: ScanResult = stop.args[0]
             return scanned
+
+    def look(self, pagemap: Pagemap, start: int, end: int) -> list[Finding]:
+        """Findings on the pages [start, end) of a pagemap by themselves, read afresh."""
+        layout = self.kernel.layout
+        spec = pagemap_spec(pagemap, self.caps.get(pagemap.type))
+        scheme = self.kernel.scheme_of(pagemap, self.scheme)
+        scan = _zonedev.Scan(layout.layout, scheme, spec, merge=False)
+        scan.begin(start, end, layout.page_address(start))
+        feed(self.kernel, scan, start, lambda pages: None)
+        scan.end()
+        return [make_finding(self.kernel, pagemap, raw) for raw in scan.result()["findings"]]
 
     def run(self) -> None:
         """Scan everything; again where calibration says that the scheme does not fit."""

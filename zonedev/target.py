@@ -24,6 +24,8 @@ _GIVE_VMLINUX = "give the vmlinux with debug information of exactly this kernel 
 
 # What drgn and its libraries say of files that hold no dump.
 _NOT_A_CORE = ("not an ELF core", "not a core", "Unknown file format", "not in a recognized format")
+# What it says of a kdump header without the kernel's names.
+_NO_NAMES = "KDUMP_ATTR_ARCH_NAME"
 
 _ELF_MAGIC = b"\x7fELF"
 _ELF_HEADER = 64
@@ -117,7 +119,7 @@ def _check_kdump(target: Target) -> None:
     size = os.path.getsize(path)
     sizes = diskdump.wanted_sizes(path)
     if sizes is None:
-        target.format = _kdump_format(path)
+        target.format = "flattened" if diskdump.is_flattened(path) else _kdump_format(path)
         return
     if sizes.headers > size:
         raise TargetError(
@@ -125,6 +127,11 @@ def _check_kdump(target: Target) -> None:
         )
     if sizes.data > size:
         target.problems.append(_cut_off(path, size, sizes.data))
+    if diskdump.is_part(path):
+        raise TargetError(
+            f"core {path}: one of several files of a dump (makedumpfile --split); "
+            "put them together with makedumpfile --reassemble FILE... NEW, and give that"
+        )
     target.format = _kdump_format(path)
 
 
@@ -182,6 +189,16 @@ def _open_core(prog: Program, path: str) -> None:
     # drgn raises plain Exception for failures of its libraries.
     except Exception as err:
         reason = _first_line(err)
+        if _NO_NAMES in reason:
+            raise TargetError(
+                f"core {path}: its header does not name the kernel, as in what QEMU writes with "
+                "dump-guest-memory -z; dump the guest as ELF, without -z"
+            ) from None
+        if diskdump.is_flattened(path):
+            raise TargetError(
+                f"core {path}: in makedumpfile's flattened format, and cannot be opened as that ({reason}); "
+                f"copy it again if it was cut off, or put it together with makedumpfile -R NEW <{path}"
+            ) from None
         if any(text in reason for text in _NOT_A_CORE):
             raise TargetError(
                 f"core {path}: not a core dump that drgn can open ({reason}); give a vmcore (ELF or kdump)"
@@ -337,6 +354,12 @@ def check_kernel(prog: Program, target: Target) -> None:
     try:
         release = prog["init_uts_ns"].name.release.string_().decode(errors="replace")
     except Exception as err:
+        if "Invalid kernel version" in str(err):
+            # libkdumpfile wants three numbers, which a release candidate may not have ("7.3-amd64").
+            raise TargetError(
+                f"{target.name}: libkdumpfile, through which drgn reads this format, cannot tell a kernel version from "
+                f"{_release(prog)!r}; save the dump as ELF (makedumpfile -E, or a copy of /proc/vmcore)"
+            ) from None
         raise TargetError(
             f"{target.name}: the kernel's memory cannot be read through the debug information "
             f"({_first_line(err)}); the core is damaged or cut off, or the debug file is of another kernel"

@@ -111,6 +111,8 @@ static void split_refcount(const struct zd_scheme_type *type, bool foreign_maps,
 	bool maps_take_refs = type->maps_take_refs || foreign_maps;
 
 	folio->base = folio->mapcount > 0 && !foreign_maps ? type->mapped_base : type->idle;
+	if (type->entry_takes_ref && folio->mapping)
+		folio->base++;
 	folio->extra = (int64_t)folio->refcount - folio->base - (maps_take_refs ? folio->mapcount : 0);
 	if (folio->order) {
 		folio->pin = folio->pincount;

@@ -75,6 +75,15 @@ static bool not_reserved(const struct zd_subject *s)
 	return s->layout->flag[ZD_PG_RESERVED] >= 0 && !flag(s, ZD_PG_RESERVED);
 }
 
+/**
+ * Splitting a large private folio clears it in all folios that come of the tails, for ever: PG_reserved is
+ * in PAGE_FLAGS_CHECK_AT_PREP (__split_folio_to_order()), and zone_device_page_init() does not set it.
+ */
+static bool reserved_lost(const struct zd_subject *s)
+{
+	return not_reserved(s) && !(s->scheme->large_private && s->pagemap->type <= ZD_COHERENT);
+}
+
 static bool uninitialised(const struct zd_subject *s)
 {
 	return s->pattern == ZD_PATTERN_POISON ||
@@ -113,7 +122,9 @@ static bool bad_tail(const struct zd_subject *s)
 static bool head_inside_folio(const struct zd_subject *s)
 {
 	// Pages of a freed large private folio may be used one by one.
-	return s->inside && (s->inside_busy || !s->scheme->large_private);
+	bool freed = s->scheme->large_private && s->pagemap->type <= ZD_COHERENT && !s->inside_busy;
+
+	return s->inside && !freed;
 }
 
 static bool tail_refcount(const struct zd_subject *s)
@@ -196,12 +207,15 @@ static bool mapped_without_association(const struct zd_subject *s)
 	return s->folio->mapcount > 0 && unassociated(s);
 }
 
-/** A mapping word that is neither NULL, nor "shared" where that is a word, nor a pointer. */
+/** A mapping word that is neither NULL, nor "shared" where that is a word, nor a pointer where there are any.
+ */
 static bool wrong_mapping(const struct zd_subject *s)
 {
 	enum zd_shared shared = s->scheme->shared;
 	bool shared_word = shared == ZD_SHARED_MAPPING_INDEX || shared == ZD_SHARED_MAPPING_SHARE;
 
+	if (type_of(s)->unassociated)
+		return s->folio->mapping;
 	return s->folio->mapping && !(s->folio->mapping == 1 && shared_word) &&
 	       !zd_mapping_is_pointer(s->layout, s->folio->mapping);
 }
@@ -213,12 +227,13 @@ static bool pinned(const struct zd_subject *s)
 
 static bool pinned_after_truncate(const struct zd_subject *s)
 {
-	return pinned(s) && unassociated(s);
+	return pinned(s) && unassociated(s) && !type_of(s)->unassociated;
 }
 
 static bool reference_on_free_folio(const struct zd_subject *s)
 {
-	return s->folio->refcount >= 1 && unmapped(s) && !s->folio->mapping && !flag(s, ZD_PG_LOCKED);
+	return s->folio->refcount > type_of(s)->idle && unmapped(s) && !s->folio->mapping &&
+	       !flag(s, ZD_PG_LOCKED);
 }
 
 static bool reference_on_free_dax_folio(const struct zd_subject *s)
@@ -234,7 +249,8 @@ static bool reference_on_stale_share(const struct zd_subject *s)
 
 static bool reference_outlives_mapping(const struct zd_subject *s)
 {
-	return s->folio->refcount > type_of(s)->idle && unmapped(s) && !s->folio->mapping;
+	return s->folio->refcount > type_of(s)->idle && unmapped(s) && !s->folio->mapping &&
+	       !type_of(s)->unassociated;
 }
 
 static bool reference_on_unused_page(const struct zd_subject *s)
@@ -244,7 +260,7 @@ static bool reference_on_unused_page(const struct zd_subject *s)
 
 static bool free_or_allocated(const struct zd_subject *s)
 {
-	return at_rest(s) && !s->folio->mapping;
+	return at_rest(s) && type_of(s)->idle == 1 && !s->folio->mapping;
 }
 
 static bool held_without_map(const struct zd_subject *s)
@@ -254,7 +270,7 @@ static bool held_without_map(const struct zd_subject *s)
 
 static bool associated_held_without_map(const struct zd_subject *s)
 {
-	return s->folio->plain > 0 && !unassociated(s);
+	return s->folio->plain > 0 && (!unassociated(s) || type_of(s)->unassociated);
 }
 
 // ---------------------------------------------------------------- what a free page carries
@@ -544,7 +560,7 @@ const struct zd_rule zd_rules[] = {
 	  .scope = ZD_SCOPE_HEAD,
 	  .severity = ZD_ERROR,
 	  .types = T(FS_DAX) | T(GENERIC),
-	  .schemes = A_TO_E,
+	  .schemes = A_TO_E | S(F1) | S(F2),
 	  .predicate = unaccounted_mapcount,
 	  .predicate_text = "mapcount > 0 where maps of this type are not counted (Xen's pages excepted)",
 	  .meaning = "a mapping was counted that this kernel never counts",
@@ -558,7 +574,7 @@ const struct zd_rule zd_rules[] = {
 	  .schemes = ALL_SCHEMES,
 	  .predicate = wrong_mapping,
 	  .predicate_text = "mapping is no pointer: tag bits, poison or a small number (1 is legal where it "
-			    "says \"shared\": 6.0 to 6.14)",
+			    "says \"shared\": 6.0 to 6.14); before 4.17, any mapping",
 	  .meaning =
 		  "the mapping word cannot be a file's: it was overwritten, or belongs to another kind of page",
 	  .bug_class = "anonymous mapping on a DAX page, freed page, stray write",
@@ -608,7 +624,7 @@ const struct zd_rule zd_rules[] = {
 	  .evidence = ZD_EVIDENCE_DAX_ENTRIES,
 	  .severity_unproven = ZD_ERROR,
 	  .types = T(FS_DAX),
-	  .schemes = GH | S(F2),
+	  .schemes = GH | S(F1) | S(F2),
 	  .calibrated = true,
 	  .predicate = reference_on_free_dax_folio,
 	  .predicate_text = "refcount >= 1, mapcount == 0, mapping == NULL, share == 0, not locked",
@@ -627,6 +643,18 @@ const struct zd_rule zd_rules[] = {
 	  .meaning = "the page is free but still names its last user",
 	  .bug_class = "freed without clearing; still on the reverse map",
 	  .near_miss = "mapping == NULL" },
+	{ .id = "stale-mapping",
+	  .number = "R30",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_ERROR,
+	  .types = T(FS_DAX) | T(GENERIC),
+	  .schemes = S(F1) | S(F2),
+	  .calibrated = true,
+	  .predicate = stale_mapping,
+	  .predicate_text = "refcount == idle, mapcount == 0 and mapping != NULL",
+	  .meaning = "the page is free but still names its file, whose DAX entry would hold a reference",
+	  .bug_class = "the entry's reference was put twice; freed without clearing",
+	  .near_miss = "refcount == idle + 1 with a mapping: the entry's own reference" },
 	{ .id = "stale-mapping",
 	  .number = "R30",
 	  .scope = ZD_SCOPE_HEAD,
@@ -724,13 +752,13 @@ const struct zd_rule zd_rules[] = {
 	  .meaning = "a block that no file owns is still referenced: leaked, or pinned across a truncate "
 		     "(which passes over unmapped files before 6.15)",
 	  .bug_class = "pin that outlives truncate, missed unpin, layout not broken",
-	  .near_miss = "refcount > 1 with a mapping (held-without-map)" },
+	  .near_miss = "refcount > 1 with a mapping, or before 4.17, when no page had one (held-without-map)" },
 	{ .id = "reference-outlives-mapping",
 	  .number = "R02",
 	  .scope = ZD_SCOPE_HEAD,
 	  .severity = ZD_WARNING,
 	  .types = T(GENERIC),
-	  .schemes = A_TO_E | GH,
+	  .schemes = A_TO_E | GH | S(F1) | S(F2),
 	  .calibrated = true,
 	  .predicate = reference_on_unused_page,
 	  .predicate_text = "refcount > 1, mapcount == 0 and mapping == NULL (Xen's pages excepted)",
@@ -756,11 +784,11 @@ const struct zd_rule zd_rules[] = {
 	  .types = ALL_TYPES,
 	  .schemes = ALL_SCHEMES,
 	  .needs = NEEDS(RESERVED),
-	  .predicate = not_reserved,
-	  .predicate_text = "PG_reserved is clear",
-	  .meaning = "nothing in the kernel clears it on a device page",
+	  .predicate = reserved_lost,
+	  .predicate_text = "PG_reserved is clear (6.19 and later: not private and coherent pages)",
+	  .meaning = "nothing in the kernel clears it on such a device page",
 	  .bug_class = "foreign owner, uninitialised page",
-	  .near_miss = "PG_reserved set" },
+	  .near_miss = "PG_reserved set; a private page of a large folio that was split (6.19 and later)" },
 	{ .id = "dirty-free-state",
 	  .number = "R39",
 	  .scope = ZD_SCOPE_HEAD,
@@ -830,7 +858,7 @@ const struct zd_rule zd_rules[] = {
 	  .schemes = ALL_SCHEMES & ~S(UNKNOWN),
 	  .calibrated = true,
 	  .predicate = associated_held_without_map,
-	  .predicate_text = "plain > 0 and the page belongs to a file",
+	  .predicate_text = "plain > 0 and the page belongs to a file, or cannot tell (before 4.17)",
 	  .meaning = "references beyond the maps and pins: an I/O in flight, a pipe, or a leak",
 	  .bug_class = "none, or a leaked reference",
 	  .near_miss = "refcount == base + maps + pins" },
@@ -904,13 +932,24 @@ const struct zd_rule zd_rules[] = {
 	  .meaning = "too many references on the pagemap were put: it may be torn down under its pages",
 	  .bug_class = "extra put, premature teardown",
 	  .near_miss = "ref == 1 + number of (compound) pages" },
+	{ .id = "ref-below-bias",
+	  .number = "P02",
+	  .scope = ZD_SCOPE_PAGEMAP,
+	  .severity = ZD_ERROR,
+	  .types = PRIV_COH,
+	  .schemes = S(D),
+	  .predicate_text = "live, and dev_pagemap.ref < 1 + number of pages, whether they are in use or not",
+	  .meaning = "too many references on the pagemap were put: it may be torn down under its pages",
+	  .bug_class = "extra put, premature teardown",
+	  .near_miss = "ref == 1 + number of pages" },
 	{ .id = "dying-busy",
 	  .number = "P03",
 	  .scope = ZD_SCOPE_PAGEMAP,
 	  .severity = ZD_ERROR,
 	  .types = ALL_TYPES,
-	  .schemes = ALL_SCHEMES & ~S(UNKNOWN) & ~S(A),
-	  .predicate_text = "the pagemap is dying and pages are above their idle count",
+	  .schemes = ALL_SCHEMES & ~S(UNKNOWN),
+	  .predicate_text = "the pagemap is dying and pages are above their idle count (B and C: above 0, once "
+			    "removal has put the reference that each was born with)",
 	  .meaning = "removal waits for these pages (private, coherent, P2PDMA; every type before 5.18), or "
 		     "will not wait and frees them under their users (fsdax, generic)",
 	  .bug_class = "driver unbind hangs, or use after free",
@@ -920,12 +959,15 @@ const struct zd_rule zd_rules[] = {
 	  .scope = ZD_SCOPE_PAGEMAP,
 	  .severity = ZD_WARNING,
 	  .types = ALL_TYPES,
-	  .schemes = S(C) | EGH,
-	  .predicate_text = "private, coherent (E, G, H): ref - 1 != pages with references; private, generic, "
-			    "P2PDMA (C): ref - 1 < pages with references",
+	  .schemes = S(A) | S(B) | S(C) | EGH,
+	  .predicate_text =
+		  "private, coherent (E, G, H): ref - 1 != pages with references; private, generic, "
+		  "P2PDMA (C), every type (B): ref - 1 < pages with references; A: ref - 1 < references "
+		  "on pages beyond the idle one",
 	  .meaning = "the pagemap's count and its pages disagree: a reference was lost or leaked",
-	  .bug_class = "pagemap reference lost or leaked per page",
-	  .near_miss = "ref == 1 + pages with references" },
+	  .bug_class = "pagemap reference lost or leaked per page; before 4.12, a page reference taken without "
+		       "one on the pagemap",
+	  .near_miss = "ref == 1 + what the pages hold" },
 	{ .id = "idle-count-mismatch",
 	  .number = "R09",
 	  .scope = ZD_SCOPE_PAGEMAP,

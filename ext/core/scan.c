@@ -81,7 +81,9 @@ static void make_head_template(const struct zd_scan *scan, struct zd_template *t
 	if (template->associated)
 		return;
 	// device-dax pages keep the mapping of their first fault when they are free.
-	template_demand(template, layout, ZD_MAPPING, 0, type == ZD_GENERIC ? 0 : UINT64_MAX);
+	bool keeps = type == ZD_GENERIC && !scan->scheme->type[type].entry_takes_ref;
+
+	template_demand(template, layout, ZD_MAPPING, 0, keeps ? 0 : UINT64_MAX);
 	template_demand(template, layout, ZD_SHARE, 0, type == ZD_FS_DAX ? UINT64_MAX : 0);
 	template_demand(template, layout, ZD_MEMCG_DATA, 0, UINT64_MAX);
 }
@@ -102,11 +104,11 @@ static void choose_head_templates(struct zd_scan *scan)
 		.refcount = type->idle,
 	};
 	scan->head[ZD_TEMPLATE_CACHED] = (struct zd_template){
-		.serves = plain && dax,
+		.serves = plain && dax && !type->unassociated,
 		.associated = true,
 		.pointer = true,
 		.class = ZD_BUSY,
-		.refcount = type->idle,
+		.refcount = type->idle + type->entry_takes_ref,
 	};
 	scan->head[ZD_TEMPLATE_MAPPED] = (struct zd_template){
 		.serves = plain && (dax || anon) && type->maps_take_refs,

@@ -3,8 +3,9 @@
 // A scheme is told by types and symbols and never by a version number: distributions
 // backport.  Asking the kernel is the caller's work; calibration is the scan's tally.
 //
-// History: 71389703839e (4.12, B), 27674ef6c73f (5.18, D), ef233450898f (6.1, E),
+// History: 71389703839e (4.12, B), 5042db43cc26 (4.14, C), 27674ef6c73f (5.18, D), ef233450898f (6.1, E),
 // 38607c62b34b and the series around it (6.15, G), large device-private folios (6.19, H).
+// F1 and F2 are the series "Fix the DAX-gup mistake" of September and October 2022.
 
 #include <string.h>
 
@@ -15,6 +16,11 @@ const char *const zd_confidence_names[3] = { "low", "medium", "high" };
 #define UNKNOWN_TYPE                                                                                           \
 	{                                                                                                      \
 		.idle = -1                                                                                     \
+	}
+// A free page rests at 1; mappings are not counted, and a page does not know its file (apply_variations()).
+#define ONE_NAMELESS                                                                                           \
+	{                                                                                                      \
+		.idle = 1, .mapped_base = 1, .never_mapcount = true, .unassociated = true                      \
 	}
 // A free page rests at 1; mappings are not counted.
 #define ONE_UNMAPPED                                                                                           \
@@ -41,31 +47,37 @@ const char *const zd_confidence_names[3] = { "low", "medium", "high" };
 	{                                                                                                      \
 		.idle = 1, .mapped_base = 1                                                                    \
 	}
-// Free at 0; the DAX entry or driver takes the reference, maps take none.
+// Free at 0, and not counted when mapped.
 #define ZERO_PLAIN                                                                                             \
 	{                                                                                                      \
 		.idle = 0, .mapped_base = 0                                                                    \
+	}
+// Free at 0; the DAX entry takes a reference, maps take none and are not counted.
+#define ZERO_ENTRY                                                                                             \
+	{                                                                                                      \
+		.idle = 0, .mapped_base = 0, .never_mapcount = true, .entry_takes_ref = true                   \
 	}
 
 const struct zd_scheme zd_schemes[ZD_SCHEMES] = {
 	[ZD_SCHEME_A] = {
 		.id = ZD_SCHEME_A, .name = "A", .kernels = "4.5 to 4.11",
 		.title = "idle at 1; every get_page() also takes a reference on the pagemap",
-		.pgmap_ref = "one per page reference",
-		.type = { UNKNOWN_TYPE, UNKNOWN_TYPE, ONE_UNMAPPED, ONE_UNMAPPED, UNKNOWN_TYPE },
+		.pgmap_ref = "1 + one per page reference beyond the idle one",
+		.type = { UNKNOWN_TYPE, UNKNOWN_TYPE, ONE_NAMELESS, ONE_NAMELESS, UNKNOWN_TYPE },
 	},
 	[ZD_SCHEME_B] = {
 		.id = ZD_SCHEME_B, .name = "B", .kernels = "4.12 to 4.13",
 		.title = "idle at 1; each page holds one reference on the pagemap until its last put",
 		.pgmap_ref = "1 + one per page",
-		.type = { UNKNOWN_TYPE, UNKNOWN_TYPE, ONE_UNMAPPED, ONE_UNMAPPED, UNKNOWN_TYPE },
+		.type = { UNKNOWN_TYPE, UNKNOWN_TYPE, ONE_NAMELESS, ONE_NAMELESS, UNKNOWN_TYPE },
 		.zero_when_dying = true,
 	},
 	[ZD_SCHEME_C] = {
 		.id = ZD_SCHEME_C, .name = "C", .kernels = "4.14 to 5.17",
 		.title = "typed pagemaps, all idle at 1; a private page is free when its count falls from 2 to 1",
 		.pgmap_ref = "1 + one per page that is not at 0 + lookups + P2PDMA allocations",
-		.type = { ONE_MAPPED, UNKNOWN_TYPE, ONE_UNMAPPED, ONE_UNMAPPED, ONE_PLAIN },
+		// COHERENT stands for MEMORY_DEVICE_PUBLIC (4.14 to 5.2).
+		.type = { ONE_MAPPED, ONE_MAPPED, ONE_UNMAPPED, ONE_UNMAPPED, ONE_PLAIN },
 		.zero_when_dying = true,
 	},
 	[ZD_SCHEME_D] = {
@@ -85,14 +97,15 @@ const struct zd_scheme zd_schemes[ZD_SCHEMES] = {
 		.id = ZD_SCHEME_F1, .name = "F1", .kernels = "never released (2022 series, init_mode)",
 		.title = "fsdax and generic pages idle at 0, the others at 1, chosen by dev_pagemap.init_mode",
 		.pgmap_ref = "1 + one per busy folio",
-		.type = { ONE_HANDED_OVER, ONE_HANDED_OVER, ZERO_PLAIN, ZERO_PLAIN, ONE_PLAIN },
+		.type = { ONE_HANDED_OVER, ONE_HANDED_OVER, ZERO_ENTRY, ZERO_ENTRY, ONE_PLAIN },
+		.shared = ZD_SHARED_MAPPING_INDEX,
 	},
 	[ZD_SCHEME_F2] = {
 		.id = ZD_SCHEME_F2, .name = "F2", .kernels = "never released (2022 series)",
 		.title = "all types idle at 0; the DAX entry owns a reference",
 		.pgmap_ref = "1 + one per busy folio",
-		.type = { ZERO_MAPPED, ZERO_MAPPED, ZERO_PLAIN, ZERO_PLAIN, ZERO_PLAIN },
-		.private_refs_pgmap = true,
+		.type = { ZERO_MAPPED, ZERO_MAPPED, ZERO_ENTRY, ZERO_ENTRY, ZERO_PLAIN },
+		.shared = ZD_SHARED_MAPPING_INDEX, .private_refs_pgmap = true,
 	},
 	[ZD_SCHEME_G] = {
 		.id = ZD_SCHEME_G, .name = "G", .kernels = "6.15 to 6.18",
@@ -139,6 +152,7 @@ const struct zd_probe zd_probes[ZD_PROBES] = {
 	[ZD_PROBE_DAX_MAPPING_SET_COW] = { "dax_mapping_set_cow", ZD_PROBE_FUNCTION },
 	[ZD_PROBE_P2PMEM_ALLOC_MMAP] = { "p2pmem_alloc_mmap", ZD_PROBE_SYMBOL },
 	[ZD_PROBE_DAX_FOLIO_RESET_ORDER] = { "dax_folio_reset_order", ZD_PROBE_SYMBOL },
+	[ZD_PROBE_DAX_ASSOCIATE_ENTRY] = { "dax_associate_entry", ZD_PROBE_FUNCTION },
 };
 
 #define P(name) (UINT64_C(1) << ZD_PROBE_##name)
@@ -163,6 +177,8 @@ static const struct decision decisions[] = {
 	  P(INTERNAL_REF) | P(FREE_DEVMAP_MANAGED_PAGE) | P(PUT_DEVMAP_MANAGED_PAGE) |
 		  P(PUT_DEVMAP_MANAGED_PAGE2),
 	  P(FOLIO_PGMAP) },
+	// 4.14 to 4.19 whatever their configuration: pagemaps of types, in a radix tree.
+	{ ZD_SCHEME_C, P(PGMAP_RADIX) | P(MEMORY_TYPE), 0, P(FOLIO_PGMAP) },
 	{ ZD_SCHEME_B, P(PGMAP_RADIX), 0, P(MEMORY_TYPE) | P(FOLIO_PGMAP) },
 };
 
@@ -190,10 +206,30 @@ static bool decides(const struct decision *decision, uint64_t mask)
 	       !(mask & decision->none);
 }
 
+/**
+ * Which pages in use may lack a mapping.  fsdax keeps a page's file since d2c997c0f145 (4.17); device-dax
+ * since 2232c6382a45 (4.19), which modules hide: the radix tree stands for all kernels up to there.
+ */
+static void apply_associations(uint64_t mask, struct zd_scheme *scheme)
+{
+	bool radix = mask & P(PGMAP_RADIX);
+
+	scheme->type[ZD_FS_DAX].unassociated = radix && !(mask & P(DAX_ASSOCIATE_ENTRY));
+	scheme->type[ZD_GENERIC].unassociated = radix;
+}
+
 /** What varies within a scheme. */
 static void apply_variations(uint64_t mask, struct zd_scheme *scheme)
 {
 	switch (scheme->id) {
+	case ZD_SCHEME_A:
+	case ZD_SCHEME_B:
+		if (mask & P(DAX_ASSOCIATE_ENTRY))
+			scheme->type[ZD_FS_DAX].unassociated = false;
+		break;
+	case ZD_SCHEME_C:
+		apply_associations(mask, scheme);
+		break;
 	case ZD_SCHEME_D:
 	case ZD_SCHEME_E:
 		if (mask & P(PAGE_SHARE))
@@ -209,6 +245,27 @@ static void apply_variations(uint64_t mask, struct zd_scheme *scheme)
 		break;
 	default:
 		break;
+	}
+}
+
+void zd_scheme_set_init_mode(struct zd_scheme *scheme, enum zd_type type, bool busy)
+{
+	struct zd_scheme_type *row = &scheme->type[type];
+
+	row->idle = busy;
+	// Drivers of private memory hand a page's first reference over to its user.
+	row->mapped_base = row->maps_take_refs ? 0 : row->idle;
+}
+
+void zd_scheme_set_drained(struct zd_scheme *scheme)
+{
+	if (!scheme->zero_when_dying)
+		return;
+	for (int type = 0; type < ZD_TYPES; type++) {
+		struct zd_scheme_type *row = &scheme->type[type];
+
+		row->idle -= row->idle > 0;
+		row->mapped_base -= row->mapped_base > 0;
 	}
 }
 

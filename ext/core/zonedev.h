@@ -208,6 +208,10 @@ struct zd_scheme_type {
 	bool maps_take_refs;
 	/** Mappings of this type never count in _mapcount: a mapcount is a defect. */
 	bool never_mapcount;
+	/** Pages in use may lack a mapping: its absence says nothing.  On FS_DAX, its presence is a defect. */
+	bool unassociated;
+	/** The DAX entry that gives a page its mapping holds one reference on it. */
+	bool entry_takes_ref;
 };
 
 struct zd_scheme {
@@ -258,6 +262,7 @@ enum zd_probe_id {
 	ZD_PROBE_DAX_MAPPING_SET_COW,
 	ZD_PROBE_P2PMEM_ALLOC_MMAP,
 	ZD_PROBE_DAX_FOLIO_RESET_ORDER,
+	ZD_PROBE_DAX_ASSOCIATE_ENTRY,
 	ZD_PROBES,
 };
 
@@ -282,6 +287,19 @@ extern const char *const zd_confidence_names[3];
  */
 void zd_scheme_detect(const bool present[ZD_PROBES], struct zd_scheme *ret, enum zd_confidence *confidence,
 		      uint64_t *decisive);
+
+/**
+ * Scheme F1 lets every pagemap choose (dev_pagemap.init_mode): pages of @type rest at 1 in one that is
+ * @busy, else at 0.
+ */
+void zd_scheme_set_init_mode(struct zd_scheme *scheme, enum zd_type type, bool busy);
+
+/**
+ * Removal of a pagemap has put the reference that each of its pages was born with: pages rest one lower
+ * than before, and what is above that is what removal waits for.  Changes only schemes in which removal
+ * does so (zero_when_dying).
+ */
+void zd_scheme_set_drained(struct zd_scheme *scheme);
 
 // ---------------------------------------------------------------- pagemaps
 

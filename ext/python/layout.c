@@ -154,9 +154,46 @@ static PyObject *scheme_idle(PyObject *object, PyObject *argument)
 	return PyLong_FromLong(self->scheme.type[type].idle);
 }
 
+static struct SchemeObject *copy_scheme(const struct SchemeObject *self)
+{
+	PyTypeObject *type = Py_TYPE(self);
+	struct SchemeObject *copy = (struct SchemeObject *)type->tp_alloc(type, 0);
+
+	if (!copy)
+		return NULL;
+	copy->scheme = self->scheme;
+	copy->confidence = self->confidence;
+	copy->decisive = self->decisive;
+	return copy;
+}
+
+static PyObject *scheme_with_init_mode(PyObject *object, PyObject *args)
+{
+	struct SchemeObject *copy;
+	enum zd_type type;
+	int busy;
+
+	if (!PyArg_ParseTuple(args, "O&p:with_init_mode", to_type, &type, &busy))
+		return NULL;
+	copy = copy_scheme((struct SchemeObject *)object);
+	if (copy)
+		zd_scheme_set_init_mode(&copy->scheme, type, busy);
+	return (PyObject *)copy;
+}
+
+static PyObject *scheme_drained(PyObject *object, PyObject *unused)
+{
+	struct SchemeObject *copy = copy_scheme((struct SchemeObject *)object);
+
+	(void)unused;
+	if (copy)
+		zd_scheme_set_drained(&copy->scheme);
+	return (PyObject *)copy;
+}
+
 static PyObject *scheme_calibrated(PyObject *object, PyObject *args)
 {
-	struct SchemeObject *self = (struct SchemeObject *)object, *copy;
+	struct SchemeObject *copy;
 	enum zd_type type;
 	int idle;
 
@@ -166,12 +203,10 @@ static PyObject *scheme_calibrated(PyObject *object, PyObject *args)
 		PyErr_SetString(PyExc_ValueError, "an idle count is 0 or 1");
 		return NULL;
 	}
-	copy = (struct SchemeObject *)Py_TYPE(self)->tp_alloc(Py_TYPE(self), 0);
+	copy = copy_scheme((struct SchemeObject *)object);
 	if (!copy)
 		return NULL;
-	copy->scheme = self->scheme;
 	copy->confidence = ZD_CONFIDENCE_LOW;
-	copy->decisive = self->decisive;
 	copy->scheme.type[type] = (struct zd_scheme_type){ .idle = idle, .mapped_base = idle };
 	return (PyObject *)copy;
 }
@@ -223,6 +258,7 @@ static PyGetSetDef scheme_getset[] = {
 	{ "kernels", scheme_string, NULL, "releases that follow it", AT(kernels) },
 	{ "pgmap_ref", scheme_string, NULL, "who holds dev_pagemap.ref", AT(pgmap_ref) },
 	{ "private_refs_pgmap", scheme_bool, NULL, NULL, AT(private_refs_pgmap) },
+	{ "zero_when_dying", scheme_bool, NULL, NULL, AT(zero_when_dying) },
 	{ "stale_share", scheme_bool, NULL, NULL, AT(stale_share) },
 	{ "confidence", scheme_confidence, NULL, "low, medium or high", NULL },
 	{ "decisive", scheme_decisive, NULL, "probes that the decision rests on", NULL },
@@ -233,6 +269,10 @@ static PyMethodDef scheme_methods[] = {
 	{ "idle", scheme_idle, METH_O, "idle(type) -> int or None: refcount of a free folio" },
 	{ "calibrated", scheme_calibrated, METH_VARARGS,
 	  "calibrated(type, idle) -> Scheme with another idle count" },
+	{ "drained", scheme_drained, METH_NOARGS,
+	  "drained() -> Scheme of a pagemap whose pages' first references were put at removal" },
+	{ "with_init_mode", scheme_with_init_mode, METH_VARARGS,
+	  "with_init_mode(type, busy) -> Scheme as a pagemap with that dev_pagemap.init_mode has it" },
 	{ NULL, NULL, 0, NULL },
 };
 

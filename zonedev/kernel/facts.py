@@ -18,7 +18,7 @@ from zonedev.kernel.device import DeviceNames
 from zonedev.kernel.layout import KernelLayout, check_zone, kernel_layout, node_of
 from zonedev.kernel.registry import Registry, read_pagemap, read_registry, unsupported_registries
 from zonedev.kernel.scheme import detect_scheme
-from zonedev.kernel.vmemmap import first_sample, is_deduplicated, zone_device_pages
+from zonedev.kernel.vmemmap import first_sample, is_deduplicated, is_drained, zone_device_pages
 from zonedev.model import Pagemap, SchemeInfo
 
 
@@ -33,6 +33,14 @@ class Kernel:
     registry: Registry
     pagemaps: list[Pagemap]
     problems: list[str]
+
+    def scheme_of(self, pagemap: Pagemap, scheme: _zonedev.Scheme) -> _zonedev.Scheme:
+        """*scheme* as this pagemap has it: where its pages rest is its own in F1, and changes at removal."""
+        if pagemap.drained:
+            scheme = scheme.drained()
+        if pagemap.init_busy is None:
+            return scheme
+        return scheme.with_init_mode(pagemap.type, pagemap.init_busy)
 
     @property
     def live(self) -> bool:
@@ -68,6 +76,11 @@ def _lost_registry(kernel: Kernel) -> list[str]:
     if kernel.pagemaps or kernel.problems or kernel.live:
         return []
     pages = zone_device_pages(kernel.prog)
+    if pages is None:
+        return [
+            "no dev_pagemap is registered, and the zones of ZONE_DEVICE cannot be read: the registry may have "
+            "been left out of the dump"
+        ]
     if not pages:
         return []
     return [
@@ -86,7 +99,7 @@ def _unfinished(pagemaps: list[Pagemap]) -> list[str]:
 
 def _ref_problems(pagemaps: list[Pagemap]) -> list[str]:
     return [
-        f"dev_pagemap {p.address:#x} ({p.device}): its reference count cannot be read"
+        f"dev_pagemap {p.address:#x} ({p.device or p.type}): its reference count cannot be read"
         for p in pagemaps
         if p.ref.count is None
     ]
@@ -118,4 +131,5 @@ def read_kernel(prog: Program) -> Kernel:
     for pagemap, sample in zip(pagemaps, samples):
         pagemap.node = node_of(layout, sample)
         pagemap.deduplicated = is_deduplicated(prog, pagemap, layout)
+        pagemap.drained = is_drained(prog, pagemap, layout)
     return kernel

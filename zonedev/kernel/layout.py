@@ -58,7 +58,11 @@ _PLACES: dict[str, tuple[_Place, ...]] = {
         _Place("struct page", "share"),
     ),
     "_mapcount": (_Place("struct page", "_mapcount"),),
-    "_refcount": (_Place("struct page", "_refcount"),),
+    "_refcount": (
+        _Place("struct page", "_refcount"),
+        # Before commit 0139aa7b7fa1 ("mm: rename _count, field of the struct page, to _refcount") (in v4.7).
+        _Place("struct page", "_count"),
+    ),
     "memcg_data": (
         _Place("struct folio", "memcg_data"),
         # Since commit bcfe06bf2622 ("mm: memcontrol: Use helpers to read page's memcg data") (in v5.11).

@@ -30,6 +30,21 @@ def _percpu_sum(prog: Program, pointer: int) -> int:
     return sum(int(per_cpu_ptr(counter, cpu)[0]) for cpu in for_each_possible_cpu(prog))
 
 
+def _holder(ref: Object) -> Object:
+    """What holds the count and the callbacks."""
+    # Since commit 2b0d3d3e4fcf ("percpu_ref: reduce memory footprint of percpu_ref in fast path")
+    # (in v5.10), percpu_ref.data, which percpu_ref_exit() frees.
+    return ref.data if ref.type_.has_member("data") else ref
+
+
+def release_function(ref: Object) -> int:
+    """Address of the function that is called when *ref* (``struct percpu_ref``) falls to 0.
+
+    :raises FaultError: it cannot be read, or the reference was exited
+    """
+    return int(_holder(ref).release)
+
+
 def read_percpu_ref(ref: Object, shared: bool = False) -> PgmapRef:
     """State and value of *ref* (``struct percpu_ref``).
 
@@ -40,15 +55,14 @@ def read_percpu_ref(ref: Object, shared: bool = False) -> PgmapRef:
     prog = ref.prog_
     pointer = int(ref.percpu_count_ptr)
     dead = bool(pointer & _DEAD)
-    # Since commit 2b0d3d3e4fcf ("percpu_ref: reduce memory footprint of percpu_ref in fast path")
-    # (in v5.10), the count lies in percpu_ref.data, which percpu_ref_exit() frees.
-    if ref.type_.has_member("data"):
-        if not ref.data:
-            return PgmapRef("dead", pointer >> 2)
-        holder = ref.data
-    else:
-        holder = ref
-    count = int(holder.count.counter) % _WORD
+    holder = _holder(ref)
+    if ref.type_.has_member("data") and not holder:
+        return PgmapRef("dead", pointer >> 2)
+    try:
+        count = int(holder.count.counter) % _WORD
+    except FaultError:
+        # It lies in a slab of its own, which a dump may lack where the pagemap is there.
+        return PgmapRef("dying" if dead else "live", None, True)
     # While the bias is in, the count is near 1 << 63; an underflow is near the top.
     pending = abs(count - _BIAS) < 1 << 62
     if not pointer & _ATOMIC or pending:

@@ -9,7 +9,7 @@ frame must not take its neighbours with it.  A frame that cannot be read is neve
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Union
+from typing import NamedTuple, Optional, Union
 
 from drgn import FaultError, Program
 from drgn.helpers.linux.mm import follow_phys
@@ -31,8 +31,12 @@ _NOT_CAPTURED = (
     "Excluded page",
     "No way to translate",
     "Out-of-bounds PFN",
+    "Page not found",
 )
 _CUT_OFF = ("short read", "unexpected EOF", "past end of file", "end of file")
+
+# Folios at the end of a dying pagemap that tell whether removal has put their first references.
+_DRAINED_HEADS = 256
 
 
 class Pages(NamedTuple):
@@ -108,8 +112,40 @@ def first_sample(
     return b""
 
 
-def zone_device_pages(prog: Program) -> int:
-    """Pages that the ZONE_DEVICE zones of all nodes span; 0 where that cannot be known.
+def _last_heads(pagemap: Pagemap) -> list[int]:
+    """Pfns of the last folios of a pagemap, as far as removal cares: where its own order puts heads."""
+    if not pagemap.ranges:
+        return []
+    step = 1 << min(pagemap.vmemmap_shift, 30)
+    first, end = pagemap.ranges[-1].first_pfn, pagemap.ranges[-1].end_pfn
+    return list(range(first, end, step)[-_DRAINED_HEADS:])
+
+
+def is_drained(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> bool:
+    """Whether removal has gone over all pages of a dying pagemap: most of the last ones are at 0.
+
+    Up to commit 27674ef6c73f ("mm: remove the extra ZONE_DEVICE struct page refcount") (in v5.18),
+    memunmap_pages() put one reference of every page, from the first to the last, and then waited.
+    One page cannot tell: it may be what removal waits for, or have lost a reference before.
+    """
+    if pagemap.ref.state == "live":
+        return False
+    zeros = others = 0
+    for pfn in _last_heads(pagemap):
+        address = layout.page_address(pfn)
+        try:
+            if not any(prog.read(address, layout.page_size)):
+                continue  # not captured
+            count = prog.read_u32(address + layout.fields["_refcount"][0])
+        except (FaultError, ValueError, OSError, OverflowError):
+            continue
+        zeros += count == 0
+        others += count != 0
+    return zeros > others
+
+
+def zone_device_pages(prog: Program) -> Optional[int]:
+    """Pages that the ZONE_DEVICE zones of all nodes span; None where that cannot be known.
 
     Such a zone never shrinks: pages of devices that were removed are still in it.
     """
@@ -120,7 +156,7 @@ def zone_device_pages(prog: Program) -> int:
             for nid in for_each_online_node(prog)
         )
     except (FaultError, LookupError, AttributeError, TypeError, ValueError):
-        return 0
+        return None
 
 
 def is_deduplicated(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> bool:

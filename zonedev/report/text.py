@@ -8,6 +8,7 @@ closing line with the verdict.  Reads no kernel memory; every number comes from 
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -207,6 +208,13 @@ def closing(audit: Audit) -> str:
     return text + _VERDICTS[audit.verdict]
 
 
+def _transient(audit: Audit) -> str:
+    """What did not stand: states that a page passes through while it is used."""
+    rules = Counter(f.rule for f in audit.transients)
+    names = ", ".join(f"{rule} {n}" for rule, n in rules.most_common())
+    return f"transient, gone or changed in a later sample: {names}"
+
+
 def audit_text(audit: Audit, severity: str = "warning") -> str:
     """The whole report; findings below *severity* are only counted."""
     blocks = [_wrap(heading(audit), "")]
@@ -224,7 +232,7 @@ def audit_text(audit: Audit, severity: str = "warning") -> str:
     if audit.findings_dropped:
         blocks.append(f"{audit.findings_dropped} more runs found no room and are only counted")
     if audit.transient:
-        blocks.append(f"{audit.transient} findings changed between two samples (transient)")
+        blocks.append(_wrap(_transient(audit), ""))
     if audit.kernel_log:
         blocks.append(
             "the kernel's log says:\n" + "\n".join("    " + line for line in audit.kernel_log)
