@@ -9,6 +9,10 @@ zonedev=${ZONEDEV:-.venv/bin/zonedev}
 out=tests/vmcores/$name
 mkdir -p "$out"
 $zonedev slice "$core" -s "$vmlinux" -o "$out"
+if [ "$(head -c 5 "$core")" = KDUMP ]; then	# stays what it is, with the frames of the slice
+	python3 scripts/thin_kdump.py "$core" "$out/vmcore" "$out/vmcore.kdump"
+	mv "$out/vmcore.kdump" "$out/vmcore"
+fi
 xz -9e -T1 -f "$out/vmcore"
 cp "$states" "$out/truth-states.json"
 [ -z "$truth" ] || cp "$truth" "$out/truth.jsonl"
