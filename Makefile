@@ -7,9 +7,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE ?= tests/vmcores/7.2-nvdimm
 
+# make lab: all kernels and scenarios, or those named (KERNELS="6.1 7.2" SCENARIOS="nvdimm legacy").
+KERNELS ?=
+SCENARIOS ?=
+LABFLAGS ?=
+export LAB ?= lab-out
+comma := ,
+empty :=
+list = $(subst $(empty) $(empty),$(comma),$(strip $(1)))
+
 SOURCES := setup.py pyproject.toml $(wildcard ext/core/*.[ch] ext/readers/*.[ch] ext/python/*.[ch])
 
-.PHONY: audit test build bench format clean
+.PHONY: audit test build bench lab format clean
 
 audit: $(VENV)/.built
 	@$(BIN)/python scripts/unpack_vmcore.py $(CORE) build/vmcores
@@ -25,6 +34,10 @@ build: $(VENV)/.built
 
 bench: $(VENV)/.built
 	$(BIN)/python scripts/bench
+
+lab: $(VENV)/.built
+	@sh scripts/lab/setup.sh
+	@$(BIN)/python scripts/lab/lab.py --kernels "$(call list,$(KERNELS))" --scenarios "$(call list,$(SCENARIOS))" $(LABFLAGS)
 
 format: $(VENV)/.tools
 	$(BIN)/ruff format .

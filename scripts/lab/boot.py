@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import elf_fixphdr
+import kdump
+import live
 
 LAB = Path(os.environ.get("LAB", "lab-out")).resolve()
 MIB = 1 << 20
@@ -33,6 +36,8 @@ GIB = 1 << 30
 # MiB; guest/init finds its regions by these sizes: fsdax map=mem, fsdax map=dev, devdax, 1 GiB devdax
 NVDIMMS = (256, 448, 640)
 NVDIMM_GIG = 3072
+# the same for what churns: ext4 map=mem, xfs map=mem, ext4 map=dev, devdax
+CHURN_NVDIMMS = (192, 320, 224, 512)
 # device memory starts here as long as the guest has less than 2816 MiB
 NVDIMM_BASE = 4 * GIB
 
@@ -49,6 +54,7 @@ EXTRAS: dict[str, tuple[list[str], list[str]]] = {
         ],
     ),
     "nokaslr": ([], ["nokaslr"]),
+    "kdump": ([], kdump.WORDS),
 }
 
 
@@ -90,6 +96,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--live-cmd", help="scenario live: shell command to run in a chroot to this machine's root"
     )
+    parser.add_argument(
+        "--audits", type=int, default=0, help="scenario live: audits from inside (live.py)"
+    )
+    parser.add_argument("--outside", type=int, default=0, help="audits through QMP (live.py)")
     return parser.parse_args()
 
 
@@ -99,6 +109,14 @@ def find_vmlinuz(release: str) -> Path:
         if path.exists():
             return path
     sys.exit(f"boot.py: no kernel {release} below {LAB}/kernels: run fetch.py {release}")
+
+
+def nvdimm_sizes(options: argparse.Namespace, scenarios: list[str]) -> list[int]:
+    """MiB of each NVDIMM of the scenarios."""
+    sizes = list(CHURN_NVDIMMS) if "churn" in scenarios else []
+    if "nvdimm" in scenarios:
+        sizes += [*NVDIMMS] if options.no_gig else [*NVDIMMS, NVDIMM_GIG]
+    return sizes
 
 
 def nvdimm_arguments(out: Path, mem: int, sizes: list[int]) -> list[str]:
@@ -135,9 +153,25 @@ def live_arguments(out: Path, command: str | None) -> tuple[list[str], list[str]
     return ["-virtfs", share], [f"lab.cmd={script}"]
 
 
+def guest_command(options: argparse.Namespace) -> str | None:
+    """What scenario live runs inside of the guest."""
+    if options.live_cmd or not options.audits:
+        given: str | None = options.live_cmd
+        return given
+    words = live.command(LAB, options.release, options.audits, "-k", "-o", "/dev/ttyS1")
+    return f"cd {live.REPO}; PYTHONPATH={live.REPO} {shlex.join(words)}"
+
+
+def audit_from_outside(options: argparse.Namespace, out: Path) -> None:
+    """Audit the running guest through QMP; what the audits say goes to outside.jsonl."""
+    target = ["--qemu", out / "qmp", "--record", out / "truth.jsonl", "-o", out / "outside.jsonl"]
+    words = live.command(LAB, options.release, options.outside, *target)
+    subprocess.run(words, env=os.environ | {"PYTHONPATH": str(live.REPO)}, check=True)
+
+
 def qemu_command(options: argparse.Namespace, out: Path) -> list[str]:
     scenarios = options.scenario.split(",")
-    nvdimm = "nvdimm" in scenarios
+    sizes = nvdimm_sizes(options, scenarios)
     append = [
         "console=ttyS0",
         "panic=-1",
@@ -154,22 +188,24 @@ def qemu_command(options: argparse.Namespace, out: Path) -> list[str]:
         "-accel",
         "tcg,thread=multi",
     ]
-    command += ["-cpu", options.cpu, "-smp", "2", "-machine", "q35,nvdimm=on" if nvdimm else "q35"]
+    command += ["-cpu", options.cpu, "-smp", "2", "-machine", "q35,nvdimm=on" if sizes else "q35"]
     command += ["-device", "vmcoreinfo", "-kernel", str(find_vmlinuz(options.release))]
     command += ["-initrd", str(LAB / f"initramfs/{options.release}.cpio.gz")]
     command += ["-chardev", f"file,id=con,path={out}/console.log", "-serial", "chardev:con"]
     command += ["-chardev", f"file,id=tru,path={out}/truth.jsonl", "-serial", "chardev:tru"]
     command += ["-qmp", f"unix:{out}/qmp,server=on,wait=off"]
     mem = max(options.mem, 2560) if "live" in scenarios else options.mem
-    if nvdimm:
-        command += nvdimm_arguments(
-            out, mem, list(NVDIMMS) + ([] if options.no_gig else [NVDIMM_GIG])
-        )
+    if "kdump" in scenarios:
+        mem += kdump.MEM
+        initrd = LAB / f"initramfs/{options.release}.cpio.gz"
+        command += kdump.arguments(out, find_vmlinuz(options.release), initrd)
+    if sizes:
+        command += nvdimm_arguments(out, mem, sizes)
     else:
         command += ["-m", f"{mem}M"]
     extras = [EXTRAS[scenario] for scenario in scenarios if scenario in EXTRAS]
     if "live" in scenarios:
-        extras.append(live_arguments(out, options.live_cmd))
+        extras.append(live_arguments(out, guest_command(options)))
     for arguments, words in extras:
         command += arguments
         append += words
@@ -207,12 +243,9 @@ def dump(qmp: Qmp, out: Path, name: str) -> dict[str, Any]:
     return result
 
 
-def dump_all(out: Path, formats: str) -> dict[str, Any]:
-    qmp = Qmp(out / "qmp")
+def dump_all(qmp: Qmp, out: Path, formats: str) -> dict[str, Any]:
     qmp.command("stop")
-    dumps = {name: dump(qmp, out, name) for name in formats.split(",") if name != "-"}
-    qmp.command("quit")
-    return dumps
+    return {name: dump(qmp, out, name) for name in formats.split(",") if name != "-"}
 
 
 def run(options: argparse.Namespace, out: Path) -> dict[str, Any]:
@@ -228,8 +261,18 @@ def run(options: argparse.Namespace, out: Path) -> dict[str, Any]:
         meta["failed"] = wait_ready(process, out / "console.log", start + options.timeout)
         meta["ready_s"] = round(time.time() - start, 1)
         if process.poll() is None:
-            meta["dumps"] = dump_all(out, options.formats)
-            process.wait(30)
+            if options.outside and not meta["failed"]:
+                audit_from_outside(options, out)
+            qmp = Qmp(out / "qmp")
+            meta["dumps"] = dump_all(qmp, out, options.formats)
+            errors = [dump["error"] for dump in meta["dumps"].values() if dump["error"]]
+            meta["failed"] = meta["failed"] or "; ".join(errors) or None
+            if "kdump" in options.scenario.split(",") and not meta["failed"]:
+                meta["kdump"] = kdump.crash(qmp, process, out, options.timeout)
+                meta["failed"] = meta["kdump"]["failed"]
+            else:
+                qmp.command("quit")
+                process.wait(30)
     finally:
         if process.poll() is None:
             process.kill()
@@ -252,7 +295,7 @@ def main() -> None:
         json.dumps(
             {
                 key: meta.get(key)
-                for key in ("release", "scenario", "failed", "ready_s", "total_s", "dumps")
+                for key in ("release", "scenario", "failed", "ready_s", "total_s", "dumps", "kdump")
             }
         )
     )

@@ -10,6 +10,8 @@ release=$1
 cc=$(kernel_column "$release" cc)
 hmm=$(kernel_column "$release" hmm)
 work=/tmp/kmod-$release
+built=$LAB/kmod/$release/zdleak.ko
+if [ "$built" -nt "$LAB_SRC/kmod/zdleak.c" ] && { [ "$hmm" = - ] || [ -e "${built/zdleak/test_hmm}" ]; }; then exit; fi
 rm -rf "${BUILD_ROOT:?}$work"
 mkdir -p "$BUILD_ROOT$work" "$LAB/kmod/$release"
 cp "$LAB_SRC"/kmod/{zdleak.c,Makefile} "$BUILD_ROOT$work/"

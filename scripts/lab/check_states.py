@@ -48,7 +48,7 @@ class Pages:
         self.prog = prog
         page = prog.type("struct page")
         self.size = page.size
-        self.vmemmap = prog["vmemmap_base"].value_()
+        self.vmemmap = prog["vmemmap"].value_()  # of drgn itself
         self.refcount, self.mapcount, self.mapping = map(
             self.offset, ("_refcount", "_mapcount", "mapping")
         )

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Cut an ELF core down to "System RAM", which is what /proc/vmcore of a kdump kernel has.
 
-usage: elf_ramonly.py CORE TRUTH.jsonl OUT        (the record has the guest's /proc/iomem)
+usage: elf_ramonly.py CORE TRUTH.jsonl OUT [--devices]   (the record has the guest's /proc/iomem)
 
 Persistent memory goes away, and with it the struct pages of --map=dev namespaces (altmap), as far
 as they lie in the device. Notes stay as they are; holes of the input stay holes.
-Also the input that makedumpfile wants: it fails on PT_LOADs of device memory.
+--devices keeps the devices that the record names, and nothing else of them. Either is what makedumpfile
+wants: it reads the struct pages of every 2 MiB of a PT_LOAD, and fails on device memory that has none.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ import sys
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 PAGE = 4096
 EHDR_SIZE = 64
 PHDR = struct.Struct("<IIQQQQQQ")
 PT_LOAD, PT_NOTE = 1, 4
 COPY_SIZE = 1 << 20
+
+# addresses [start, end)
+Range = tuple[int, int]
 
 
 @dataclasses.dataclass
@@ -46,12 +50,35 @@ class Segment:
         return Segment(self.type, self.flags, self.offset + skip, vaddr, start, end - start)
 
 
-def system_ram(record: Path) -> list[tuple[int, int]]:
-    """[start, end) of System RAM, whole pages only as kexec does."""
-    lines = (line for line in record.read_text(errors="replace").splitlines() if '"iomem"' in line)
-    text = json.loads(next(lines))["text"]
-    found = re.findall(r"^([0-9a-f]+)-([0-9a-f]+) : System RAM$", text, re.M)
-    return [(-(-int(a, 16) // PAGE) * PAGE, (int(b, 16) + 1) // PAGE * PAGE) for a, b in found]
+def events(record: Path, kind: str) -> Iterator[dict[str, Any]]:
+    for line in record.read_text(errors="replace").splitlines():
+        if f'"ev":"{kind}"' in line:
+            yield json.loads(line)
+
+
+def without(ranges: list[Range], start: int, end: int) -> list[Range]:
+    """Ranges less [start, end)."""
+    parts = [part for a, b in ranges for part in ((a, min(b, start)), (max(a, end), b))]
+    return [(a, b) for a, b in parts if a < b]
+
+
+def system_ram(record: Path) -> list[Range]:
+    """System RAM without the crash kernel's, whole pages only as kexec does."""
+    text = next(events(record, "iomem"))["text"]
+    found = re.findall(r"^( *)([0-9a-f]+)-([0-9a-f]+) : (System RAM|Crash kernel)$", text, re.M)
+    ranges: list[Range] = []
+    for indent, a, b, name in found:
+        start, end = -(-int(a, 16) // PAGE) * PAGE, (int(b, 16) + 1) // PAGE * PAGE
+        if name == "Crash kernel":
+            ranges = without(ranges, start, end)
+        elif not indent:
+            ranges.append((start, end))
+    return ranges
+
+
+def devices(record: Path) -> list[Range]:
+    """Memory of the devices that the record names."""
+    return [(event["start"], event["start"] + event["size"]) for event in events(record, "range")]
 
 
 def read_segments(file: FileIO) -> tuple[bytearray, list[Segment]]:
@@ -89,24 +116,25 @@ def copy(source: FileIO, target: BinaryIO, segment: Segment, to: int) -> None:
             start += len(block)
 
 
-def ram_only(segments: list[Segment], ram: list[tuple[int, int]]) -> list[Segment]:
+def parts_of(segments: list[Segment], wanted: list[Range]) -> list[Segment]:
     parts = []
     for segment in segments:
         if segment.type != PT_LOAD:
             continue
-        for start, end in ram:
+        for start, end in wanted:
             first, last = max(start, segment.paddr), min(end, segment.paddr + segment.size)
             if first < last:
                 parts.append(segment.part(first, last))
     return parts
 
 
-def cut(core: Path, record: Path, out: Path) -> None:
+def cut(core: Path, record: Path, out: Path, with_devices: bool = False) -> None:
+    wanted = sorted(system_ram(record) + (devices(record) if with_devices else []))
     # unbuffered: data_of() moves the file position
     with core.open("rb", buffering=0) as source, out.open("wb") as target:
         header, segments = read_segments(source)
         notes = [segment for segment in segments if segment.type == PT_NOTE]
-        loads = ram_only(segments, system_ram(record))
+        loads = parts_of(segments, wanted)
         offset = EHDR_SIZE + PHDR.size * (len(notes) + len(loads))
         program_headers = b""
         for segment in [*notes, *loads]:
@@ -126,6 +154,7 @@ def cut(core: Path, record: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
+    paths = [Path(argument) for argument in sys.argv[1:] if argument != "--devices"]
+    if len(paths) != 3:
         sys.exit(__doc__)
-    cut(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+    cut(*paths, with_devices="--devices" in sys.argv)

@@ -57,7 +57,8 @@ add_module() {
 rm -rf "$root"
 mkdir -p "$root"/{bin,sbin,proc,sys,dev,run,tmp,mnt,etc,lib64,usr/bin,usr/sbin} "$modules/extra"
 add_busybox
-for program in ndctl daxctl mkfs.ext4 mkfs.xfs xfs_io; do add_program "$program"; done
+for program in ndctl daxctl mkfs.ext4 mkfs.xfs xfs_io kexec makedumpfile; do add_program "$program"; done
+if [ -e "$LAB/makedumpfile/run" ]; then cp -r "$LAB/makedumpfile" "$root/"; fi
 if [ -e /etc/mke2fs.conf ]; then cp /etc/mke2fs.conf "$root/etc/"; fi
 dependencies >"$root/modules.dep"
 for module in $MODULES; do add_module "$module"; done
@@ -65,7 +66,7 @@ rm "$root/modules.dep"
 cp "$LAB/kmod/$release"/*.ko "$modules/extra/" 2>/dev/null || true
 cp "$source_modules"/modules.builtin* "$source_modules"/modules.order "$modules/" 2>/dev/null || true
 depmod -b "$root" "$release" 2>/dev/null
-gcc -O1 -static -o "$root/bin/workload" "$LAB_SRC/guest/workload.c"
+for program in workload churn; do gcc -O1 -static -o "$root/bin/$program" "$LAB_SRC/guest/$program.c"; done
 install -m 755 "$LAB_SRC/guest/init" "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$LAB/initramfs/$release.cpio.gz"
 rm -rf "$root"

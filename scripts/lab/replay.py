@@ -41,6 +41,8 @@ class Rules:
     large: frozenset[str]  # types with folios above order 0
     dio_pins: bool  # O_DIRECT takes FOLL_PIN, not a plain reference
     shared_mark: bool  # a block of two files is marked shared also when it was only read
+    dying_zero: bool  # removal puts the reference that every page was born with, then waits
+    stale_share: bool  # a freed page of order 0 keeps its index, which reads as a share count
 
 
 def rules_of(release: str) -> Rules:
@@ -64,6 +66,8 @@ def rules_of(release: str) -> Rules:
         large=frozenset(large),
         dio_pins=version >= (6, 3),  # iov_iter_extract_pages()
         shared_mark=version >= (6, 2),  # PAGE_MAPPING_DAX_SHARED; 6.0 and 6.1 mark writes only
+        dying_zero=version < (5, 18),  # until one reference of the pagemap stood for all pages
+        stale_share=(6, 15) <= version < (7, 1),  # until dax_folio_reset_order() cleared both
     )
 
 
@@ -82,6 +86,8 @@ class Range:
     end: int
     data: int
     order: int
+    namespace: str = ""
+    dying: bool = False  # removal has begun and has not come back
 
 
 @dataclasses.dataclass(eq=False)
@@ -92,6 +98,7 @@ class Folio:
     order: int | None  # None: the record cannot know
     type: str
     owners: dict[File, None] = dataclasses.field(default_factory=dict)  # in order of association
+    shared: bool = False  # has had two owners, and has one still
     maps: int = 0
     refs: int = 0  # plain references held
     pins: int = 0  # FOLL_PIN, counted in pages
@@ -186,10 +193,13 @@ class World:
             if file not in folio.owners:
                 continue
             del folio.owners[file]
+            folio.shared &= bool(folio.owners)
             folio.note(text)
             if folio.order and not folio.owners:
                 for page in range(folio.pfn, folio.pfn + folio.nr_pages):
-                    self.folio_at[page] = Folio(page, 0, folio.type, history=list(folio.history))
+                    self.folio_at[page] = Folio(
+                        page, 0, folio.type, mapped_ever=True, history=list(folio.history)
+                    )
 
     # ---- page tables ----
 
@@ -253,6 +263,7 @@ class World:
         if folio.owners and not any(self.clones.get(owner) == file for owner in folio.owners):
             self.problems.append(f"pfn {folio.pfn}: {file} got a block of {list(folio.owners)}")
         folio.owners[file] = None
+        folio.shared = len(folio.owners) > 1
 
     # ---- events ----
 
@@ -277,7 +288,17 @@ class World:
         order = (event["align"] >> PAGE_SHIFT).bit_length() - 1 if large else 0
         # pages in front of the data are in the pagemap, unless they hold its struct pages
         first = data if event["map"] == "dev" else start
-        self.ranges.append(Range(event["type"], event["path"], first, start + size, data, order))
+        self.ranges.append(
+            Range(
+                event["type"],
+                event["path"],
+                first,
+                start + size,
+                data,
+                order,
+                event.get("namespace", ""),
+            )
+        )
 
     def on_map(self, event: Event) -> None:
         pid, va, n, pfn, step = (
@@ -386,6 +407,54 @@ class World:
             start, end = int(first, 16) >> PAGE_SHIFT, (int(last, 16) + 1) >> PAGE_SHIFT
             self.ranges.append(Range("private", "", start, end, start, 0))
 
+    def on_killed(self, event: Event) -> None:
+        """The processes are gone, and what they mapped and pinned: what is left was leaked."""
+        for pid, table in self.entries.items():
+            for va in list(table):
+                self._drop(pid, va)
+        for folio in self.folio_at.values():
+            folio.pins = 0
+            folio.refs = folio.leaks.count("get") - folio.leaks.count("put")
+            folio.uncertain = False
+            folio.note("its processes were killed")
+
+    def on_blocked(self, event: Event) -> None:
+        """A removal that waits for references; others wait for that one and have not begun."""
+        if "memunmap_pages" not in event["stack"]:
+            return
+        for range_ in self.ranges:
+            device = range_.path.removesuffix("p2pmem/allocate")
+            if (range_.namespace or device) not in event["cmd"]:
+                continue
+            range_.dying = True
+            if range_.type == "p2pdma":  # the mappings of peer-to-peer memory go first
+                self.unmap_path(range_.path, "removal started")
+
+    def unmap_path(self, path: str, note: str) -> None:
+        entries = [entry for table in self.entries.values() for entry in table.values()]
+        for file in {entry.file for entry in entries if entry.file[0] == path}:
+            self.unmap_file(file, note)
+
+    def on_removed(self, event: Event) -> None:
+        if event["ret"]:
+            self.problems.append(f"removal failed: {event}")
+            return
+        for file in dict.fromkeys(f for folio in self.folio_at.values() for f in folio.owners):
+            if "mount" in event and file[0].startswith(event["mount"] + "/"):
+                self.free(file, "unmounted")
+        gone = self._removed(event)
+        self.ranges = [range_ for range_ in self.ranges if range_ not in gone]
+        self.folio_at = {
+            pfn: folio
+            for pfn, folio in self.folio_at.items()
+            if not any(range_.start <= pfn < range_.end for range_ in gone)
+        }
+
+    def _removed(self, event: Event) -> list[Range]:
+        """The ranges of a namespace or a device; none for a mount."""
+        keys = [key for key in ("namespace", "path") if key in event]
+        return [r for r in self.ranges if any(getattr(r, key) == event[key] for key in keys)]
+
     def on_failed(self, event: Event) -> None:
         self.problems.append(f"workload: {event}")
 
@@ -398,54 +467,75 @@ class World:
 # ---- expectation ----
 
 
-def refcount_of(folio: Folio, rules: Rules) -> int:
-    count = rules.idle[folio.type] + folio.refs
+def idle_of(world: World, type_: str, pfn: int) -> int:
+    """Refcount of a free page of a type, where it lies."""
+    range_ = world.range_of(pfn)
+    if range_ and range_.dying and world.rules.dying_zero:
+        return 0
+    return world.rules.idle[type_]
+
+
+def refcount_of(folio: Folio, rules: Rules, idle: int) -> int:
+    count = idle + folio.refs
     if folio.type in rules.counted:
         count += folio.maps
     return count + folio.pins * (1 if folio.order else GUP_PIN_COUNTING_BIAS)
 
 
+def forgotten(folio: Folio, rules: Rules) -> bool:
+    """Whether a page of one file has lost its association to the truncate of another.
+
+    Without the mark the one word that there is goes with the first of the files.
+    """
+    return folio.shared and len(folio.owners) == 1 and not rules.shared_mark
+
+
 def mapping_of(folio: Folio, rules: Rules) -> str:
     if folio.type == "fsdax":
-        if len(folio.owners) > 1 and rules.shared_mark:
+        if folio.shared and rules.shared_mark:
             return "shared"
-        return "file" if folio.owners else "none"
+        if forgotten(folio, rules):
+            return "none"
+        freed = "any" if rules.stale_share and folio.mapped_ever else "none"
+        return "file" if folio.owners else freed
     if folio.type == "devdax":
         return "any" if folio.mapped_ever else "none"  # set by the first fault, never cleared
     return "any" if folio.maps and folio.type != "p2pdma" else "none"
 
 
-def finding_of(folio: Folio, refcount: int, rules: Rules) -> dict[str, str] | None:
+def finding_of(folio: Folio, refcount: int, rules: Rules, idle: int) -> dict[str, str] | None:
     """What an auditor has to say of a folio: the worst thing only; None for nothing at all."""
-    floor = rules.idle[folio.type] + (folio.maps if folio.type in rules.counted else 0)
+    floor = idle + (folio.maps if folio.type in rules.counted else 0)
     if folio.tail_refcounts:
         return {"name": "overwritten tail", "level": "error-or-warning"}
     if refcount < floor:
         return {"name": "over-put", "level": "error-or-warning"}
-    if refcount > floor and folio.type == "fsdax" and not folio.owners:
+    # other types may be held without a mapping; peer-to-peer memory only for the time of a transfer
+    if refcount > floor and (
+        (folio.type == "fsdax" and not folio.owners)
+        or (folio.type == "p2pdma" and folio.leaks and not folio.maps)
+    ):
         name = (
             "leaked free page"
             if folio.refs == folio.leaks.count("get")
             else "held after its block was freed"
         )
         return {"name": name, "level": "error-or-warning"}
-    if len(folio.owners) > 1 and not rules.shared_mark:
+    if folio.shared and not rules.shared_mark:
         return {"name": "block of two files, not marked shared", "level": "error-or-warning"}
     if refcount > floor:
         return {"name": "pinned" if folio.pins else "held", "level": "info"}
     return None
 
 
-def state_of(folio: Folio, rules: Rules) -> dict[str, Any]:
-    refcount = refcount_of(folio, rules) if folio.overwritten is None else folio.overwritten
+def state_of(folio: Folio, rules: Rules, idle: int) -> dict[str, Any]:
+    refcount = refcount_of(folio, rules, idle) if folio.overwritten is None else folio.overwritten
     mapcount = folio.maps if folio.type in rules.counted else 0
-    idle = rules.idle[folio.type]
+    associated = folio.owners and not forgotten(folio, rules)
     if refcount < idle + mapcount:
         class_ = "violation"
     else:
-        class_ = (
-            "busy" if refcount > idle or mapcount or folio.owners or folio.uncertain else "idle"
-        )
+        class_ = "busy" if refcount > idle or mapcount or associated or folio.uncertain else "idle"
     state: dict[str, Any] = {
         "order": folio.order,
         "refcount": None if folio.uncertain else refcount,
@@ -455,20 +545,24 @@ def state_of(folio: Folio, rules: Rules) -> dict[str, Any]:
         "type": folio.type,
         "why": ", ".join(folio.history),
     }
+    if rules.stale_share and folio.shared and class_ == "busy" and refcount == idle:
+        state["needs"] = "dax-entries"
     if folio.order:
         state["pincount"] = folio.pins
     if folio.tail_refcounts:
         state["tail_refcounts"] = {str(pfn): count for pfn, count in folio.tail_refcounts.items()}
-    finding = finding_of(folio, refcount, rules)
+    if folio.leaks and folio.type in ("private", "coherent"):
+        state["needs"] = "holders"
+    finding = finding_of(folio, refcount, rules, idle)
     if finding:
         state["finding"] = finding
     return state
 
 
-def idle_state(range_: Range, rules: Rules, reserved: bool) -> dict[str, Any]:
+def idle_state(range_: Range, idle: int, reserved: bool) -> dict[str, Any]:
     state: dict[str, Any] = {
         "order": range_.order,
-        "refcount": rules.idle[range_.type],
+        "refcount": idle,
         "mapcount": 0,
         "mapping": "none",
         "class": "idle",
@@ -493,9 +587,13 @@ def runs_of(world: World) -> Iterator[tuple[int, int, dict[str, Any]]]:
             ):
                 first, last = max(start, at), min(end, pfn)
                 if first < last:
-                    yield first, last - first, idle_state(range_, world.rules, reserved)
+                    yield (
+                        first,
+                        last - first,
+                        idle_state(range_, idle_of(world, range_.type, first), reserved),
+                    )
         if pfn < 1 << 64:
-            yield pfn, folio.nr_pages, state_of(folio, world.rules)
+            yield pfn, folio.nr_pages, state_of(folio, world.rules, idle_of(world, folio.type, pfn))
             at = pfn + folio.nr_pages
 
 
@@ -514,6 +612,22 @@ def merged(runs: Iterable[tuple[int, int, dict[str, Any]]]) -> list[dict[str, An
     return states
 
 
+def dying_pagemaps(world: World, states: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Pagemaps whose removal has begun and waits: what has to be said of them as a whole."""
+    found = []
+    for range_ in world.ranges:
+        held = sum(
+            state["count"] >> (state["order"] or 0)
+            for state in states
+            if range_.start <= state["pfn"] < range_.end
+            and (state["refcount"] or 0) > idle_of(world, range_.type, range_.start)
+        )
+        if range_.dying:
+            finding = {"name": f"dying with {held} folios held", "level": "error-or-warning"}
+            found.append({"pfn": range_.start, "state": "dying", "finding": finding})
+    return found
+
+
 def replay(lines: Iterable[str]) -> dict[str, Any]:
     """States of truth-states.json; README.md describes them."""
     world = World()
@@ -521,10 +635,12 @@ def replay(lines: Iterable[str]) -> dict[str, Any]:
         event = json.loads(line)
         if "ev" in event:
             world.apply(event)
+    states = merged(runs_of(world))
     return {
         "kernel": world.release,
         "scenario": world.scenario,
-        "states": merged(runs_of(world)),
+        "states": states,
+        "pagemaps": dying_pagemaps(world, states),
         "problems": world.problems,
     }
 

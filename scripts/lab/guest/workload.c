@@ -235,15 +235,18 @@ static void state_freed(const char *dir)
 		   fallocate(f.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 64 * PG) ? -errno : 0);
 }
 
+// Holes that are read: the zero page, and the huge zero page (both System RAM).
 static void state_hole(const char *dir)
 {
-	struct file f = open_file(dir, "hole");
+	struct file f = open_file(dir, "hole"), g = open_file(dir, "hole_pmd");
 	char *p;
 
-	if (ftruncate(f.fd, 64 * PG))
+	if (ftruncate(f.fd, 64 * PG) || ftruncate(g.fd, 2 * M2))
 		failed("hole", f.path, "ftruncate", errno);
 	p = map_file(&f, 64 * PG, PG, MAP_SHARED);
 	enter("hole_zero", &f, p, 64 * PG, PG, false);
+	p = map_file(&g, 2 * M2, M2, MAP_SHARED);
+	enter("hole_zero_pmd", &g, p, 2 * M2, M2, false);
 }
 
 // Private mappings: of unwritten blocks (zero page), and of written ones, inherited by a child.
@@ -350,25 +353,52 @@ static void state_odirect(const char *dir, const char *slow)
 	say("{\"ev\":\"inflight\",\"disk\":\"%s\",\"reads\":%d}", slow, reads_in_flight(slow));
 }
 
-// Two files that share blocks, both mapped for reading.
+// A second file @name that shares the blocks of @a; false where the file system cannot do it.
+static bool cloned(const struct file *a, const char *dir, const char *name, struct file *b)
+{
+	int ret;
+
+	*b = open_file(dir, name);
+	fsync(a->fd);
+	ret = ioctl(b->fd, FICLONE, a->fd) ? -errno : 0;
+	say("{\"ev\":\"end\",\"op\":\"clone\",\"path\":\"%s\",\"ino\":%lu,\"to\":\"%s\",\"to_ino\":%lu,\"ret\":%d}",
+	    a->path, a->ino, b->path, b->ino, ret);
+	return !ret;
+}
+
+static char *read_mapped(const char *cat, const struct file *f, size_t n)
+{
+	char *p = map_file(f, n * PG, PG, MAP_SHARED);
+
+	enter(cat, f, p, n * PG, PG, false);
+	return p;
+}
+
+// Two files that share blocks: both mapped for reading; both unmapped; one of them truncated.
 static void state_reflink(const char *dir)
 {
 	struct file a, b;
 	char *p = mapped("reflink", dir, "reflink_a", 16 * PG, PG, &a);
-	int ret;
 
-	b = open_file(dir, "reflink_b");
-	fsync(a.fd);
-	ret = ioctl(b.fd, FICLONE, a.fd) ? -errno : 0;
-	say("{\"ev\":\"end\",\"op\":\"clone\",\"path\":\"%s\",\"ino\":%lu,\"to\":\"%s\",\"to_ino\":%lu,\"ret\":%d}",
-	    a.path, a.ino, b.path, b.ino, ret);
-	if (ret)
+	if (!cloned(&a, dir, "reflink_b", &b))
 		return;
 	leave(&a, p, 16 * PG);
-	p = map_file(&a, 16 * PG, PG, MAP_SHARED);
-	enter("reflink_a", &a, p, 16 * PG, PG, false);
-	p = map_file(&b, 16 * PG, PG, MAP_SHARED);
-	enter("reflink_b", &b, p, 16 * PG, PG, false);
+	read_mapped("reflink_a", &a, 16);
+	read_mapped("reflink_b", &b, 16);
+
+	p = mapped("reflink_cached", dir, "reflink_cached_a", 8 * PG, PG, &a);
+	cloned(&a, dir, "reflink_cached_b", &b);
+	leave(&a, p, 8 * PG);
+	leave(&a, read_mapped("reflink_cached_a", &a, 8), 8 * PG);
+	leave(&b, read_mapped("reflink_cached_b", &b, 8), 8 * PG);
+
+	p = mapped("reflink_truncated", dir, "reflink_truncated_a", 8 * PG, PG, &a);
+	cloned(&a, dir, "reflink_truncated_b", &b);
+	leave(&a, p, 8 * PG);
+	leave(&a, read_mapped("reflink_truncated_a", &a, 8), 8 * PG);
+	leave(&b, read_mapped("reflink_truncated_b", &b, 8), 8 * PG);
+	record_begin("truncate", &b);
+	record_end("truncate", &b, ftruncate(b.fd, 0) ? -errno : 0);
 }
 
 static void state_unlinked(const char *dir)
@@ -398,12 +428,13 @@ static void fsdax(const char *dir, const char *slow)
 	state_hole(dir);
 	state_private(dir);
 	state_vmsplice(dir);
+	// before blocks with pinned pages are freed: a clone of a file that gets one waits for ever
+	state_reflink(dir);
 	state_truncate_pinned(dir, true);
 	state_truncate_pinned(dir, false);
 	state_longterm(dir);
 	if (slow)
 		state_odirect(dir, slow);
-	state_reflink(dir);
 	state_unlinked(dir);
 	state_written(dir);
 }
