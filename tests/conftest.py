@@ -18,7 +18,7 @@ from zonedev.target import Target, open_target
 
 ROOT = Path(__file__).resolve().parent.parent
 VMCORES = ROOT / "tests" / "vmcores"
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "scripts" / "lab")]
 
 from unpack_vmcore import unpack  # noqa: E402
 
@@ -33,7 +33,12 @@ class Vmcore(NamedTuple):
     vmlinux: str
     prog: Program
     kernel: Kernel
-    states: list[dict[str, Any]]
+    truth: dict[str, Any]
+
+    @property
+    def states(self) -> list[dict[str, Any]]:
+        states: list[dict[str, Any]] = self.truth["states"]
+        return states
 
 
 @functools.cache
@@ -42,8 +47,8 @@ def open_vmcore(name: str) -> Vmcore:
     core = str(unpack(directory, ROOT / "build" / "vmcores"))
     vmlinux = str(directory / "vmlinux")
     prog = open_target(Target(core, [vmlinux]))
-    states = json.loads((directory / "truth-states.json").read_text())["states"]
-    return Vmcore(name, core, vmlinux, prog, read_kernel(prog), states)
+    truth = json.loads((directory / "truth-states.json").read_text())
+    return Vmcore(name, core, vmlinux, prog, read_kernel(prog), truth)
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ being in this file.
 
 from __future__ import annotations
 
+import inspect
+import time
 from dataclasses import replace
 from typing import Any, Optional
 
@@ -15,15 +17,23 @@ from conftest import open_vmcore
 from pages import scheme
 
 from zonedev.audit import audit
+from zonedev.commands import build_parser
 from zonedev.kernel import facts
+from zonedev.kernel.facts import Kernel
 from zonedev.kernel.percpu_ref import read_percpu_ref
 from zonedev.kernel.registry import overlap_problems
 from zonedev.kernel.scheme import detect_scheme
 from zonedev.kernel.vmemmap import classify_fault
-from zonedev.live import confirm_findings, confirm_pagemaps, merge_findings
+from zonedev.live import (
+    SAMPLES,
+    Confirmation,
+    Pace,
+    confirm_pagemaps,
+    merge_findings,
+)
 from zonedev.model import Finding, Pagemap, PagemapResult, PfnRange, PgmapRef, SchemeInfo
 from zonedev.pagemap_rules import Case, contradicted_types, judge_pagemap
-from zonedev.scanner import scan_pagemap
+from zonedev.scanner import Scanner, scan_pagemap
 
 PAGES = 1024
 
@@ -137,6 +147,64 @@ def test_dying_pagemaps_with_busy_pages() -> None:
     assert judge(dying, heads_above_idle=0) == []
 
 
+@pytest.mark.parametrize(
+    ("letter", "type_", "waits"),
+    [
+        ("A", "FS_DAX", True),
+        ("B", "GENERIC", True),
+        ("C", "FS_DAX", True),
+        ("D", "PRIVATE", False),
+        ("D", "FS_DAX", False),
+        ("E", "FS_DAX", False),
+        ("E", "PRIVATE", True),
+        ("F2", "FS_DAX", True),
+        ("H", "PCI_P2PDMA", True),
+    ],
+)
+def test_what_removal_waits_for(letter: str, type_: str, waits: bool) -> None:
+    facts = PagemapResult(
+        pagemap(type_, ref=PgmapRef("dying", 7), drained=True), 0, heads_above_idle=2
+    )
+    found, _ = judge_pagemap(Case(facts, scheme(letter), 12, []), "error")
+    (busy,) = [f for f in found if f.rule == "dying-busy"]
+    assert ("removal waits for them" in busy.detail) == waits
+
+
+def test_what_removal_has_put_is_not_held() -> None:
+    """In B and C removal puts each page's first reference, page after page, and then waits."""
+    dying = pagemap(ref=PgmapRef("dying", 3))
+    assert judge(dying, "B", refcounts={1: 1024}) == [("dying-busy", "warning")]
+    assert judge(dying, "H", refcounts={0: 1024}) == []
+    drained = pagemap(ref=PgmapRef("dying", 3), drained=True)
+    assert judge(drained, "B", refcounts={0: 1021, 1: 3}, heads_above_idle=3) == [
+        ("dying-busy", "error")
+    ]
+    assert judge(pagemap(ref=PgmapRef("dying", 0), drained=True), "B", refcounts={0: 1024}) == [
+        ("dead-in-registry", "warning")
+    ]
+
+
+def test_references_of_old_pages() -> None:
+    # A: one for every reference beyond a page's first.  A request queue may hold more, never less.
+    held = {1: 1000, 2: 20, 5: 4}
+    assert judge(pagemap(ref=PgmapRef("live", 37, True)), "A", refcounts=held) == []
+    assert judge(pagemap(ref=PgmapRef("live", 99, True)), "A", refcounts=held) == []
+    lost = pagemap(ref=PgmapRef("live", 36, True))
+    assert judge(lost, "A", refcounts=held) == [("ref-versus-pages", "warning")]
+    # B: one for every page that is not at 0.
+    assert judge(pagemap(ref=PgmapRef("live", 1 + PAGES, True)), "B", pages_referenced=PAGES) == []
+    low = pagemap("GENERIC", ref=PgmapRef("live", PAGES))
+    assert judge(low, "B", pages_referenced=PAGES) == [("ref-versus-pages", "warning")]
+    assert judge(pagemap(ref=PgmapRef("live", None)), "B", pages_referenced=PAGES) == []
+
+
+def test_private_pages_of_scheme_d_hold_references_in_use_or_not() -> None:
+    private = pagemap("PRIVATE", ref=PgmapRef("live", 1 + PAGES))
+    assert judge(private, "D") == []
+    low = pagemap("PRIVATE", ref=PgmapRef("live", PAGES))
+    assert judge(low, "D") == [("ref-below-bias", "error")]
+
+
 def test_private_references_equal_pages_in_use() -> None:
     private = pagemap("PRIVATE", ref=PgmapRef("live", 12))
     assert judge(private, pages_referenced=10) == [("ref-versus-pages", "warning")]
@@ -172,6 +240,7 @@ def test_unreadable_memmap_is_named_with_its_reason() -> None:
         ("could not find physical memory segment", "not-captured"),
         ("could not read memory from kdump: Excluded page", "not-captured"),
         ("could not read memory from kdump: Out-of-bounds PFN", "not-captured"),
+        ("could not read memory from kdump: Page not found", "not-captured"),
         ("address is not mapped", "unreadable"),
         ("something else", "unreadable"),
     ],
@@ -239,7 +308,7 @@ def test_a_type_that_the_scheme_does_not_know_is_calibrated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     prog = open_vmcore("7.2-p2p-hmm").prog
-    use_scheme(monkeypatch, "C")
+    use_scheme(monkeypatch, "B")
     result = audit(prog, types=["coherent"])
     assert {p.idle_refcount for p in result.pagemaps} == {0}
     assert result.verdict == "incomplete"
@@ -267,13 +336,16 @@ def test_findings_that_change_between_samples_are_transient(which: str) -> None:
     pgmap = vmcore.kernel.pagemaps[0]
     scanned = scan_pagemap(vmcore.kernel, pgmap, vmcore.kernel.scheme)
     before = dict(scanned.result.classes)
-    assert confirm_findings(vmcore.kernel, scanned, 0, 3) == 0
+    scanner = Scanner(vmcore.kernel, [pgmap])
+    assert Confirmation(scanner, scanned).again() == []
     assert scanned.result.classes == before
     # As if one of them had looked otherwise when it was scanned.
     i = next(i for i, f in enumerate(scanned.findings) if f.rule == which)
-    changed = replace(scanned.findings[i], raw=bytes(64))
+    changed = replace(scanned.findings[i], raw=bytes(64), agreed=1)
     scanned.findings[i] = changed
-    assert confirm_findings(vmcore.kernel, scanned, 0, 2) == 1
+    confirmation = Confirmation(scanner, scanned)
+    assert confirmation.again() == []
+    assert confirmation.finish() == [changed]
     assert changed not in scanned.findings
     assert [f.rule for f in scanned.findings].count(which) == 0
     lost = before["violation"] - scanned.result.classes["violation"]
@@ -282,36 +354,162 @@ def test_findings_that_change_between_samples_are_transient(which: str) -> None:
     assert scanned.result.severities["error"] == 4 - changed.pages
 
 
-def test_an_error_that_stands_is_never_booked_out() -> None:
+def test_a_page_beside_a_head_that_is_gone_is_transient() -> None:
+    """The page itself never changed: a folio spanned it when the pages before it were read."""
+    vmcore = open_vmcore("7.2-nvdimm-leak")
+    pgmap = vmcore.kernel.pagemaps[0]
+    scanned = scan_pagemap(vmcore.kernel, pgmap, vmcore.kernel.scheme)
+    pfn = pgmap.ranges[0].end_pfn - 1
+    raw = vmcore.prog.read(vmcore.kernel.layout.page_address(pfn), 64)
+    torn = Finding("bad-head", "error", pgmap.address, pfn=pfn, folio_pfn=pfn, folio_pages=1)
+    scanned.findings.append(replace(torn, raw=raw))
+    confirmation = Confirmation(Scanner(vmcore.kernel, [pgmap]), scanned)
+    assert [f.rule for f in confirmation.again()] == ["bad-head"]
+
+
+def test_an_error_that_stands_is_never_booked_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A head and a tail of one folio: whichever goes, the folio stays a violation."""
     vmcore = open_vmcore("7.2-nvdimm-leak")
     pgmap = vmcore.kernel.pagemaps[0]
-    for gone in ("head", "tail"):
+    for stays in ("head", "tail"):
         scanned = scan_pagemap(vmcore.kernel, pgmap, vmcore.kernel.scheme)
         (tail,) = [f for f in scanned.findings if f.rule == "tail-refcount"]
         head = replace(
             tail, rule="wrong-zone", pfn=tail.folio_pfn, pages=512, order=9, raw=bytes(64)
         )
         scanned.findings = [head, tail]
-        if gone == "tail":
-            raw = vmcore.prog.read(vmcore.kernel.layout.page_address(tail.folio_pfn), 64)
-            scanned.findings = [replace(head, raw=raw), replace(tail, raw=bytes(64))]
-        assert confirm_findings(vmcore.kernel, scanned, 0, 2) == 1
+        now = head if stays == "head" else tail
+        monkeypatch.setattr(Scanner, "look", lambda *args, now=now: [now])
+        assert len(Confirmation(Scanner(vmcore.kernel, [pgmap]), scanned).again()) == 1
         assert scanned.result.severities["error"] > 0
         assert scanned.result.classes["violation"] >= 512
+
+
+class Clock:
+    """Stands for time.sleep(); from the sleep number *after* on, every page is right."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, after: int = 99) -> None:
+        self.slept: list[float] = []
+        self.after = after
+        look = Scanner.look
+        monkeypatch.setattr(Kernel, "live", True)
+        monkeypatch.setattr(time, "sleep", self.slept.append)
+        monkeypatch.setattr(
+            Scanner, "look", lambda *args: look(*args) if len(self.slept) < self.after else []
+        )
+
+
+def test_samples_of_a_live_kernel_reach_over_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that is preempted in a transient state keeps it for longer than one short wait."""
+    clock = Clock(monkeypatch)
+    result = audit(open_vmcore("7.2-nvdimm-leak").prog)
+    assert clock.slept == [0.02] * (SAMPLES - 1)
+    assert sum(clock.slept) > 1
+    assert result.verdict == "violations"
+    assert {f.samples for f in result.findings if f.severity != "info"} == {SAMPLES}
+    assert not result.transients
+    # What is sound is not waited for.
+    clock.slept.clear()
+    assert audit(open_vmcore("7.2-nvdimm").prog).verdict == "clean"
+    assert clock.slept == []
+
+
+@pytest.mark.parametrize("after", [1, 3, 6, SAMPLES - 1])
+def test_a_page_that_changes_in_any_sample_is_transient(
+    monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    clock = Clock(monkeypatch, after=after)
+    result = audit(open_vmcore("7.2-nvdimm-leak").prog)
+    assert {f.samples for f in result.transients} == {after}
+    assert not [f for f in result.findings if f.severity != "info"]
+    assert result.verdict == "clean"
+    # Nothing alarming is left to wait for.
+    assert len(clock.slept) == after
+
+
+def in_use(words: list[bytes]) -> Any:
+    """A look at a page that is as bad each time, but changes its words."""
+    left = iter(words)
+    look = Scanner.look
+
+    def changing(*args: Any) -> list[Finding]:
+        raw = next(left)
+        return [replace(f, raw=raw or f.raw) for f in look(*args)]
+
+    return changing
+
+
+@pytest.mark.parametrize(
+    ("words", "agreed"),
+    [
+        # the first ones come again; none does; others come again
+        ([b"1", b"2", b"", b"3"], 2),
+        ([b"1", b"2", b"3", b"4"], None),
+        ([b"1", b"2", b"2", b"3", b"2"], 3),
+    ],
+)
+def test_a_page_in_use_that_is_always_as_bad_stands(
+    monkeypatch: pytest.MonkeyPatch, words: list[bytes], agreed: Optional[int]
+) -> None:
+    vmcore = open_vmcore("7.2-nvdimm-leak")
+    pgmap = vmcore.kernel.pagemaps[0]
+    scanned = scan_pagemap(vmcore.kernel, pgmap, vmcore.kernel.scheme)
+    scanned.findings = [f for f in scanned.findings if f.rule == "tail-refcount"]
+    confirmation = Confirmation(Scanner(vmcore.kernel, [pgmap]), scanned)
+    monkeypatch.setattr(Scanner, "look", in_use(words))
+    for _ in words:
+        assert confirmation.again() == []
+    dropped = confirmation.finish()
+    assert [f.agreed for f in scanned.findings] == ([agreed] if agreed else [])
+    assert [f.samples for f in scanned.findings + dropped] == [1 + len(words)]
+
+
+def test_where_states_come_and_go_samples_are_four_times_as_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    pace = Pace(20, 8)
+    assert [pace.again(restless=False) for _ in range(8)] == [True] * 7 + [False]
+    assert [pace.again(restless=True) for _ in range(25)] == [True] * 24 + [False]
+    assert pace.taken == 32
+    assert slept == [0.02] * 31
+
+
+def test_slow_samples_need_not_be_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass over all suspects of a large device may take seconds."""
+    now = iter(range(0, 1000, 3))
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    pace = Pace(20, 64)
+    while pace.again(restless=False):
+        pass
+    assert pace.taken == 4
+
+
+def test_expensive_looks_are_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    pace = Pace(0, 64)
+    seldom = [pace.taken for _ in range(63) if pace.again(restless=False) and pace.seldom]
+    assert seldom == [2, 3, 5, 9, 17, 33]
+
+
+def test_the_program_and_the_api_take_as_many_samples() -> None:
+    args = build_parser("zonedev", True).parse_args(["audit", "-k"])
+    assert args.samples == inspect.signature(audit).parameters["samples"].default == SAMPLES
 
 
 def test_pagemap_findings_must_say_the_same_twice() -> None:
     low = Finding("ref-below-bias", "error", 1, detail="ref is 5, at least 9 are held")
     seen = Finding("memmap-unreadable", "info", 1, detail="4 struct pages")
     other = replace(low, detail="ref is 6, at least 9 are held")
-    assert confirm_pagemaps([low, seen], lambda: [low], 0, 2) == ([low, seen], 0)
-    assert confirm_pagemaps([low, seen], lambda: [other], 0, 2) == ([seen], 1)
+    assert confirm_pagemaps([low, seen], lambda: [low]) == ([low, seen], [])
+    assert confirm_pagemaps([low, seen], lambda: [other]) == ([seen], [low])
     # A removal that waits, and whose pages go one by one, is still a removal that waits.
     dying = Finding("dying-busy", "error", 1, detail="10 folios are held")
     fewer = replace(dying, detail="9 folios are held")
-    assert confirm_pagemaps([dying], lambda: [fewer], 0, 2) == ([dying], 0)
-    assert confirm_pagemaps([seen], lambda: 1 // 0, 0, 2) == ([seen], 0)  # type: ignore[arg-type,return-value]
+    assert confirm_pagemaps([dying], lambda: [fewer]) == ([dying], [])
+    assert confirm_pagemaps([seen], lambda: 1 // 0) == ([seen], [])  # type: ignore[arg-type,return-value]
 
 
 def test_folios_are_joined_to_runs() -> None:
@@ -367,6 +565,8 @@ def test_an_empty_registry_beside_device_zones_is_not_clean(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kernel = replace(open_vmcore("7.2-nvdimm").kernel, pagemaps=[], problems=[])
+    monkeypatch.setattr(facts, "zone_device_pages", lambda prog: None)
+    assert "cannot be read" in facts._lost_registry(kernel)[0]
     monkeypatch.setattr(facts, "zone_device_pages", lambda prog: 0)
     assert facts._lost_registry(kernel) == []
     monkeypatch.setattr(facts, "zone_device_pages", lambda prog: 65536)

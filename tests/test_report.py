@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -85,6 +86,14 @@ def test_text_says_what_the_numbers_say() -> None:
     assert "dma-pinned 1072" in out
     assert "info: dma-pinned" not in out
     assert "info: dma-pinned" in text.audit_text(result, "info")
+
+
+def test_text_names_what_was_transient() -> None:
+    result = run_audit("7.2-nvdimm")
+    assert "transient" not in str(result)
+    gone = [replace(result.findings[0], rule=rule) for rule in ("bad-head", "tail-refcount")]
+    shown = str(replace(result, transients=[*gone, gone[1]]))
+    assert "transient, gone or changed in a later sample: tail-refcount 2, bad-head 1" in shown
 
 
 def test_findings_are_sorted_worst_first() -> None:

@@ -34,6 +34,10 @@ HEADS = [
     Case("E", "GENERIC", {"pgmap": 0xFFFF888100000000}, "wrong-pgmap", "error", "violation"),
     Case("E", "GENERIC", {"pgmap": 0}, "wrong-pgmap", "error", "violation"),
     Case("H", "FS_DAX", {"reserved": False}, "not-reserved", "warning", "idle"),
+    # splitting a large private folio clears it
+    Case("H", "PRIVATE", {"reserved": False}, None, None, "idle"),
+    Case("H", "COHERENT", {"reserved": False}, None, None, "idle"),
+    Case("G", "PRIVATE", {"reserved": False}, "not-reserved", "warning", "idle"),
     Case("H", "FS_DAX", {"node": 2}, "wrong-node", "warning", "idle"),
     Case("H", "FS_DAX", {"node": 1}, None, None, "idle"),
     Case("H", "PRIVATE", {"flags": ("lru",)}, "core-mm-flags", "error", "violation"),
@@ -181,6 +185,37 @@ HEADS = [
     Case("H", "FS_DAX", {"share": 2}, None, None, "busy"),
     # before dax_folio_reset_order() the share word of a free page is whatever its index was
     Case("G", "FS_DAX", {"share": 2}, None, None, "idle"),
+    # Up to 4.16 no page knows its file: a reference without one is none that outlives it.
+    Case("A", "FS_DAX", {}, None, None, "idle"),
+    Case("A", "FS_DAX", {"refcount": 2}, "held-without-map", "info", "busy"),
+    Case("B", "GENERIC", {"refcount": 2}, "held-without-map", "info", "busy"),
+    Case("A", "FS_DAX", {"refcount": 1025}, "dma-pinned", "info", "busy"),
+    Case("A", "FS_DAX", {"mapping": M}, "wrong-mapping", "error", "violation"),
+    Case("B", "FS_DAX", {"mapping": M}, "wrong-mapping", "error", "violation"),
+    Case("B", "GENERIC", {"mapping": M}, None, None, "idle"),
+    Case("A", "FS_DAX", {"refcount": 0}, "refcount-below-idle", "error", "violation"),
+    Case("A", "FS_DAX", {"refcount": 0}, "refcount-below-idle", "error", None, {"ref": "dying"}),
+    Case("B", "FS_DAX", {"refcount": 0}, None, None, "idle", {"ref": "dying"}),
+    Case("B", "FS_DAX", {"refcount": 2, "maps": 1}, "unaccounted-mapcount", "error", "violation"),
+    # Scheme C has public pages where later kernels have coherent ones.
+    Case("C", "COHERENT", {"refcount": 2, "maps": 1, "mapping": M | 1}, None, None, "busy"),
+    Case("C", "COHERENT", {"mapping": M | 1}, "stale-mapping", "error", "violation"),
+    # In F1 and F2 the DAX entry holds a reference: without it, the association is stale.
+    Case("F2", "FS_DAX", {"refcount": 1, "mapping": M}, None, None, "busy"),
+    Case("F2", "FS_DAX", {"refcount": 0, "mapping": M}, "stale-mapping", "error", "violation"),
+    Case("F2", "FS_DAX", {"refcount": 2, "mapping": M}, "held-without-map", "info", "busy"),
+    Case("F2", "FS_DAX", {"refcount": 1025, "mapping": M}, "dma-pinned", "info", "busy"),
+    Case("F2", "FS_DAX", {"refcount": 1024, "mapping": M}, "held-without-map", "info", "busy"),
+    Case("F2", "FS_DAX", {"refcount": 1, "mapping": 1}, None, None, "busy"),
+    Case("F2", "FS_DAX", {"refcount": 1, "maps": 1, "mapping": M}, "unaccounted-mapcount", "error"),
+    Case("F2", "GENERIC", {"refcount": 1, "mapping": M}, None, None, "busy"),
+    Case("F2", "GENERIC", {"mapping": M}, "stale-mapping", "error", "violation"),
+    Case("F2", "GENERIC", {}, None, None, "idle"),
+    Case("F2", "GENERIC", {"refcount": 1}, "reference-outlives-mapping", "warning", "busy"),
+    Case("F1", "FS_DAX", {"refcount": 1}, "reference-on-free-folio", "error", "violation"),
+    Case("F1", "FS_DAX", {"refcount": 1, "mapping": M}, None, None, "busy"),
+    Case("F1", "PRIVATE", {}, "free-or-allocated", "info", "idle"),
+    Case("F1", "PCI_P2PDMA", {"refcount": 0}, "refcount-below-idle", "error", "violation"),
 ]
 
 
@@ -194,6 +229,63 @@ def test_heads(case: Case) -> None:
     assert len(findings) <= 1
     if case.class_:
         assert classes == {case.class_}
+
+
+@pytest.mark.parametrize(
+    ("type_", "extra", "page", "rule"),
+    [
+        # 4.14 to 4.16: a radix tree, and no page knows its file.
+        ("FS_DAX", (), {"refcount": 2}, "held-without-map"),
+        ("FS_DAX", (), {"mapping": M}, "wrong-mapping"),
+        # 4.17 to 4.19
+        ("FS_DAX", ("dax_associate_entry",), {"refcount": 2}, "reference-outlives-mapping"),
+        ("FS_DAX", ("dax_associate_entry",), {"mapping": M}, None),
+        # device-dax is a module: what it keeps cannot be told.
+        ("GENERIC", ("dax_associate_entry",), {"refcount": 2}, "held-without-map"),
+        ("GENERIC", ("dax_associate_entry",), {"refcount": 2, "mapping": M}, "held-without-map"),
+    ],
+)
+def test_who_knows_its_file_in_scheme_c(
+    type_: str, extra: tuple[str, ...], page: dict[str, int], rule: Optional[str]
+) -> None:
+    machine = Machine("C", type_, "pgmap_radix", *extra)
+    data = machine.page(**page)
+    assert [rule for rule, _ in machine.judge(data)[0]] == ([rule] if rule else [])
+    assert machine.scan(data, fast=False)["classes"] == machine.scan(data)["classes"]
+    # The same evidence in the older schemes, for backports.
+    old = Machine("A", type_, *extra)
+    assert [rule for rule, _ in old.judge(old.page(**page))[0]] == ([rule] if rule else [])
+
+
+@pytest.mark.parametrize(
+    ("type_", "busy", "page", "rule"),
+    [
+        ("FS_DAX", False, {"refcount": 0}, None),
+        ("FS_DAX", False, {"refcount": 1}, "reference-on-free-folio"),
+        ("FS_DAX", True, {"refcount": 0}, "refcount-below-idle"),
+        ("FS_DAX", True, {"refcount": 1}, None),
+        ("FS_DAX", True, {"refcount": 1, "mapping": M}, "stale-mapping"),
+        ("FS_DAX", True, {"refcount": 2, "mapping": M}, None),
+        ("FS_DAX", True, {"refcount": 2}, "reference-on-free-folio"),
+        ("PRIVATE", False, {"refcount": 0}, None),
+        ("PRIVATE", False, {"refcount": 1, "maps": 1, "mapping": M | 1}, None),
+        ("PRIVATE", False, {"refcount": 1, "maps": 2, "mapping": M | 1}, "refcount-below-mapcount"),
+        ("PRIVATE", True, {"refcount": 1}, "free-or-allocated"),
+        ("PRIVATE", True, {"refcount": 1, "maps": 1, "mapping": M | 1}, None),
+        ("PCI_P2PDMA", False, {"refcount": 0}, None),
+        ("PCI_P2PDMA", True, {"refcount": 0}, "refcount-below-idle"),
+    ],
+)
+def test_init_mode_says_where_pages_rest(
+    type_: str, busy: bool, page: dict[str, int], rule: Optional[str]
+) -> None:
+    machine = Machine("F1", type_)
+    machine.scheme = machine.scheme.with_init_mode(f"MEMORY_DEVICE_{type_}", busy)
+    assert machine.scheme.confidence == "high"
+    assert machine.idle == busy
+    data = machine.page(**page)
+    assert [rule for rule, _ in machine.judge(data)[0]] == ([rule] if rule else [])
+    assert machine.scan(data, fast=False)["classes"] == machine.scan(data)["classes"]
 
 
 P2P = ("p2pmem_alloc_mmap",)
@@ -381,6 +473,11 @@ def test_page_inside_a_folio_that_is_no_tail() -> None:
     free = bytearray(private.folio(9))
     free[64 * 8 : 64 * 9] = private.page()
     assert ("bad-head", "error") not in private.judge(bytes(free))[0]
+    # Only private and coherent folios leave such pages behind.
+    generic = Machine("H", "GENERIC", vmemmap_shift=9)
+    idle = bytearray(generic.folio(9))
+    idle[64 * 511 : 64 * 512] = generic.page()
+    assert generic.judge(bytes(idle))[0] == [("bad-head", "error")]
 
 
 def test_tail_whose_head_was_not_read_is_not_captured() -> None:
@@ -407,6 +504,32 @@ def test_tail_of_a_head_in_the_altmap_is_an_error() -> None:
     scan.pages(machine.tail(machine.memmap | 1))
     scan.end()
     assert [f["rule"] for f in scan.result()["findings"]] == ["bad-head"]
+
+
+@pytest.mark.parametrize(
+    ("letter", "drained", "refcount", "rule"),
+    [
+        ("C", True, 0, None),
+        ("C", True, 1, "reference-outlives-mapping"),
+        # Before 4.17 a page does not know its file: any reference may be a pin.
+        ("B", True, 1, "held-without-map"),
+        # Not all pages were gone over: one at 1 may still have the reference that it was born with.
+        ("C", False, 1, None),
+        ("C", False, 0, None),
+        # Where removal puts no page, nothing changes.
+        ("E", True, 1, None),
+        ("E", True, 0, "refcount-below-idle"),
+    ],
+)
+def test_what_removal_has_not_put_is_held(
+    letter: str, drained: bool, refcount: int, rule: Optional[str]
+) -> None:
+    machine = Machine(letter, "FS_DAX", ref="dying")
+    if drained:
+        machine.scheme = machine.scheme.drained()
+    found, classes = machine.judge(machine.page(refcount=refcount))
+    assert [name for name, _ in found] == ([rule] if rule else [])
+    assert rule or classes == {"idle"}
 
 
 def test_what_is_not_identified_is_never_idle() -> None:
@@ -511,6 +634,9 @@ def test_table_is_well_formed() -> None:
 def test_schemes_are_told_apart() -> None:
     for letter in EVIDENCE:
         assert Machine(letter).scheme.id == letter
+    # Pagemaps of types in a radix tree: 4.14 to 4.19, however they are configured.
+    old = {"pgmap_radix": True, "dev_pagemap.type": True, "page.pgmap": True}
+    assert _zonedev.Scheme(old).id == "C"
     # The member without the conversion of fsdax: a backport, not scheme G.
     half = {"folio.pgmap": True, "__put_devmap_managed_folio_refs": True}
     assert _zonedev.Scheme(half).id == "unknown"

@@ -17,17 +17,23 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
+import thin_kdump
 
 drgn = pytest.importorskip("drgn")
 if not hasattr(drgn.Program, "set_linux_kernel_custom"):
     pytest.skip("this drgn cannot record", allow_module_level=True)
 
 from drgn import FaultError, Program  # noqa: E402
+from drgn.helpers.linux.mm import follow_phys  # noqa: E402
 
+from zonedev import _zonedev  # noqa: E402
 from zonedev.audit import audit  # noqa: E402
+from zonedev.cli import main  # noqa: E402
 from zonedev.errors import TargetError  # noqa: E402
+from zonedev.kernel.facts import read_kernel  # noqa: E402
 from zonedev.report.data import audit_dict  # noqa: E402
 from zonedev.slice import FRAME_SIZE, SliceResult, slice_core  # noqa: E402
+from zonedev.target import Target, open_target  # noqa: E402
 
 VMCORES = Path(__file__).parent / "vmcores"
 
@@ -445,6 +451,30 @@ def test_bundled_vmcore_can_be_sliced(name: str, tmp_path: Path) -> None:
     first = slice_core(str(core), list(map(str, debug_files)), str(tmp_path / "a"), report)
     again = slice_core(first.core, first.debug_files, str(tmp_path / "b"), report)
     assert first.report["pagemaps"] and again.report == first.report
-    assert first.core_size <= core.stat().st_size
+    compressed = core.read_bytes().startswith(b"KDUMP")
+    assert compressed or first.core_size <= core.stat().st_size
     for a, b in zip((first.core, *first.debug_files), (again.core, *again.debug_files)):
         assert Path(a).read_bytes() == Path(b).read_bytes()
+
+
+def test_kdump_is_cut_to_the_frames_of_its_slice(tmp_path: Path) -> None:
+    """It stays a kdump and gives the same report; a frame less is an excluded page."""
+    name, core = "7.2-kdump-leak", tmp_path / "vmcore"
+    data = lzma.decompress((VMCORES / name / "vmcore.xz").read_bytes())
+    core.write_bytes(data)
+    target = Target(str(core), [str(VMCORES / name / "vmlinux")])
+    whole = report(open_target(target))
+    assert main(["slice", str(core), "-s", target.symbols[0], "-o", str(tmp_path / "a")]) == 0
+    frames = thin_kdump.frames_of((tmp_path / "a" / "vmcore").read_bytes(), FRAME_SIZE)
+    core.write_bytes(thin_kdump.thin(data, frames))
+    prog = open_target(target)
+    assert target.format == "diskdump" or not _zonedev.features()["libkdumpfile"]
+    assert report(prog) == whole
+    kernel = read_kernel(prog)
+    memmap = kernel.layout.page_address(kernel.pagemaps[0].ranges[0].first_pfn)
+    frame = int(follow_phys(prog["init_mm"].address_of_(), memmap)) // FRAME_SIZE
+    lost = audit(prog).classes["not-captured"] + FRAME_SIZE // kernel.layout.page_size
+    core.write_bytes(thin_kdump.thin(data, frames - {frame}))
+    assert audit(open_target(target)).classes["not-captured"] == lost
+    with pytest.raises(ValueError, match="1 frames"):
+        thin_kdump.thin(core.read_bytes(), frames)

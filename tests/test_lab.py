@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The lab without its virtual machines: its tables, and that its comparison can fail."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import lab
+import pytest
+import support
+import verify
+from conftest import Vmcore, open_vmcore
+
+from zonedev.audit import audit
+from zonedev.model import Finding
+
+
+@pytest.fixture
+def leak() -> Vmcore:
+    return open_vmcore("7.3-nvdimm-leak")
+
+
+def findings_of(vmcore: Vmcore) -> list[Finding]:
+    findings: list[Finding] = audit(vmcore.prog).findings
+    return findings
+
+
+def differences(vmcore: Vmcore, truth: dict[str, Any]) -> list[str]:
+    return list(verify.differences(vmcore.prog, vmcore.kernel, truth, findings_of(vmcore)))
+
+
+def first(truth: dict[str, Any], **wanted: Any) -> dict[str, Any]:
+    state: dict[str, Any] = next(
+        s for s in truth["states"] if all(s.get(key) == value for key, value in wanted.items())
+    )
+    return state
+
+
+@pytest.mark.parametrize(
+    ("wanted", "change"),
+    [
+        ({"class": "busy", "order": 0}, {"refcount": 77}),
+        ({"class": "busy", "order": 0}, {"mapcount": 77}),
+        ({"class": "busy", "order": 9, "type": "fsdax"}, {"order": 0}),
+        ({"class": "busy", "mapping": "file", "type": "fsdax"}, {"mapping": "none"}),
+        ({"class": "idle"}, {"class": "busy"}),
+        ({"class": "violation"}, {"class": "idle"}),
+        ({"class": "violation"}, {"finding": None}),
+        ({"class": "idle"}, {"finding": {"name": "leak", "level": "error-or-warning"}}),
+        ({"class": "idle"}, {"finding": {"name": "held", "level": "info"}}),
+    ],
+)
+def test_comparison_sees_a_wrong_record(
+    leak: Vmcore, wanted: dict[str, Any], change: dict[str, Any]
+) -> None:
+    truth = copy.deepcopy(leak.truth)
+    state = first(truth, **wanted)
+    truth["states"] = [state]
+    state.update(change)
+    assert differences(leak, truth)
+
+
+def test_comparison_sees_findings_that_should_not_be_there(leak: Vmcore) -> None:
+    states = [s for s in leak.states if not verify.finding_level(s)]
+    wrong = list(verify.finding_differences(states, findings_of(leak)))
+    assert len(wrong) == len(verify.alarming(leak.states)) > 0
+
+
+def test_comparison_sees_what_is_wrong_with_whole_pagemaps() -> None:
+    vmcore = open_vmcore("5.10-teardown")
+    findings, expected = findings_of(vmcore), vmcore.truth["pagemaps"]
+    assert not list(verify.pagemap_differences(vmcore.kernel, expected, findings))
+    (unexpected,) = verify.pagemap_differences(vmcore.kernel, [], findings)
+    assert "dying-busy" in unexpected
+    (missing,) = verify.pagemap_differences(vmcore.kernel, expected, [])
+    assert "nothing found" in missing
+
+
+def test_pages_outside_of_every_pagemap_are_a_difference(leak: Vmcore) -> None:
+    truth = copy.deepcopy(leak.truth)
+    truth["states"] = [{**first(truth, **{"class": "idle"}), "pfn": 1, "count": 1}]
+    assert any("no pagemap covers" in text for text in differences(leak, truth))
+
+
+def test_every_package_of_every_kernel_is_recorded() -> None:
+    fetch = pytest.importorskip("fetch")
+    rows = fetch.rows().values()
+    assert rows
+    missing = [
+        (package, row["version"])
+        for row in rows
+        for package in fetch.all_packages(row)
+        if (package, row["version"]) not in fetch.recorded()
+    ]
+    assert not missing
+
+
+def test_kernels_are_named_by_how_their_release_begins() -> None:
+    rows = lab.table("kernels.tsv")
+    chosen = [r["release"] for r in lab.chosen(rows, "release", "6.1,7.3", lab.matches)]
+    assert [release.split("-")[0] for release in chosen] == ["6.1.0", "7.3"]
+    assert lab.chosen(rows, "release", "", lab.matches) == rows
+    with pytest.raises(SystemExit, match=r"'6\.2'; there are: 5\.10"):
+        lab.chosen(rows, "release", "6.2", lab.matches)
+
+
+def test_every_scenario_row_is_whole() -> None:
+    for row in lab.table("scenarios.tsv"):
+        assert None not in row.values() and None not in row
+        assert set(row["checks"].split(",")) <= {"-", *lab.CHECKS}
+
+
+def test_a_kernel_with_a_bundled_core_needs_no_debug_package() -> None:
+    for row in lab.table("kernels.tsv"):
+        assert lab.types_of(row["release"]) is not None
+
+
+RESULT = {
+    "kernel": "7.3-amd64",
+    "scenario": "nvdimm",
+    "scheme": "H",
+    "classes": {"FS_DAX": {"idle": 1000, "busy": 2}, "GENERIC": {"idle": 500}},
+    "records": 3,
+    "expected": 1,
+    "found": 1,
+    "info": 0,
+    "problems": [],
+    "checks": {"faults": "ok"},
+}
+
+
+def test_table_tells_what_failed() -> None:
+    failed = {**RESULT, "problems": ["verify.py: 2 differences"]}
+    left_out = {"kernel": "5.10", "scenario": "hmm", "lacks": "test_hmm"}
+    broken = {"kernel": "6.1", "scenario": "-", "problems": ["fetch.py"]}
+    results = [RESULT, failed, left_out, broken]
+    assert list(map(support.outcome, results)) == ["passed", "failed", "skipped", "failed"]
+    text = support.text(results).splitlines()
+    assert "idle 1,500, busy 2" in text[1] and text[1].endswith("agrees")
+    assert "faults ok" in text[1]
+    assert text[2].endswith("DIFFERS: verify.py: 2 differences")
+    assert text[3].endswith("left out: no test_hmm")
+    assert text[4].endswith("DIFFERS: fetch.py")
+    rows = [line for line in support.markdown(results).splitlines() if line.startswith("| ")]
+    assert all(line.count("|") == len(support.HEADER) + 1 for line in rows[:6])
