@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -436,10 +437,10 @@ def test_text_tells_the_same_numbers(zonedev: Zonedev, name: str) -> None:
     text = zonedev("audit", *args(vmcore)).out
     lines = text.splitlines()
     assert whole["kernel"]["release"] in lines[0] and f"scheme {whole['scheme']['id']} " in text
-    top = next(i for i, line in enumerate(lines) if line.startswith("DEVICE"))
-    header = lines[top].split()
-    for pagemap, line in zip(whole["pagemaps"], lines[top + 1 :]):
-        row = line.split()
+    tops = [i for i, line in enumerate(lines) if line.startswith("DEVICE")]
+    assert len(tops) == bool(whole["pagemaps"])
+    for top, (i, pagemap) in itertools.product(tops, enumerate(whole["pagemaps"])):
+        header, row = lines[top].split(), lines[top + 1 + i].split()
         assert row[0] == pagemap["device"]
         cells = dict(zip(header, row))
         assert int(cells["PAGES"]) == pagemap["pages"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import fcntl
 import json
 import os
 import shutil
@@ -276,6 +277,14 @@ def main() -> None:
         "--support", type=Path, help="write the last results of all runs in $LAB to this file"
     )
     options = parser.parse_args()
+    LAB.mkdir(parents=True, exist_ok=True)
+    lock = (LAB / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.exit(
+            f"lab.py: another lab.py works in {LAB}; wait for it, or set LAB to another directory"
+        )
     if options.modules:
         try:
             prepare_root()
