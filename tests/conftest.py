@@ -51,6 +51,13 @@ def open_vmcore(name: str) -> Vmcore:
     return Vmcore(name, core, vmlinux, prog, read_kernel(prog), truth)
 
 
+def lay_over(prog: Program, address: int, data: bytes) -> None:
+    """What reads of [address, address + len(data)) shall find."""
+    prog.add_memory_segment(
+        address, len(data), lambda _address, count, offset, _physical: data[offset : offset + count]
+    )
+
+
 @pytest.fixture
 def newest() -> Vmcore:
     return open_vmcore("7.2-nvdimm")

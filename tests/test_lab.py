@@ -4,8 +4,13 @@
 from __future__ import annotations
 
 import copy
+import fcntl
+import sys
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import boot
 import lab
 import pytest
 import support
@@ -75,6 +80,44 @@ def test_comparison_sees_what_is_wrong_with_whole_pagemaps() -> None:
     assert "dying-busy" in unexpected
     (missing,) = verify.pagemap_differences(vmcore.kernel, expected, [])
     assert "nothing found" in missing
+
+
+def test_pages_that_were_not_looked_at_are_a_difference(
+    leak: Vmcore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = first(leak.truth, **{"class": "idle"})
+    monkeypatch.setattr(verify, "classes_of", lambda *_: Counter(skipped=state["count"]))
+    assert list(verify.class_differences(leak.prog, leak.kernel, state, []))
+
+
+def test_a_dump_that_did_not_come_about_fails_the_run() -> None:
+    good, bad = {"error": None, "size": 7}, {"error": "No space left on device"}
+    assert boot.failure_of({"elf": good}) is None and boot.failure_of({}) is None
+    assert boot.failure_of({"elf": good, "kdump-zlib": bad}) == "No space left on device"
+
+
+def test_a_machine_that_cannot_build_modules_is_told_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse() -> None:
+        raise lab.Failed("build-root.sh")
+
+    monkeypatch.setattr(lab, "prepare_root", refuse)
+    monkeypatch.setattr(lab, "LAB", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lab.py"])
+    with pytest.raises(SystemExit, match=r"^lab\.py: build-root\.sh failed: .*--no-modules$"):
+        lab.main()
+
+
+def test_two_labs_do_not_work_in_one_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(lab, "LAB", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lab.py", "--no-modules"])
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(SystemExit, match="another lab"):
+            lab.main()
 
 
 def test_pages_outside_of_every_pagemap_are_a_difference(leak: Vmcore) -> None:

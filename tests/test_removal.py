@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import pytest
-from conftest import open_vmcore
+from conftest import lay_over, open_vmcore
 from drgn import Object, Program
 
 from zonedev.audit import audit
@@ -21,13 +21,6 @@ from zonedev.model import Audit, Pagemap
 from zonedev.target import Target, open_target
 
 REF_DEAD_ATOMIC = 3
-
-
-def lay_over(prog: Program, address: int, data: bytes) -> None:
-    """What reads of [address, address + len(data)) shall find."""
-    prog.add_memory_segment(
-        address, len(data), lambda _address, count, offset, _physical: data[offset : offset + count]
-    )
 
 
 class Removal(NamedTuple):

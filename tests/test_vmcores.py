@@ -11,11 +11,13 @@ from collections import Counter
 
 import pytest
 import verify
-from conftest import NAMES, Vmcore, open_vmcore
+from conftest import NAMES, Vmcore, lay_over, open_vmcore
+from drgn import Object
 
 from zonedev.audit import audit
 from zonedev.kernel.vmemmap import Hole, read_memmap
 from zonedev.model import Audit
+from zonedev.target import Target, open_target
 
 HEALTHY = [n for n in NAMES if "leak" not in n and "teardown" not in n]
 LEAK = [n for n in NAMES if "nvdimm-leak" in n or "kdump-leak" in n]
@@ -159,6 +161,19 @@ def test_removal_that_waits_names_the_pages_that_it_waits_for() -> None:
     held = sum(f.pages for f in findings if f.pfn is not None)
     assert dying.pagemap.ref.count == held == 8
     assert dying.idle_refcount == 0
+
+
+def test_a_pagemap_that_is_being_added_leaves_the_audit_incomplete() -> None:
+    """memremap_pages() stores the ranges last; until then nobody knows which pages are its."""
+    vmcore = open_vmcore("7.2-nvdimm")
+    prog = open_target(Target(vmcore.core, [vmcore.vmlinux]))
+    (pagemap,) = [p for p in vmcore.kernel.pagemaps if p.device == "pmem0"]
+    nr_range = Object(prog, "struct dev_pagemap *", value=pagemap.address).nr_range
+    lay_over(prog, nr_range.address_, bytes(4))
+    result = audit(prog)
+    assert (result.verdict, result.exit_code) == ("incomplete", 3)
+    assert [p for p in result.problems if f"{pagemap.address:#x}" in p and "is being added" in p]
+    assert {f.severity for f in result.findings if f.pagemap == pagemap.address} == {"info"}
 
 
 def test_names_of_devices() -> None:

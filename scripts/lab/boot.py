@@ -248,6 +248,11 @@ def dump_all(qmp: Qmp, out: Path, formats: str) -> dict[str, Any]:
     return {name: dump(qmp, out, name) for name in formats.split(",") if name != "-"}
 
 
+def failure_of(dumps: dict[str, Any]) -> str | None:
+    """What QEMU said of the dumps that did not come about; None for nothing."""
+    return "; ".join(d["error"] for d in dumps.values() if d["error"]) or None
+
+
 def run(options: argparse.Namespace, out: Path) -> dict[str, Any]:
     start = time.time()
     command = qemu_command(options, out)
@@ -265,8 +270,7 @@ def run(options: argparse.Namespace, out: Path) -> dict[str, Any]:
                 audit_from_outside(options, out)
             qmp = Qmp(out / "qmp")
             meta["dumps"] = dump_all(qmp, out, options.formats)
-            errors = [dump["error"] for dump in meta["dumps"].values() if dump["error"]]
-            meta["failed"] = meta["failed"] or "; ".join(errors) or None
+            meta["failed"] = meta["failed"] or failure_of(meta["dumps"])
             if "kdump" in options.scenario.split(",") and not meta["failed"]:
                 meta["kdump"] = kdump.crash(qmp, process, out, options.timeout)
                 meta["failed"] = meta["kdump"]["failed"]

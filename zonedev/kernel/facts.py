@@ -91,7 +91,7 @@ def _lost_registry(kernel: Kernel) -> list[str]:
 
 def _unfinished(pagemaps: list[Pagemap]) -> list[str]:
     return [
-        f"dev_pagemap {p.address:#x} ({p.device}) is being added: its pages were not judged"
+        f"dev_pagemap {p.address:#x} ({p.device or p.type}) is being added: its pages were not judged"
         for p in pagemaps
         if p.nr_range == 0
     ]
