@@ -15,7 +15,7 @@ from conftest import ROOT, Vmcore, open_vmcore
 
 from zonedev.audit import audit, folio, validate
 from zonedev.errors import ValidationError
-from zonedev.model import Audit
+from zonedev.model import Audit, Finding
 from zonedev.report import data, text
 
 SCHEMA = json.loads((ROOT / "docs" / "audit.schema.json").read_text())
@@ -81,7 +81,7 @@ def test_text_says_what_the_numbers_say() -> None:
     assert total[1:] == [str(result.pages), *(str(n) for n in result.classes.values() if n)]
     assert "error: reference-on-free-folio, 2 pages" in out
     assert re.search(r"pmem0; pfn 0x1082fc-0x1082fd \(2 pages\); refcount 1 \(expected 0\)", out)
-    assert out.rstrip().endswith("violations: 6 pages with errors, 0 with warnings")
+    assert out.rstrip().endswith("violations: 6 pages with errors, 0 pages with warnings")
     # Information is counted, and shown when asked for.
     assert "dma-pinned 1072" in out
     assert "info: dma-pinned" not in out
@@ -147,3 +147,24 @@ def test_address_of_a_struct_page_is_understood() -> None:
 def test_file_of_a_page_is_named() -> None:
     report = folio(open_vmcore("7.2-nvdimm").prog, "1131008")
     assert report.owner == "inode 4116 of pmem2 (xfs)"
+
+
+def test_text_tells_pages_from_pagemaps() -> None:
+    result = run_audit("5.10-teardown")
+    assert text.closing(result).endswith("violations: 1 pagemap with errors, 8 pages with warnings")
+    (pagemap,) = [f for f in result.findings if f.severity == "error"]
+    page = next(f for f in result.findings if f.severity == "warning")
+    more = replace(result, findings=[*result.findings, replace(pagemap, severity="warning")])
+    assert text.closing(more).endswith("8 pages and 1 pagemap with warnings")
+    assert page.pfn is not None
+
+
+def test_text_explains_a_finding_by_the_row_of_its_scheme() -> None:
+    """stale-mapping has a row for C to H, where the page is free, and one for D, where it may be in use."""
+    result = run_audit("6.16-hmm")
+    pagemap = result.pagemaps[0].pagemap
+    found = Finding("stale-mapping", "warning", pagemap.address, pfn=pagemap.ranges[0].start_pfn)
+    for letter, words in (("C", "still names its last user"), ("D", "free or in use")):
+        info = replace(result.scheme, id=letter)
+        shown = text.findings_text(replace(result, findings=[found], scheme=info), "info")
+        assert words in shown

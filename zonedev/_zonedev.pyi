@@ -15,6 +15,8 @@ CLASSES: tuple[str, ...]
 """idle, busy, violation, not-captured, unreadable, skipped."""
 SEVERITIES: tuple[str, ...]
 """info, warning, error: in rising order."""
+SCHEMES: tuple[str, ...]
+"""Letters of the refcount schemes, oldest first; the last is "unknown"."""
 MEMBERS: tuple[str, ...]
 """Names of the members that a Layout may have."""
 FLAGS: tuple[str, ...]
@@ -61,6 +63,8 @@ class Scheme:
     private_refs_pgmap: bool
     stale_share: bool
     zero_when_dying: bool
+    large_private: bool
+    shared: str
     confidence: str
     decisive: list[str]
 
@@ -71,6 +75,17 @@ class Scheme:
 
     def idle(self, type: str, /) -> Optional[int]:
         """Refcount of a free folio of a memory type; None where the scheme does not know."""
+
+    def columns(self, type: str, /) -> dict[str, Any]:
+        """What the scheme says of a memory type: idle (-1 unknown), mapped_base, maps_take_refs,
+        never_mapcount, unassociated, entry_takes_ref (struct zd_scheme_type has what they mean)."""
+
+    @classmethod
+    def named(cls, letter: str, /) -> Scheme:
+        """The row of the table, without what varies within a scheme; low confidence.
+
+        :raises ValueError: no such scheme
+        """
 
     def calibrated(self, type: str, idle: int, /) -> Scheme:
         """The same scheme with another idle count for a type, and low confidence."""

@@ -28,6 +28,7 @@ from zonedev.kernel.registry import (
     overlap_problems,
     read_registry,
 )
+from zonedev.kernel.scheme import detect_scheme
 from zonedev.kernel.vmemmap import is_drained
 from zonedev.live import (
     SAMPLES,
@@ -41,6 +42,7 @@ from zonedev.model import Audit, Finding, Pagemap, PagemapResult, PfnRange
 from zonedev.page import FolioReport, folio_report
 from zonedev.pagemap_rules import Case, judge_pagemap
 from zonedev.scanner import Caps, Progress, Scanner
+from zonedev.states import SchemeReport, scheme_report
 
 __all__ = (
     "audit",
@@ -49,6 +51,7 @@ __all__ = (
     "for_each_dev_pagemap",
     "list_pagemaps",
     "rules_applicability",
+    "scheme",
     "validate",
 )
 
@@ -402,6 +405,16 @@ def rules_applicability(prog: Program) -> list[Optional[str]]:
     """
     kernel = read_kernel(prog)
     return _zonedev.why_not(kernel.layout.layout, kernel.scheme)
+
+
+@takes_program_or_default
+def scheme(prog: Program) -> SchemeReport:
+    """
+    The refcount scheme of the kernel: its evidence, its legal states, and where its free pages rest.
+
+    :raises TargetError: the target cannot be audited
+    """
+    return scheme_report(detect_scheme(prog)[0], audit(prog))
 
 
 def tool_versions() -> dict[str, Any]:

@@ -77,8 +77,10 @@ def _slice(target: Target, output: str) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     args = commands.build_parser("zonedev", True).parse_args(argv)
-    if args.verb == "rules" and not (args.core or args.kernel or args.qemu):
-        return commands.rules_verb(args).exit_code
+    without_target = commands.WITHOUT_TARGET.get(args.verb)
+    target_given = args.core or args.kernel or args.qemu or getattr(args, "vmcore", None)
+    if without_target and not target_given:
+        return without_target(args).exit_code
     target = _target(args)
     if args.verb == "slice":
         return _slice(target, args.output)

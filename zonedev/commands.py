@@ -153,6 +153,14 @@ def build_parser(prog: str, targets: bool) -> Parser:
         "what", metavar="PFN|ADDRESS", help="pfn, phys:ADDRESS, or a kernel address 0xffff..."
     )
     _add_format(page, ("text", "json"))
+    _add_format(
+        verb(
+            "scheme",
+            "name the refcount scheme: evidence, legal states; without a target, all",
+            True,
+        ),
+        ("text", "json"),
+    )
     rules = verb("rules", "list the rules, or explain one")
     rules.add_argument(
         "rule",
@@ -267,9 +275,34 @@ def rules_verb(args: argparse.Namespace, prog: Optional[Program] = None) -> Outc
     return Outcome(rows)
 
 
+def scheme_verb(args: argparse.Namespace, prog: Optional[Program] = None) -> Outcome:
+    """Print the scheme of a Program's kernel; without a Program, all schemes."""
+    from zonedev.audit import scheme
+    from zonedev.report import data, text
+    from zonedev.states import scheme_report
+
+    if prog is None:
+        letters = [letter for letter in _zonedev.SCHEMES if letter != "unknown"]
+        reports = [scheme_report(_zonedev.Scheme.named(letter)) for letter in letters]
+    else:
+        reports = [scheme(prog)]
+    if args.format == "json":
+        _print(data.to_json(data.schemes_dict(reports)))
+    else:
+        _print("\n".join(map(text.scheme_text, reports)))
+    return Outcome(reports[0] if prog else reports)
+
+
+# Verbs that have something to say without a target.
+WITHOUT_TARGET: dict[str, Callable[[argparse.Namespace], Outcome]] = {
+    "rules": rules_verb,
+    "scheme": scheme_verb,
+}
+
 _VERBS: dict[str, Callable[[Program, argparse.Namespace], Outcome]] = {
     "list": _list,
     "page": _page,
+    "scheme": lambda prog, args: scheme_verb(args, prog),
     "rules": lambda prog, args: rules_verb(args, prog),
 }
 

@@ -42,6 +42,7 @@ class FolioReport:
     raw: bytes
     findings: list[Finding]
     owner: str
+    scheme: str
 
     def __str__(self) -> str:
         from zonedev.report.text import folio_text
@@ -184,4 +185,5 @@ def folio_report(kernel: Kernel, what: str) -> FolioReport:
         raw[: layout.page_size],
         findings,
         describe_mapping(kernel.prog, head["mapping"]),
+        scheme.id,
     )

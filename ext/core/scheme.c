@@ -12,6 +12,12 @@
 #include "zonedev.h"
 
 const char *const zd_confidence_names[3] = { "low", "medium", "high" };
+const char *const zd_shared_names[4] = {
+	[ZD_SHARED_NONE] = "",
+	[ZD_SHARED_MAPPING_INDEX] = "mapping == 1, counted in index",
+	[ZD_SHARED_MAPPING_SHARE] = "mapping == 1, counted in share",
+	[ZD_SHARED_SHARE] = "mapping == NULL, counted in share",
+};
 
 #define UNKNOWN_TYPE                                                                                           \
 	{                                                                                                      \

@@ -237,6 +237,9 @@ struct zd_scheme {
 /** The table, indexed by enum zd_scheme_id. */
 extern const struct zd_scheme zd_schemes[ZD_SCHEMES];
 
+/** Words for enum zd_shared: where a shared DAX page says so. */
+extern const char *const zd_shared_names[4];
+
 /** What a probe asks the kernel's types and symbols for. */
 enum zd_probe_kind { ZD_PROBE_MEMBER, ZD_PROBE_SYMBOL, ZD_PROBE_FUNCTION, ZD_PROBE_ENUMERATOR };
 

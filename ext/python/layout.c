@@ -154,6 +154,42 @@ static PyObject *scheme_idle(PyObject *object, PyObject *argument)
 	return PyLong_FromLong(self->scheme.type[type].idle);
 }
 
+/** The columns of a memory type, as struct zd_scheme_type has them. */
+static PyObject *scheme_columns(PyObject *object, PyObject *argument)
+{
+	const struct zd_scheme_type *row;
+	enum zd_type type;
+
+	if (!to_type(argument, &type))
+		return NULL;
+	row = &((struct SchemeObject *)object)->scheme.type[type];
+	return Py_BuildValue("{s:i,s:i,s:N,s:N,s:N,s:N}", "idle", row->idle, "mapped_base", row->mapped_base,
+			     "maps_take_refs", PyBool_FromLong(row->maps_take_refs), "never_mapcount",
+			     PyBool_FromLong(row->never_mapcount), "unassociated",
+			     PyBool_FromLong(row->unassociated), "entry_takes_ref",
+			     PyBool_FromLong(row->entry_takes_ref));
+}
+
+static PyObject *scheme_named(PyObject *class, PyObject *argument)
+{
+	const char *name = PyUnicode_AsUTF8(argument);
+	struct SchemeObject *self;
+
+	if (!name)
+		return NULL;
+	for (int i = 0; i < ZD_SCHEMES; i++) {
+		if (strcmp(zd_schemes[i].name, name))
+			continue;
+		self = (struct SchemeObject *)((PyTypeObject *)class)->tp_alloc((PyTypeObject *)class, 0);
+		if (self) {
+			self->scheme = zd_schemes[i];
+			self->confidence = ZD_CONFIDENCE_LOW;
+		}
+		return (PyObject *)self;
+	}
+	return PyErr_Format(PyExc_ValueError, "no scheme '%s'", name);
+}
+
 static struct SchemeObject *copy_scheme(const struct SchemeObject *self)
 {
 	PyTypeObject *type = Py_TYPE(self);
@@ -250,6 +286,12 @@ static PyObject *scheme_confidence(PyObject *object, void *closure)
 	return PyUnicode_FromString(zd_confidence_names[((struct SchemeObject *)object)->confidence]);
 }
 
+static PyObject *scheme_shared(PyObject *object, void *closure)
+{
+	(void)closure;
+	return PyUnicode_FromString(zd_shared_names[((struct SchemeObject *)object)->scheme.shared]);
+}
+
 #define AT(member) ((void *)offsetof(struct zd_scheme, member))
 
 static PyGetSetDef scheme_getset[] = {
@@ -260,6 +302,8 @@ static PyGetSetDef scheme_getset[] = {
 	{ "private_refs_pgmap", scheme_bool, NULL, NULL, AT(private_refs_pgmap) },
 	{ "zero_when_dying", scheme_bool, NULL, NULL, AT(zero_when_dying) },
 	{ "stale_share", scheme_bool, NULL, NULL, AT(stale_share) },
+	{ "large_private", scheme_bool, NULL, NULL, AT(large_private) },
+	{ "shared", scheme_shared, NULL, "how a DAX page says that files share it", NULL },
 	{ "confidence", scheme_confidence, NULL, "low, medium or high", NULL },
 	{ "decisive", scheme_decisive, NULL, "probes that the decision rests on", NULL },
 	{ NULL, NULL, NULL, NULL, NULL },
@@ -267,6 +311,8 @@ static PyGetSetDef scheme_getset[] = {
 
 static PyMethodDef scheme_methods[] = {
 	{ "idle", scheme_idle, METH_O, "idle(type) -> int or None: refcount of a free folio" },
+	{ "columns", scheme_columns, METH_O, "columns(type) -> dict: what the scheme says of a memory type" },
+	{ "named", scheme_named, METH_O | METH_CLASS, "named(letter) -> Scheme: the row of the table" },
 	{ "calibrated", scheme_calibrated, METH_VARARGS,
 	  "calibrated(type, idle) -> Scheme with another idle count" },
 	{ "drained", scheme_drained, METH_NOARGS,

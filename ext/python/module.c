@@ -15,6 +15,15 @@ static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret)
 	return *ret ? PyModule_AddType(module, *ret) : -1;
 }
 
+static PyObject *scheme_letters(void)
+{
+	const char *names[ZD_SCHEMES];
+
+	for (int i = 0; i < ZD_SCHEMES; i++)
+		names[i] = zd_schemes[i].name;
+	return names_tuple(names, ZD_SCHEMES);
+}
+
 static int add_object(PyObject *module, const char *name, PyObject *object)
 {
 	int result = object ? PyModule_AddObjectRef(module, name, object) : -1;
@@ -34,6 +43,7 @@ static int module_exec(PyObject *module)
 	    add_object(module, "TYPES", names_tuple(zd_type_names, ZD_TYPES)) ||
 	    add_object(module, "CLASSES", names_tuple(zd_class_names, ZD_CLASSES)) ||
 	    add_object(module, "SEVERITIES", names_tuple(zd_severity_names, ZD_SEVERITIES)) ||
+	    add_object(module, "SCHEMES", scheme_letters()) ||
 	    add_object(module, "MEMBERS", names_tuple(zd_member_names, ZD_MEMBERS)) ||
 	    add_object(module, "FLAGS", names_tuple(zd_flag_names, ZD_FLAG_COUNT)))
 		return -1;

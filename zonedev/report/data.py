@@ -16,6 +16,7 @@ from zonedev.model import Audit, Finding, Pagemap, PagemapResult
 
 if TYPE_CHECKING:
     from zonedev.page import FolioReport
+    from zonedev.states import SchemeReport
 
 CSV_FIELDS = (
     "rule",
@@ -241,6 +242,32 @@ def list_ndjson(pagemaps: list[Pagemap]) -> str:
 def list_dict(pagemaps: list[Pagemap]) -> dict[str, Any]:
     """All pagemaps."""
     return {"schema": "zonedev.list/1", "pagemaps": [pagemap_dict(p) for p in pagemaps]}
+
+
+def scheme_dict(report: SchemeReport) -> dict[str, Any]:
+    """A scheme with its legal states; of a kernel, what speaks for it and what was seen."""
+    result: dict[str, Any] = {
+        "id": report.id,
+        "kernels": report.kernels,
+        "title": report.title,
+        "pgmap_ref": report.pgmap_ref,
+        "shared": report.shared or None,
+        "states": [state._asdict() for state in report.states],
+    }
+    if report.audit:
+        info = report.audit.scheme
+        result["confidence"] = info.confidence
+        result["evidence"] = info.evidence
+        result["calibrated"] = info.calibrated
+        result["seen"] = report.seen
+    return result
+
+
+def schemes_dict(reports: list[SchemeReport]) -> dict[str, Any]:
+    """Several schemes, or that of one kernel."""
+    audit = reports[0].audit if len(reports) == 1 else None
+    kernel = {"kernel": audit.kernel} if audit else {}
+    return {"schema": "zonedev.scheme/1", **kernel, "schemes": [scheme_dict(r) for r in reports]}
 
 
 def folio_dict(report: FolioReport) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from zonedev.model import Audit, Finding, Pagemap, PagemapResult
 
 if TYPE_CHECKING:
     from zonedev.page import FolioReport
+    from zonedev.states import SchemeReport
 
 _SEVERITIES = _zonedev.SEVERITIES
 _ALWAYS = ("idle", "busy", "violation")
@@ -128,11 +129,16 @@ def finding_line(finding: Finding, device: str) -> str:
     return "; ".join(parts)
 
 
-def _meaning(id_: str, type_: Optional[str]) -> str:
-    """What the rule means for a memory type (rows of one rule may differ)."""
-    rows = [row for row in _zonedev.rules() if row["id"] == id_]
-    fitting = [row for row in rows if type_ in row["types"]]
-    return str((fitting or rows)[0]["meaning"])
+def _meaning(finding: Finding, type_: Optional[str], scheme: str) -> str:
+    """What the rule means there: its row for that memory type, scheme and severity."""
+    rows = [row for row in _zonedev.rules() if row["id"] == finding.rule]
+    for is_its in (
+        lambda row: type_ in row["types"],
+        lambda row: scheme in row["schemes"],
+        lambda row: finding.severity in (row["severity"], row["severity_unproven"]),
+    ):
+        rows = list(filter(is_its, rows)) or rows
+    return str(rows[0]["meaning"])
 
 
 def _group(findings: Iterable[Finding]) -> list[list[Finding]]:
@@ -153,7 +159,9 @@ def findings_text(audit: Audit, severity: str) -> str:
         pages = sum(f.pages for f in group)
         where = f"{pages} page{'s' if pages != 1 else ''}" if first.pfn is not None else "pagemap"
         lines.append(f"{first.severity}: {first.rule}, {where}")
-        lines.append(_wrap(_meaning(first.rule, pagemap.type if pagemap else None), "  "))
+        lines.append(
+            _wrap(_meaning(first, pagemap.type if pagemap else None, audit.scheme.id), "  ")
+        )
         for finding in group[:_RUNS_SHOWN]:
             owner = pagemaps.get(finding.pagemap)
             lines.append(
@@ -190,20 +198,29 @@ def _gaps(audit: Audit) -> list[str]:
     return lines
 
 
+def _amount(audit: Audit, severity: str) -> str:
+    """How many pages, and how many pagemaps as a whole, have findings of a severity."""
+    pagemaps = sum(f.severity == severity for f in audit.findings if f.pfn is None)
+    pages = audit.count(severity) - pagemaps
+    amounts = [(pages, "page")] * (pages > 0 or not pagemaps) + [(pagemaps, "pagemap")] * (
+        pagemaps > 0
+    )
+    return " and ".join(f"{n} {what}{'s' if n != 1 else ''}" for n, what in amounts)
+
+
 def closing(audit: Audit) -> str:
     """Pages, time, rate and verdict in one line."""
     rate = audit.pages / audit.scan_s / 1e6 if audit.scan_s > 0 else 0.0
     text = f"{audit.pages} pages in {audit.scan_s:.2f} s ({rate:.1f} M pages/s); "
     if audit.verdict == "violations":
-        counts = f"{audit.count('error')} pages with errors, {audit.count('warning')} with warnings"
+        counts = f"{_amount(audit, 'error')} with errors, {_amount(audit, 'warning')} with warnings"
         if audit.fail_on == "info":
-            counts += f", {audit.count('info')} with information"
+            counts += f", {_amount(audit, 'info')} with information"
         return text + f"{_VERDICTS['violations']}: {counts}"
-    warnings = audit.count("warning")
-    if audit.verdict == "clean" and warnings:
+    if audit.verdict == "clean" and audit.count("warning"):
+        warnings = _amount(audit, "warning")
         return (
-            text
-            + f"clean: every page was read, and none is in violation; {warnings} pages with warnings"
+            text + f"clean: every page was read, and none is in violation; {warnings} with warnings"
         )
     return text + _VERDICTS[audit.verdict]
 
@@ -315,11 +332,50 @@ def folio_text(report: FolioReport) -> str:
     lines.append(f"class       {report.class_}")
     for finding in report.findings:
         lines.append(
-            f"{finding.severity:<11} {finding.rule}: {_meaning(finding.rule, pagemap.type)}"
+            f"{finding.severity:<11} {finding.rule}: {_meaning(finding, pagemap.type, report.scheme)}"
         )
     lines.append("raw")
     lines.append(_hexdump(report.raw, report.address))
     return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------- schemes
+
+_OTHER_REFERENCES = (
+    "Every other reference (a lookup, an I/O in flight) adds 1. A DMA pin adds 1024 to a folio of order 0, "
+    "1 and a pincount to a larger one."
+)
+
+
+def _seen_text(report: SchemeReport, audit: Audit) -> str:
+    """Where pages rest that look idle, beside where the scheme has them rest."""
+    rows = [["TYPE", "IDLE-AT", "SEEN AT 0", "AT 1", "ELSEWHERE"]]
+    for type_, counts in report.seen.items():
+        idle = audit.scheme.idle.get(type_)
+        cells = [str(counts.get(key, 0)) for key in ("0", "1", "other")]
+        rows.append([short_type(type_), "?" if idle is None else str(idle), *cells])
+    return table(rows, (1, 2, 3, 4))
+
+
+def scheme_text(report: SchemeReport) -> str:
+    """A scheme: evidence, what was seen, and the legal states as a table."""
+    audit = report.audit
+    blocks = [_wrap(heading(audit) if audit else f"scheme {report.id}: {report.title}", "")]
+    facts = [("kernels", report.kernels), ("pagemap", report.pgmap_ref), ("shared", report.shared)]
+    blocks.append("\n".join(f"{name:<9}{value}" for name, value in facts if value))
+    if audit:
+        blocks += [_wrap("problem: " + text, "") for text in audit.problems]
+        blocks.append("\n".join(["evidence", *("  " + text for text in audit.scheme.evidence)]))
+        blocks += [_wrap("calibration: " + text, "") for text in audit.scheme.calibrated]
+    if audit and report.seen:
+        blocks.append(
+            "folios that look idle (not mapped, in no file)\n" + _seen_text(report, audit)
+        )
+    if report.states:
+        rows = [["TYPE", "LEGAL STATE", "REFCOUNT", "MAPCOUNT", "MAPPING"]]
+        rows += [[short_type(state.type), *state[1:]] for state in report.states]
+        blocks += [table(rows), _wrap(_OTHER_REFERENCES, "")]
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 # ---------------------------------------------------------------- rules
