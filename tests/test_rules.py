@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Optional
 
 import pytest
+import rules_doc
+from conftest import ROOT
 from pages import EVIDENCE, FLAGS, MAPPING, START, Machine
 
 from zonedev import _zonedev
@@ -645,3 +647,9 @@ def test_schemes_are_told_apart() -> None:
 
 def test_flags_have_distinct_bits() -> None:
     assert len(set(FLAGS.values())) == len(FLAGS)
+
+
+def test_documentation_is_that_of_the_table() -> None:
+    assert (ROOT / "docs" / "rules.md").read_text() == rules_doc.document(), (
+        "run scripts/rules_doc.py"
+    )
