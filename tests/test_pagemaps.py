@@ -13,7 +13,9 @@ from dataclasses import replace
 from typing import Any, Optional
 
 import pytest
-from conftest import open_vmcore
+from conftest import lay_over, open_vmcore
+from drgn import FaultError
+from drgn.helpers.linux.mmzone import pfn_to_section
 from pages import scheme
 
 from zonedev.audit import audit
@@ -23,6 +25,7 @@ from zonedev.kernel.facts import Kernel
 from zonedev.kernel.percpu_ref import read_percpu_ref
 from zonedev.kernel.registry import overlap_problems
 from zonedev.kernel.scheme import detect_scheme
+from zonedev.kernel.sections import missing_memmap
 from zonedev.kernel.vmemmap import classify_fault
 from zonedev.live import (
     SAMPLES,
@@ -34,6 +37,7 @@ from zonedev.live import (
 from zonedev.model import Finding, Pagemap, PagemapResult, PfnRange, PgmapRef, SchemeInfo
 from zonedev.pagemap_rules import Case, contradicted_types, judge_pagemap
 from zonedev.scanner import Scanner, scan_pagemap
+from zonedev.target import Target, open_target
 
 PAGES = 1024
 
@@ -573,3 +577,60 @@ def test_an_empty_registry_beside_device_zones_is_not_clean(
     assert "span 65536 pages" in facts._lost_registry(kernel)[0]
     # What is registered, or known to be lost, is enough to say.
     assert facts._lost_registry(open_vmcore("7.2-nvdimm").kernel) == []
+
+
+# ---------------------------------------------------------------- memory sections
+
+
+@pytest.mark.parametrize(
+    ("ref", "missing", "fires"),
+    [
+        (PgmapRef("live", 1 + PAGES), [(0x100200, 0x100400)], True),
+        (PgmapRef("live", 1 + PAGES), [], False),
+        # Removal takes the memmap away before the entry in the registry.
+        (PgmapRef("dying", 3), [(0x100200, 0x100400)], False),
+        (PgmapRef("live", 1 + PAGES), "memory sections cannot be read", False),
+    ],
+)
+def test_pages_without_a_memmap(ref: PgmapRef, missing: Any, fires: bool) -> None:
+    case = Case(PagemapResult(pagemap(ref=ref), 0), scheme("H"), 12, [], missing)
+    findings, unjudged = judge_pagemap(case, "error")
+    found = [f for f in findings if f.rule == "memmap-missing"]
+    assert bool(found) == fires
+    if fires:
+        assert (
+            found[0].severity == "error" and "512 pages: pfns 0x100200-0x1003ff" in found[0].detail
+        )
+    assert [why for rule, why in unjudged if rule == "memmap-missing"] == (
+        [missing] if isinstance(missing, str) else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "alloc", "fires"), [("dead", 8, True), ("dead", 0, False), ("live", 8, False)]
+)
+def test_altmap_pages_that_a_removal_left(state: str, alloc: int, fires: bool) -> None:
+    altmap = {"reserve": 2, "free": 30, "alloc": alloc}
+    found = dict(judge(pagemap(ref=PgmapRef(state, 1 + PAGES), altmap=altmap)))
+    assert found.get("altmap-overrun") == ("warning" if fires else None)
+
+
+@pytest.mark.parametrize("name", ["5.10-nvdimm", "7.3-nvdimm"])
+def test_sections_of_a_real_core(name: str) -> None:
+    """All ranges have their sections; a pfn far above everything has none; a cleared word is seen."""
+    vmcore = open_vmcore(name)
+    prog = open_target(Target(vmcore.core, [vmcore.vmlinux]))
+    ranges = [r for p in vmcore.kernel.pagemaps for r in p.ranges]
+    assert missing_memmap(prog, ranges) == []
+    beyond = 1 << 50
+    assert missing_memmap(prog, [PfnRange(beyond, beyond + 10, beyond)]) == [(beyond, beyond + 10)]
+    section = int(pfn_to_section(prog, ranges[0].start_pfn))
+    lay_over(prog, section, bytes(8))
+    (first, last) = (ranges[0].start_pfn, ranges[0].start_pfn + (1 << 27 - 12))
+    assert missing_memmap(prog, ranges)[0] == (first, min(last, ranges[0].end_pfn))
+    with pytest.raises(FaultError, match="more sections"):
+        missing_memmap(prog, [PfnRange(0, 1 << 52, 0)])
+    # A frame of zeroes may stand for one that was lost.
+    lay_over(prog, section & -4096, bytes(4096))
+    with pytest.raises(FaultError, match="zeroes"):
+        missing_memmap(prog, ranges)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import drgn
-from drgn import Object, Program, ProgramFlags
+from drgn import FaultError, Object, Program, ProgramFlags
 from drgn.helpers.common.prog import takes_program_or_default
 
 from zonedev import _zonedev
@@ -29,6 +29,7 @@ from zonedev.kernel.registry import (
     read_registry,
 )
 from zonedev.kernel.scheme import detect_scheme
+from zonedev.kernel.sections import missing_memmap
 from zonedev.kernel.vmemmap import is_drained
 from zonedev.live import (
     SAMPLES,
@@ -188,6 +189,16 @@ def _severity_order(finding: Finding) -> tuple[int, int]:
 # ---------------------------------------------------------------- the audit
 
 
+def _missing(kernel: Kernel, pagemap: Pagemap) -> Union[list[tuple[int, int]], str]:
+    """Pfns without a struct page, or why that is not known."""
+    try:
+        return missing_memmap(kernel.prog, pagemap.ranges)
+    except LookupError as err:
+        return f"memory sections are not known here: {err}"
+    except FaultError as err:
+        return f"memory sections cannot be read: {err}"
+
+
 def _judge_pagemaps(
     kernel: Kernel, scanner: Scanner, results: list[PagemapResult], skipped: list[dict[str, str]]
 ) -> list[Finding]:
@@ -200,7 +211,9 @@ def _judge_pagemaps(
         coverage += overlaps.get(pagemap.address, [])
         caps = scanner.caps.get(pagemap.type, Caps())
         cap = "warning" if scanner.scheme.id == "unknown" else caps.severity
-        case = Case(result, scanner.scheme, kernel.layout.page_shift, coverage)
+        case = Case(
+            result, scanner.scheme, kernel.layout.page_shift, coverage, _missing(kernel, pagemap)
+        )
         judged, unjudged = judge_pagemap(case, cap)
         findings += judged
         skipped += [{"rule": rule, "why": f"{pagemap.device}: {why}"} for rule, why in unjudged]

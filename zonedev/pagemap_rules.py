@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Rules on a whole pagemap: facts of the registry, the percpu_ref and the tally against each other.
 
-Owns the predicates of rows P01 to P06, P09 and R09; their words, types and schemes stand with all other
+Owns the predicates of rows P01 to P09 and R09; their words, types and schemes stand with all other
 rules in the table of ext/core/rules.c.  Reads no memory.
 """
 
@@ -21,6 +21,9 @@ P2PDMA = "MEMORY_DEVICE_PCI_P2PDMA"
 
 _SUBSECTION = 2 << 20
 
+# Stretches that a finding names.
+_SHOWN = 4
+
 
 class Case(NamedTuple):
     """What a pagemap rule may look at."""
@@ -29,6 +32,8 @@ class Case(NamedTuple):
     scheme: _zonedev.Scheme
     page_shift: int
     coverage: list[str]
+    # Pfns [first, end) without a struct page by the kernel's own books, or why these were not read.
+    missing: Union[list[tuple[int, int]], str] = "not looked at"
 
     @property
     def pagemap(self) -> Pagemap:
@@ -203,6 +208,25 @@ def _ref_versus_pages(case: Case) -> Iterator[Answer]:
         yield Verdict(f"ref is {ref.count}, and {holders} pages hold one each")
 
 
+def _missing(case: Case) -> Iterator[Answer]:
+    if isinstance(case.missing, str):
+        yield Unjudged(case.missing)
+        return
+    # Removal takes the memmap away before the entry in the registry.
+    if case.pagemap.ref.state != "live" or not case.missing:
+        return
+    first = [f"{start:#x}-{end - 1:#x}" for start, end in case.missing[:_SHOWN]]
+    more = len(case.missing) - len(first)
+    pages = sum(end - start for start, end in case.missing)
+    yield Verdict(f"{pages} pages: pfns {', '.join(first)}" + (f" and {more} more" if more else ""))
+
+
+def _altmap_overrun(case: Case) -> Iterator[Answer]:
+    alloc = (case.pagemap.altmap or {}).get("alloc", 0)
+    if case.pagemap.ref.state == "dead" and alloc:
+        yield Verdict(f"its altmap still has {alloc} pages out")
+
+
 def _unreadable(case: Case) -> Iterator[Answer]:
     for reason, count in case.result.reasons.items():
         yield Verdict(f"{count} struct pages: {reason}")
@@ -215,6 +239,8 @@ _PREDICATES: dict[str, Callable[[Case], Iterator[Answer]]] = {
     "ref-below-bias": _below_bias,
     "dying-busy": _dying_busy,
     "ref-versus-pages": _ref_versus_pages,
+    "memmap-missing": _missing,
+    "altmap-overrun": _altmap_overrun,
     "memmap-unreadable": _unreadable,
 }
 

@@ -979,6 +979,31 @@ const struct zd_rule zd_rules[] = {
 		     "for this type",
 	  .bug_class = "detection, backport, mass leak",
 	  .near_miss = "less than half of the heads" },
+	{ .id = "memmap-missing",
+	  .number = "P07",
+	  .scope = ZD_SCOPE_PAGEMAP,
+	  .severity = ZD_ERROR,
+	  .types = ALL_TYPES,
+	  .schemes = ALL_SCHEMES,
+	  .predicate_text =
+		  "live, and a pfn of its ranges lies in a section without a memmap, or the bit of its "
+		  "subsection is clear",
+	  .meaning = "the kernel believes that these pages have no struct page: pfn_valid() fails in a range "
+		     "that is in use",
+	  .bug_class = "partial teardown; a neighbour's removal took a section along",
+	  .near_miss = "a section that no range reaches into" },
+	{ .id = "altmap-overrun",
+	  .number = "P08",
+	  .scope = ZD_SCOPE_PAGEMAP,
+	  .severity = ZD_WARNING,
+	  .types = ALL_TYPES,
+	  .schemes = ALL_SCHEMES,
+	  .predicate_text =
+		  "the percpu_ref was exited, and the altmap still has pages out (one that takes every page, "
+		  "or is overdrawn, is pgmap-sanity)",
+	  .meaning = "pages of the device that held its memmap were not given back at removal",
+	  .bug_class = "memmap leak",
+	  .near_miss = "a live pagemap with its memmap in the altmap" },
 	{ .id = "memmap-unreadable",
 	  .number = "P09",
 	  .scope = ZD_SCOPE_PAGEMAP,

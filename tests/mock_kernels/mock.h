@@ -208,8 +208,9 @@ static void setup_sections(void)
 {
 	struct mem_section *root = ram_alloc(PAGE_SIZE_, PAGE_SIZE_);
 
-	/* Section 0 is RAM; every section's word is the start of the vmemmap and its state bits. */
-	root[0].section_mem_map = VMEMMAP | 7;
+	/* Section 0 is RAM; every section's word is the start of the vmemmap and its state bits (devices: not online). */
+	for (int i = 0; i < SECTIONS_PER_ROOT; i++)
+		root[i].section_mem_map = VMEMMAP | (i ? 3 : 7);
 #ifndef MEM_SECTION_ARRAY
 	struct mem_section **roots = ram_alloc(NR_SECTION_ROOTS * sizeof(*roots), PAGE_SIZE_);
 

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Which pfns have a struct page by the kernel's own books: memory sections and their subsections.
+
+Owns the reading of struct mem_section.  A section is early (present at boot, and whole), or was added
+later in subsections of 2 MiB, each with a bit of its own.
+
+Mirrors include/linux/mmzone.h and mm/sparse.c.  Whole roots are read at once: 1 TiB has 8192 sections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from drgn import FaultError, Program, TypeKind, offsetof, sizeof
+
+from zonedev.model import PfnRange
+
+# Macros or enumerators, by kernel; the values never changed (SECTION_IS_EARLY since 5.3).
+_HAS_MEM_MAP, _IS_EARLY = 2, 8
+
+_SUBSECTION_SHIFT = 21
+
+# Of one range; 64 TiB with sections of 128 MiB.
+_SECTIONS_MAX = 1 << 19
+
+
+class _Geometry(NamedTuple):
+    """Shifts in pages; offsets and sizes in bytes."""
+
+    section_shift: int
+    subsection_shift: int
+    section_size: int
+    sections_per_root: int
+    roots: int
+    usage: int
+    subsection_map: int
+
+
+def _usage(prog: Program) -> tuple[int, int]:
+    """Offsets of mem_section.usage and mem_section_usage.subsection_map; -1 where sections are whole."""
+    # Since commit f1eca35a0dc7 ("mm/sparsemem: introduce struct mem_section_usage") (in v5.3).
+    try:
+        map_ = offsetof(prog.type("struct mem_section_usage"), "subsection_map")
+        return offsetof(prog.type("struct mem_section"), "usage"), map_
+    except LookupError:
+        return -1, 0
+
+
+def _geometry(prog: Program) -> _Geometry:
+    type_ = prog.type("struct mem_section")
+    page_shift = int(prog["PAGE_SHIFT"])
+    roots = prog["mem_section"].type_.unaliased()
+    # With SPARSEMEM_EXTREME a root is a page of sections; without, one section.
+    extreme = roots.type.unaliased().kind == TypeKind.POINTER
+    size = sizeof(type_)
+    usage, subsection_map = _usage(prog)
+    return _Geometry(
+        section_shift=int(prog["SECTION_SIZE_BITS"]) - page_shift,
+        subsection_shift=_SUBSECTION_SHIFT - page_shift,
+        section_size=size,
+        roots=int(prog["NR_SECTION_ROOTS"]),
+        sections_per_root=max((1 << page_shift) // size, 1) if extreme else 1,
+        usage=usage,
+        subsection_map=subsection_map,
+    )
+
+
+class Sections:
+    """The sections of a kernel.
+
+    :raises LookupError: the kernel has none (no SPARSEMEM), or its types are not known
+    """
+
+    def __init__(self, prog: Program) -> None:
+        self._prog = prog
+        self._geometry = _geometry(prog)
+        roots = prog["mem_section"]
+        pointer = roots.type_.unaliased_kind() == TypeKind.POINTER
+        self._roots = int(roots) if pointer else int(roots.address_of_())
+        self._root_number, self._root = -1, b""
+
+    def _section(self, number: int) -> bytes:
+        """The struct mem_section of a section; empty where there is none."""
+        geometry = self._geometry
+        root, i = divmod(number, geometry.sections_per_root)
+        if root >= geometry.roots:
+            return b""
+        if root != self._root_number:
+            size = geometry.section_size * geometry.sections_per_root
+            if geometry.sections_per_root == 1:
+                address = self._roots + root * size
+            else:
+                address = self._prog.read_word(self._roots + root * self._word)
+            self._root = self._prog.read(address, size) if address else b""
+            self._root_number = root
+        if not any(self._root):
+            # So may memory look that was left out of a dump.
+            raise FaultError("all its sections read as zeroes", self._roots)
+        return self._root[i * geometry.section_size : (i + 1) * geometry.section_size]
+
+    @property
+    def _word(self) -> int:
+        return int(self._prog.type("unsigned long").size)
+
+    def _number(self, data: bytes, offset: int) -> int:
+        platform = self._prog.platform
+        assert platform is not None
+        order = "little" if platform.flags & platform.flags.IS_LITTLE_ENDIAN else "big"
+        return int.from_bytes(data[offset : offset + self._word], order)  # type: ignore[arg-type]
+
+    def _missing(self, number: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Stretches of the pfns [start, end) of one section that have no struct page."""
+        section = self._section(number)
+        word = self._number(section, 0) if section else 0
+        if not word & _HAS_MEM_MAP:
+            yield start, end
+            return
+        if self._geometry.usage < 0 or word & _IS_EARLY:
+            return
+        usage = self._number(section, self._geometry.usage)
+        unit = self._geometry.subsection_shift
+        first = number << self._geometry.section_shift >> unit
+        for i in range(start >> unit, (end - 1 >> unit) + 1):
+            bit = i - first
+            address = usage + self._geometry.subsection_map + bit // (8 * self._word) * self._word
+            if not usage or not self._prog.read_word(address) >> bit % (8 * self._word) & 1:
+                yield max(start, i << unit), min(end, i + 1 << unit)
+
+    def missing(self, range_: PfnRange) -> list[tuple[int, int]]:
+        """Stretches [first, end) of a range that have no struct page, adjacent ones joined.
+
+        :raises FaultError: the books cannot be read
+        """
+        shift = self._geometry.section_shift
+        stretches: list[tuple[int, int]] = []
+        if range_.end_pfn - range_.start_pfn > _SECTIONS_MAX << shift:
+            raise FaultError("its range has more sections than are looked at", 0)
+        for number in range(range_.start_pfn >> shift, (range_.end_pfn - 1 >> shift) + 1):
+            start = max(range_.start_pfn, number << shift)
+            end = min(range_.end_pfn, number + 1 << shift)
+            for stretch in self._missing(number, start, end):
+                if stretches and stretches[-1][1] == stretch[0]:
+                    stretch = stretches.pop()[0], stretch[1]
+                stretches.append(stretch)
+        return stretches
+
+
+def missing_memmap(prog: Program, ranges: list[PfnRange]) -> list[tuple[int, int]]:
+    """Stretches [first, end) of pfns of some ranges that the kernel's books have no struct page for.
+
+    :raises LookupError: the kernel has no sections, or their types are not known
+    :raises FaultError: the books cannot be read
+    """
+    sections = Sections(prog)
+    return [stretch for range_ in ranges for stretch in sections.missing(range_)]
