@@ -932,7 +932,7 @@ FAULTS: tuple[Fault, ...] = (
         SECOND_PASS,
     ),
     Fault(
-        "section-without-memmap", "P07", "memmap-missing", "error", (FS_DAX, GENERIC, PRIVATE), EVERY,
+        "section-without-memmap", "P07", "memmap-missing", "error", (*ANON, FS_DAX, GENERIC), EVERY,
         Case("section", lambda e: e.clear_section(), OWN),
         Case("no-section", lambda e: e.clear_section()),
     ),
@@ -964,6 +964,10 @@ EXCUSES = (
     Excuse(
         "free-or-allocated", ALL, EVERY,
         "a rule of schemes D and F1, where every free page shows it: no edit is needed",
+    ),
+    Excuse(
+        "memmap-missing", (P2PDMA,), EVERY,
+        "the controller memory buffer is smaller than a section, which others may share",
     ),
     Excuse(
         "altmap-overrun", ALL, EVERY,
