@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple, Optional
 
+from coreedit import section_size_bits
 from drgn import FaultError, Object
 from drgn.helpers.linux.xarray import xa_load
 
@@ -536,9 +537,16 @@ def _section(core: Core, survey: Survey) -> Iterator[Place]:
 
 
 def _no_section(core: Core, survey: Survey) -> Iterator[Place]:
-    """A pfn behind everything that is registered, in a section of its own."""
-    end = max(r.end_pfn for p in core.kernel.pagemaps for r in p.ranges)
-    yield Place(survey, end + (4 << 30 - core.layout.page_shift), whole=True)
+    """A pfn behind the pagemap, in the first section that no pagemap reaches into."""
+    bits = section_size_bits(core.kernel.prog)
+    if not bits:
+        return
+    shift = bits - core.layout.page_shift
+    ranges = [r for p in core.kernel.pagemaps for r in p.ranges]
+    used = {n for r in ranges for n in range(r.start_pfn >> shift, (r.end_pfn - 1 >> shift) + 1)}
+    last = survey.pagemap.ranges[-1].end_pfn - 1 >> shift
+    free = next(n for n in range(last, last + len(used) + 2) if n not in used)
+    yield Place(survey, free << shift, whole=True)
 
 
 PLACES: dict[str, Find] = {
