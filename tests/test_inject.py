@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import score
 from conftest import ROOT, open_vmcore
 from coreedit import CannotEdit, CoreFile, Write, pack, unpack
 from faults import CATALOGUE_ONLY, EXCUSES, FAULTS, SECOND_PASS, Fault
@@ -278,7 +279,7 @@ FOUND: set[Key] = {
 def test_comparison(after: set[Key], missing: set[Key], unexpected: set[Key]) -> None:
     outcome = compare(BASE, after, [injection()])
     assert (outcome.missing, outcome.unexpected) == (missing, unexpected)
-    report = Report({"injections": [injection()], "rounds": 1}, {1: outcome})
+    report = Report({"injections": [injection()], "rounds": 1}, {1: outcome}, set())
     assert report.right == (not missing and not unexpected)
 
 
@@ -296,7 +297,7 @@ def test_a_second_pass_is_welcome() -> None:
         outcome = compare(
             BASE - {("held", "info", 9, None)}, after - {("held", "info", 9, None)}, [one]
         )
-        report = Report({"injections": [one], "rounds": 1}, {1: outcome})
+        report = Report({"injections": [one], "rounds": 1}, {1: outcome}, set())
         assert report.right
         assert [entry.found for entry in report.lines().values()] == [line]
 
@@ -397,3 +398,30 @@ def test_errors_are_one_line(tmp_path: Path, words: list[str], message: str) -> 
     assert answer.returncode == 2, answer
     assert answer.stderr.startswith("inject.py: error: ") and answer.stderr.count("\n") == 1
     assert message in answer.stderr
+
+
+def test_a_seed_draws_other_places_and_draws_them_again(tmp_path: Path) -> None:
+    vmcore = open_vmcore("6.1-nvdimm")
+    faults = [fault for fault in FAULTS if fault.number in ("R05", "R14", "R20")]
+    places = []
+    for i, seed in enumerate((None, 1, 2, 1)):
+        out = tmp_path / str(i)
+        truth = inject(vmcore.core, vmcore.vmlinux, out, faults, seed=seed)
+        places.append([one["pfn"] for one in truth["injections"]])
+        assert check(out).right and truth["seed"] == seed
+    assert places[1] == places[3] and places[0] != places[1] != places[2]
+
+
+def test_score_counts_findings_that_nobody_asked_for(injected: Any) -> None:
+    report = injected("7.2-nvdimm").report
+    total: dict[score.Row, score.Score] = {}
+    score.add(total, report)
+    every = sum(total.values(), score.Score())
+    assert every.injected > 50 and every.wrong == 0 and every.quiet == every.near
+    key = ("wrong-zone", "error", 1, None)
+    outcome = Outcome(set(), {key}, {key})
+    score.add(total, Report({**report.truth, "injections": []}, {1: outcome}, set()))
+    row = total["-", "wrong-zone", "page"]
+    assert row.wrong == 1
+    last = score.table(total).splitlines()[-1].split("|")
+    assert float(last[-2]) < 1

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Writes faults into a copy of a vmcore, with the truth about them, and checks that an audit finds them.
 
-usage: inject.py CORE VMLINUX OUT [--fault NAME ... | --all] [--round N]
+usage: inject.py CORE VMLINUX OUT [--fault NAME ... | --all] [--round N] [--seed N]
        inject.py --check OUT
        inject.py --list
 
@@ -14,7 +14,7 @@ be found, by what and at which level. Faults that would disturb each other are i
 truth.json holds the writes of all of them, and --check goes through them in OUT/vmcore itself. Every fault
 has its near miss: the same edit just inside of what is legal, somewhere else.
 
-The pages are chosen by what they show in the core, the first that fits. Edits of free private pages may
+The pages are chosen by what they show in the core: the first that fits, or with a seed any of many. Edits of free private pages may
 cut the list that their driver keeps them in.
 """
 
@@ -22,10 +22,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -35,7 +37,7 @@ from coreedit import CannotEdit, CoreFile, Memory, Write, copy_core, pack, unpac
 from drgn import FaultError
 from edits import Editor, Expect
 from faults import ALL, EVERY, FAULTS, OWN, SECOND_PASS, Case, Fault
-from places import PLACES, Core, Place
+from places import PLACES, Core, Find, Place, Survey
 
 from zonedev.audit import audit
 from zonedev.errors import TargetError
@@ -48,6 +50,8 @@ FORMAT = "zonedev.inject/1"
 
 # Places that are tried before a fault is left out: a slice lacks most frames.
 _TRIES = 8
+# With a seed: how many places may be passed over, and among how many one is chosen.
+_PASSED, _DRAWN = 3000, 64
 # Edits that truth.json describes in words; the writes are complete.
 _DESCRIBED_MAX = 16
 
@@ -133,8 +137,8 @@ def tasks_of(core: Core, faults: Iterable[Fault]) -> Iterator[Task]:
 class Planner:
     """Finds a place for every task, writes it, and divides the injections into rounds."""
 
-    def __init__(self, core: Core, memory: Memory) -> None:
-        self.core, self.memory = core, memory
+    def __init__(self, core: Core, memory: Memory, draw: Optional[random.Random] = None) -> None:
+        self.core, self.memory, self.draw = core, memory, draw
         self.rounds: list[list[Injection]] = []
         self.left_out: list[tuple[Task, str]] = []
 
@@ -178,10 +182,25 @@ class Planner:
         surveys = self.core.of_type(task.type)
         # Edits of whole pagemaps from the last one on, so that those of pages fit beside them.
         probe = next((p for s in surveys for p in find(self.core, s)), None)
-        for survey in reversed(surveys) if probe and probe.whole else surveys:
-            for place in find(self.core, survey):
+        for survey in self._in_order(surveys, bool(probe and probe.whole)):
+            for place in self._drawn(find, survey):
                 if self._takes_faults(place):
                     yield place
+
+    def _in_order(self, surveys: list[Survey], whole: bool) -> list[Survey]:
+        if self.draw:
+            return self.draw.sample(surveys, len(surveys))
+        return surveys[::-1] if whole else surveys
+
+    def _drawn(self, find: Find, survey: Survey) -> Iterator[Place]:
+        """All places in their order, or some in any."""
+        if not self.draw:
+            yield from find(self.core, survey)
+            return
+        first = self.draw.randrange(_PASSED)
+        places = list(islice(find(self.core, survey), first, first + _DRAWN))
+        places = places or list(islice(find(self.core, survey), _DRAWN))
+        yield from self.draw.sample(places, len(places))
 
     def _takes_faults(self, place: Place) -> bool:
         """A pagemap in removal permits what no other does: in scheme C on its pages, too."""
@@ -279,10 +298,16 @@ def check_kernel(core: str, kernel: Kernel) -> None:
 
 
 def inject(
-    core: str, vmlinux: str, out: Path, faults: Iterable[Fault], round_: int = 1
+    core: str,
+    vmlinux: str,
+    out: Path,
+    faults: Iterable[Fault],
+    round_: int = 1,
+    seed: Optional[int] = None,
 ) -> dict[str, Any]:
     """Write OUT/vmcore and OUT/truth.json; gives the truth.
 
+    :param seed: draws the places; None takes the first that fit
     :raises CannotEdit: nothing could be injected, or the core cannot be edited
     :raises TargetError: the core cannot be read
     """
@@ -292,7 +317,8 @@ def inject(
     file = CoreFile(str(out / CORE))
     try:
         surveyed = Core(kernel)
-        planner = Planner(surveyed, Memory(kernel.prog, file))
+        draw = None if seed is None else random.Random(seed)
+        planner = Planner(surveyed, Memory(kernel.prog, file), draw)
         planner.run(tasks_of(surveyed, faults))
         if not planner.rounds:
             reasons = "; ".join(f"{task.fault.name}: {why}" for task, why in planner.left_out)
@@ -310,6 +336,7 @@ def inject(
             "scheme": kernel.scheme.id,
             "rounds": len(planner.rounds),
             "applied": round_,
+            "seed": seed,
             "injections": [_describe(one) for each in planner.rounds for one in each],
             "not_injected": [
                 {"fault": t.fault.name, "near": t.near, "type": t.type, "why": why}
@@ -432,6 +459,7 @@ class Report:
 
     truth: dict[str, Any]
     outcomes: dict[int, Outcome]
+    before: set[Key]
 
     @property
     def right(self) -> bool:
@@ -532,7 +560,7 @@ def check(out: Path) -> Report:
         file.undo(applied)
         file.apply(writes_of(truth, truth["applied"]))
         file.close()
-    return Report(truth, outcomes)
+    return Report(truth, outcomes, before)
 
 
 # ---------------------------------------------------------------- the program
@@ -563,6 +591,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--fault", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--all", action="store_true", help="every fault that the core can show")
     parser.add_argument("--round", type=int, default=1, help="the round that OUT/vmcore shows")
+    parser.add_argument("--seed", type=int, help="draw the places (default: the first that fit)")
     parser.add_argument("--list", action="store_true", help="the table of faults")
     parser.add_argument("--check", type=Path, metavar="OUT", help="audit an injected core")
     options = parser.parse_args()
@@ -585,7 +614,7 @@ def _run(options: argparse.Namespace) -> int:
             print(line)
         return 0 if report.right else 1
     faults = _chosen(options.fault) if options.fault else FAULTS
-    truth = inject(options.core, options.vmlinux, options.out, faults, options.round)
+    truth = inject(options.core, options.vmlinux, options.out, faults, options.round, options.seed)
     shown = [one for one in truth["injections"] if one["round"] == truth["applied"]]
     print(
         f"{options.out / CORE}: {len(shown)} of {len(truth['injections'])} injections "
