@@ -26,8 +26,9 @@ _SECTIONS_MAX = 1 << 19
 
 
 class _Geometry(NamedTuple):
-    """Shifts in pages; offsets and sizes in bytes."""
+    """Shifts in pages (page_shift in bytes); offsets and sizes in bytes."""
 
+    page_shift: int
     section_shift: int
     subsection_shift: int
     section_size: int
@@ -56,6 +57,7 @@ def _geometry(prog: Program) -> _Geometry:
     size = sizeof(type_)
     usage, subsection_map = _usage(prog)
     return _Geometry(
+        page_shift=page_shift,
         section_shift=int(prog["SECTION_SIZE_BITS"]) - page_shift,
         subsection_shift=_SUBSECTION_SHIFT - page_shift,
         section_size=size,
@@ -78,7 +80,7 @@ class Sections:
         roots = prog["mem_section"]
         pointer = roots.type_.unaliased_kind() == TypeKind.POINTER
         self._roots = int(roots) if pointer else int(roots.address_of_())
-        self._root_number, self._root = -1, b""
+        self._root_number, self._root_address, self._root = -1, 0, b""
 
     def _section(self, number: int) -> bytes:
         """The struct mem_section of a section; empty where there is none."""
@@ -93,11 +95,18 @@ class Sections:
             else:
                 address = self._prog.read_word(self._roots + root * self._word)
             self._root = self._prog.read(address, size) if address else b""
-            self._root_number = root
-        if not any(self._root):
+            self._root_number, self._root_address = root, address
+        start = i * geometry.section_size
+        if not any(self._frame_around(start)):
             # So may memory look that was left out of a dump.
-            raise FaultError("all its sections read as zeroes", self._roots)
-        return self._root[i * geometry.section_size : (i + 1) * geometry.section_size]
+            raise FaultError("the sections around it read as zeroes", self._root_address + start)
+        return self._root[start : start + geometry.section_size]
+
+    def _frame_around(self, offset: int) -> bytes:
+        """What lies in one page frame with that offset of the root, which need not begin with a frame."""
+        frame = 1 << self._geometry.page_shift
+        start = offset - (self._root_address + offset) % frame
+        return self._root[max(start, 0) : start + frame]
 
     @property
     def _word(self) -> int:
@@ -118,14 +127,23 @@ class Sections:
             return
         if self._geometry.usage < 0 or word & _IS_EARLY:
             return
-        usage = self._number(section, self._geometry.usage)
+        bits = self._subsections(self._number(section, self._geometry.usage))
         unit = self._geometry.subsection_shift
         first = number << self._geometry.section_shift >> unit
         for i in range(start >> unit, (end - 1 >> unit) + 1):
-            bit = i - first
-            address = usage + self._geometry.subsection_map + bit // (8 * self._word) * self._word
-            if not usage or not self._prog.read_word(address) >> bit % (8 * self._word) & 1:
+            if not bits >> (i - first) & 1:
                 yield max(start, i << unit), min(end, i + 1 << unit)
+
+    def _subsections(self, usage: int) -> int:
+        """The subsection map of a section with a memmap: bit i is subsection i."""
+        count = 1 << self._geometry.section_shift - self._geometry.subsection_shift
+        address = usage + self._geometry.subsection_map
+        words = -(-count // (8 * self._word))
+        data = self._prog.read(address, words * self._word)
+        if not any(data):
+            # The last of them would have taken the memmap along.
+            raise FaultError("its subsection map reads as zeroes", address)
+        return sum(self._number(data, i * self._word) << 8 * self._word * i for i in range(words))
 
     def missing(self, range_: PfnRange) -> list[tuple[int, int]]:
         """Stretches [first, end) of a range that have no struct page, adjacent ones joined.
