@@ -458,6 +458,16 @@ def test_machine_without_pagemaps(
     assert_one_line(answer, "0x100000", "not ZONE_DEVICE")
 
 
+def test_debug_file_that_lacks_types_is_neither_clean_nor_a_bare_machine(
+    zonedev: Zonedev, newest: Vmcore
+) -> None:
+    args = (newest.core, "-s", vmlinux("7.2-bare"))
+    text = zonedev("audit", *args)
+    assert text.status == 3 and "cannot be read" in text.out
+    listed = zonedev("list", *args)
+    assert listed.status == 3 and listed.out == "no dev_pagemap could be read\n"
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_zeroed_registry_is_not_clean(
     zonedev: Zonedev, make_image: Callable[[str], Image], name: str

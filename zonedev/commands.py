@@ -193,7 +193,7 @@ def _list(prog: Program, args: argparse.Namespace) -> Outcome:
         sys.stderr.write(f"zonedev: {problem}\n")
     _print(
         {
-            "text": lambda: text.list_text(pagemaps),
+            "text": lambda: text.list_text(pagemaps, bool(problems)),
             "json": lambda: data.to_json(data.list_dict(pagemaps)),
             "ndjson": lambda: data.list_ndjson(pagemaps),
             "csv": lambda: data.list_csv(pagemaps),

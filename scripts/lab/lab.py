@@ -91,11 +91,13 @@ def types_of(release: str) -> Path | None:
     full = LAB / "debug" / release / "vmlinux"
     if full.exists():
         return full
-    for path in sorted(BUNDLED.glob("*/truth-states.json")):
-        with path.open() as file:
-            if f'"kernel": "{release}"' in file.readline():
-                return path.with_name("vmlinux")
-    return None
+    bundled = [
+        path.with_name("vmlinux")
+        for path in BUNDLED.glob("*/truth-states.json")
+        if f'"kernel": "{release}"' in path.read_text().partition("\n")[0]
+    ]
+    # Each has what one audit asked for: the largest, that of the most memory types.
+    return max(bundled, key=lambda path: path.stat().st_size, default=None)
 
 
 def has(release: str, need: str) -> bool:

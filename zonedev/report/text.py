@@ -265,8 +265,10 @@ def _range_text(pagemap: Pagemap) -> str:
     return ", ".join(f"{r.start_pfn:#x}-{r.end_pfn - 1:#x}" for r in pagemap.ranges)
 
 
-def list_text(pagemaps: list[Pagemap]) -> str:
+def list_text(pagemaps: list[Pagemap], incomplete: bool = False) -> str:
     """One row per pagemap."""
+    if not pagemaps and incomplete:
+        return "no dev_pagemap could be read\n"
     if not pagemaps:
         return "no dev_pagemap is registered: this machine has no device memory with struct pages\n"
     rows = [["DEVICE", "TYPE", "PAGES", "PFNS", "ORDER", "MEMMAP", "PGMAP-REF", "OPS", "ADDRESS"]]
