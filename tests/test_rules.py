@@ -351,6 +351,21 @@ def test_pincount_of_a_large_folio() -> None:
     assert machine.scan(more)["findings"][0]["also"] == ["held-without-map"]
 
 
+def test_share_word_of_a_large_dax_folio_is_never_stale() -> None:
+    """dax_folio_put() cleans the pages of a large folio, and (before 7.1) passes over order 0."""
+    machine = Machine("G")
+    single = machine.page(share=2)
+    assert machine.judge(single) == ([], {"idle"})
+    assert machine.judge(machine.folio(9, share=2)) == ([], {"busy"})
+    held = [("held-without-map", "info")]
+    assert machine.judge(machine.folio(9, share=2, refcount=1)) == (held, {"busy"})
+    warned = [("reference-on-free-folio", "warning")]
+    assert machine.judge(machine.page(share=2, refcount=1)) == (warned, {"busy"})
+    assert machine.judge(machine.folio(9, share=0, refcount=1))[0] == [
+        ("reference-on-free-folio", "error")
+    ]
+
+
 def test_tail_with_a_reference_makes_its_folio_a_violation() -> None:
     machine = Machine("H")
     data = bytearray(machine.folio(9, refcount=1, maps=1, mapping=MAPPING))

@@ -164,15 +164,19 @@ bool zd_mapping_is_pointer(const struct zd_layout *layout, uint64_t mapping)
 	return !(mapping & 3) && mapping >= 4096 && !(layout->word_size == 8 && mapping >> 48 == 0xdead);
 }
 
+bool zd_share_may_be_stale(const struct zd_folio *folio, const struct zd_scheme *scheme)
+{
+	// dax_folio_put() went on only for large folios, whose pages it cleaned one by one.
+	return scheme->stale_share && folio->order == 0;
+}
+
 /** True where a file (or an anon_vma) claims the folio. */
 static bool is_associated(const struct zd_folio *folio, const struct zd_scheme *scheme, enum zd_type type)
 {
 	switch (type) {
 	case ZD_FS_DAX:
-		if (folio->mapping)
-			return true;
-		// Before dax_folio_reset_order() a stale share word says nothing.
-		return scheme->shared == ZD_SHARED_SHARE && !scheme->stale_share && folio->share;
+		return folio->mapping || (scheme->shared == ZD_SHARED_SHARE && folio->share &&
+					  !zd_share_may_be_stale(folio, scheme));
 	case ZD_PRIVATE:
 	case ZD_COHERENT:
 		return folio->mapping;

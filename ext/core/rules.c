@@ -244,7 +244,7 @@ static bool reference_on_free_dax_folio(const struct zd_subject *s)
 /** Free with the share word of its last file, or shared by files and held: the page cannot tell. */
 static bool reference_on_stale_share(const struct zd_subject *s)
 {
-	return s->scheme->stale_share && s->folio->share && reference_on_free_folio(s);
+	return zd_share_may_be_stale(s->folio, s->scheme) && s->folio->share && reference_on_free_folio(s);
 }
 
 static bool reference_outlives_mapping(const struct zd_subject *s)
@@ -734,10 +734,12 @@ const struct zd_rule zd_rules[] = {
 	  .schemes = GH,
 	  .calibrated = true,
 	  .predicate = reference_on_stale_share,
-	  .predicate_text = "before 7.1: refcount >= 1, mapcount == 0, mapping == NULL, share != 0, not locked",
+	  .predicate_text =
+		  "before 7.1: order 0, refcount >= 1, mapcount == 0, mapping == NULL, share != 0, not locked",
 	  .meaning = "held without a file that claims it: leaked, or an extent that several files share",
 	  .bug_class = "leaked reference; the share word of a free page is stale in these kernels",
-	  .near_miss = "the same with dax_folio_reset_order() in the kernel: shared (held-without-map)" },
+	  .near_miss = "the same with dax_folio_reset_order() in the kernel, or of a PMD entry's folio: shared "
+		       "(held-without-map)" },
 	{ .id = "reference-outlives-mapping",
 	  .number = "R02",
 	  .scope = ZD_SCOPE_HEAD,

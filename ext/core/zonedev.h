@@ -377,6 +377,9 @@ void zd_folio_decode(const struct zd_layout *layout, const struct zd_scheme *sch
 bool zd_folio_is_busy(const struct zd_folio *folio, const struct zd_scheme *scheme,
 		      const struct zd_pagemap *pagemap);
 
+/** True where the share word of a DAX folio may be its last file's, so that it proves nothing. */
+bool zd_share_may_be_stale(const struct zd_folio *folio, const struct zd_scheme *scheme);
+
 /** True where a DAX mapping word is a pointer that may be followed: no tags, no poison. */
 bool zd_mapping_is_pointer(const struct zd_layout *layout, uint64_t mapping);
 
