@@ -118,6 +118,11 @@ HEADS = [
     Case("H", "FS_DAX", {"mapping": 0xDEAD000000000400}, "wrong-mapping", "error", "violation"),
     Case("C", "FS_DAX", {"mapping": 1}, "wrong-mapping", "error", "violation"),
     Case("E", "FS_DAX", {"mapping": 1}, None, None, "busy"),
+    # 5.18 and 5.19 share no DAX pages; 6.0 does, which without DWARF only its memory types tell.
+    Case("D", "FS_DAX", {"mapping": 1}, "wrong-mapping", "error", "violation"),
+    # Which words an unknown kernel shares by is not known, either.
+    Case("unknown", "FS_DAX", {"mapping": 1, "refcount": 1}, None, None, "busy"),
+    Case("unknown", "FS_DAX", {"mapping": 2, "refcount": 1}, "wrong-mapping", "warning", "busy"),
     Case("H", "FS_DAX", {"mapping": M}, None, None, "busy"),
     # R13, R12, R11
     Case(
@@ -349,6 +354,12 @@ def test_pincount_of_a_large_folio() -> None:
     assert tally["findings"][0]["also"] == []
     more = machine.folio(9, refcount=5, maps=1, pins=3, mapping=MAPPING)
     assert machine.scan(more)["findings"][0]["also"] == ["held-without-map"]
+
+
+@pytest.mark.parametrize("probe", ["dax_mapping_set_cow", "MEMORY_DEVICE_COHERENT"])
+def test_shared_dax_pages_of_6_0(probe: str) -> None:
+    machine = Machine("D", "FS_DAX", probe)
+    assert machine.judge(machine.page(mapping=1, share=2)) == ([], {"busy"})
 
 
 def test_share_word_of_a_large_dax_folio_is_never_stale() -> None:

@@ -212,7 +212,7 @@ static bool mapped_without_association(const struct zd_subject *s)
 static bool wrong_mapping(const struct zd_subject *s)
 {
 	enum zd_shared shared = s->scheme->shared;
-	bool shared_word = shared == ZD_SHARED_MAPPING_INDEX || shared == ZD_SHARED_MAPPING_SHARE;
+	bool shared_word = shared != ZD_SHARED_NONE && shared != ZD_SHARED_SHARE;
 
 	if (type_of(s)->unassociated)
 		return s->folio->mapping;

@@ -196,6 +196,7 @@ enum zd_shared {
 	ZD_SHARED_MAPPING_INDEX, /* mapping == 1, counter in index */
 	ZD_SHARED_MAPPING_SHARE, /* mapping == 1, counter in share */
 	ZD_SHARED_SHARE,	 /* mapping == NULL, share != 0 */
+	ZD_SHARED_UNKNOWN,	 /* no telling: any of these may be legal */
 };
 
 /** What a scheme says of one memory type. */
@@ -238,7 +239,7 @@ struct zd_scheme {
 extern const struct zd_scheme zd_schemes[ZD_SCHEMES];
 
 /** Words for enum zd_shared: where a shared DAX page says so. */
-extern const char *const zd_shared_names[4];
+extern const char *const zd_shared_names[5];
 
 /** What a probe asks the kernel's types and symbols for. */
 enum zd_probe_kind { ZD_PROBE_MEMBER, ZD_PROBE_SYMBOL, ZD_PROBE_FUNCTION, ZD_PROBE_ENUMERATOR };
@@ -263,6 +264,7 @@ enum zd_probe_id {
 	ZD_PROBE_MEMORY_TYPE,
 	ZD_PROBE_PAGE_SHARE,
 	ZD_PROBE_DAX_MAPPING_SET_COW,
+	ZD_PROBE_DEVICE_COHERENT,
 	ZD_PROBE_P2PMEM_ALLOC_MMAP,
 	ZD_PROBE_DAX_FOLIO_RESET_ORDER,
 	ZD_PROBE_DAX_ASSOCIATE_ENTRY,
