@@ -362,6 +362,17 @@ def test_shared_dax_pages_of_6_0(probe: str) -> None:
     assert machine.judge(machine.page(mapping=1, share=2)) == ([], {"busy"})
 
 
+def test_both_map_counters_of_a_large_folio() -> None:
+    machine = Machine("H")
+    assert machine.judge(machine.folio(9, refcount=1, maps=1, mapping=MAPPING))[0] == []
+    negative = [("mapcount-out-of-range", "error")]
+    large = machine.folio(9, refcount=1, maps=-1, mapping=MAPPING)
+    assert machine.judge(large)[0] == negative
+    own = bytearray(machine.folio(9, refcount=1, maps=1, mapping=MAPPING))
+    machine.put(own, "_mapcount", -2)
+    assert machine.judge(bytes(own))[0] == negative
+
+
 def test_share_word_of_a_large_dax_folio_is_never_stale() -> None:
     """dax_folio_put() cleans the pages of a large folio, and (before 7.1) passes over order 0."""
     machine = Machine("G")

@@ -177,7 +177,8 @@ static bool refcount_out_of_range(const struct zd_subject *s)
 
 static bool mapcount_out_of_range(const struct zd_subject *s)
 {
-	return s->folio->mapcount < 0;
+	// Of a large folio, the head's own counter as well as the folio's.
+	return s->folio->mapcount < 0 || (s->folio->raw_mapcount < -1 && !s->folio->has_type);
 }
 
 static bool mapped_without_reference(const struct zd_subject *s)
@@ -503,7 +504,7 @@ const struct zd_rule zd_rules[] = {
 	  .types = ALL_TYPES,
 	  .schemes = ALL_SCHEMES,
 	  .predicate = mapcount_out_of_range,
-	  .predicate_text = "_mapcount < -1 without a page type",
+	  .predicate_text = "_mapcount < -1 without a page type; of a large folio, _large_mapcount too",
 	  .meaning = "more maps were removed than made",
 	  .bug_class = "double unmap, stray write",
 	  .near_miss = "_mapcount == -1, which means unmapped" },
