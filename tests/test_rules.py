@@ -373,6 +373,25 @@ def test_both_map_counters_of_a_large_folio() -> None:
     assert machine.judge(bytes(own))[0] == negative
 
 
+@pytest.mark.parametrize("refcount", [1, 1024])
+def test_without_the_share_word_no_page_is_known_to_be_of_no_file(refcount: int) -> None:
+    machine = Machine("H", missing=("share",))
+    assert machine.judge(machine.page(refcount=refcount))[1] == {"busy"}
+    why = dict(zip((r["id"] for r in ROWS), _zonedev.why_not(machine.layout, machine.scheme)))
+    assert why["mapped-without-association"] == "this kernel lacks a member that the rule needs"
+    rows = [
+        (row["schemes"], reason)
+        for row, reason in zip(ROWS, _zonedev.why_not(machine.layout, machine.scheme))
+        if row["id"] in ("pinned-after-truncate", "reference-on-free-folio")
+        and row["types"] == ["MEMORY_DEVICE_FS_DAX"]
+        and row["severity"] == "error"
+    ]
+    assert [reason for _, reason in rows] == ["this kernel lacks a member that the rule needs"] * 2
+    # The schemes that never tell by it do not need it.
+    old = Machine("F2", missing=("share",))
+    assert old.judge(old.page(refcount=refcount))[1] == {"violation"}
+
+
 def test_share_word_of_a_large_dax_folio_is_never_stale() -> None:
     """dax_folio_put() cleans the pages of a large folio, and (before 7.1) passes over order 0."""
     machine = Machine("G")

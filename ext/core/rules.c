@@ -612,6 +612,7 @@ const struct zd_rule zd_rules[] = {
 	  .severity_unproven = ZD_ERROR,
 	  .types = T(FS_DAX),
 	  .schemes = GH | S(F1) | S(F2),
+	  .needs = NEEDS(SHARERS),
 	  .calibrated = true,
 	  .predicate = pinned_after_truncate,
 	  .predicate_text = "pins > 0, mapping == NULL and share == 0",
@@ -626,6 +627,7 @@ const struct zd_rule zd_rules[] = {
 	  .severity_unproven = ZD_ERROR,
 	  .types = T(FS_DAX),
 	  .schemes = GH | S(F1) | S(F2),
+	  .needs = NEEDS(SHARERS),
 	  .calibrated = true,
 	  .predicate = reference_on_free_dax_folio,
 	  .predicate_text = "refcount >= 1, mapcount == 0, mapping == NULL, share == 0, not locked",
@@ -1013,6 +1015,9 @@ const char *zd_rule_why_not(const struct zd_rule *rule, const struct zd_layout *
 		return "the node bits of page flags are not known, or there is one node";
 	if (rule->needs & ZD_NEEDS_RESERVED && layout->flag[ZD_PG_RESERVED] < 0)
 		return "this kernel has no PG_reserved";
+	if (rule->needs & ZD_NEEDS_SHARERS && scheme->shared == ZD_SHARED_SHARE &&
+	    !zd_layout_has(layout, ZD_SHARE))
+		return "this kernel lacks a member that the rule needs";
 	if (rule->needs & ZD_NEEDS_PMD && !layout->pmd_order)
 		return "the order of a PMD is not known on this architecture";
 	return NULL;

@@ -429,6 +429,8 @@ enum {
 	ZD_NEEDS_NODE = 1 << 25,
 	ZD_NEEDS_RESERVED = 1 << 26,
 	ZD_NEEDS_PMD = 1 << 27,
+	/** The share word, in schemes that tell by it which pages are of no file. */
+	ZD_NEEDS_SHARERS = 1 << 28,
 };
 
 /**
