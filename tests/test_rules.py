@@ -392,6 +392,13 @@ def test_without_the_share_word_no_page_is_known_to_be_of_no_file(refcount: int)
     assert old.judge(old.page(refcount=refcount))[1] == {"violation"}
 
 
+def test_folios_whose_order_cannot_be_known_are_not_judged() -> None:
+    machine = Machine("E", "GENERIC", vmemmap_shift=3, missing=("order",))
+    assert machine.judge(machine.folio(3) * 2) == ([], {"not-captured"})
+    single = Machine("E", "GENERIC", missing=("order",))
+    assert single.judge(single.page()) == ([], {"idle"})
+
+
 def test_share_word_of_a_large_dax_folio_is_never_stale() -> None:
     """dax_folio_put() cleans the pages of a large folio, and (before 7.1) passes over order 0."""
     machine = Machine("G")

@@ -91,8 +91,8 @@ static bool has_tail(const struct zd_layout *layout, const struct zd_range *rang
 static void decode_large(const struct zd_layout *layout, const uint8_t *bytes, size_t available,
 			 struct zd_folio *folio)
 {
-	if (!within(layout, ZD_ORDER, available) || !within(layout, ZD_LARGE_MAPCOUNT, available) ||
-	    !within(layout, ZD_PINCOUNT, available)) {
+	if (!zd_layout_has(layout, ZD_ORDER) || !within(layout, ZD_ORDER, available) ||
+	    !within(layout, ZD_LARGE_MAPCOUNT, available) || !within(layout, ZD_PINCOUNT, available)) {
 		folio->partial = true;
 		return;
 	}

@@ -548,7 +548,8 @@ static struct zd_error *scan_page(struct zd_scan *scan, const uint8_t *bytes, ui
 	}
 	zd_folio_decode(scan->layout, scan->scheme, &scan->pagemap, &scan->range, scan->next_pfn, bytes,
 			available < ZD_FOLIO_PAGES ? available : ZD_FOLIO_PAGES, &folio);
-	if (folio.partial && available < scan->range.end_pfn - scan->next_pfn) {
+	if (folio.partial &&
+	    (!zd_layout_has(scan->layout, ZD_ORDER) || available < scan->range.end_pfn - scan->next_pfn)) {
 		add_unknown(scan, 1, ZD_NOT_CAPTURED);
 		return NULL;
 	}
