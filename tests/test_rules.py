@@ -399,6 +399,19 @@ def test_folios_whose_order_cannot_be_known_are_not_judged() -> None:
     assert single.judge(single.page()) == ([], {"idle"})
 
 
+@pytest.mark.parametrize(("word", "head"), [(4, None), (8, START + 32)])
+def test_a_mask_needs_struct_pages_of_a_power_of_two(word: int, head: Optional[int]) -> None:
+    """compound_info_has_mask() is false otherwise, and the word an address."""
+    machine = Machine("H", word=word)
+    mask = (1 << machine.bits) - (0x100 if word == 4 else 0x800)
+    range_ = (START, START + 64, machine.memmap)
+    page = machine.tail(mask | 1)
+    facts = _zonedev.decode(
+        machine.layout, machine.scheme, machine.pagemap, range_, START + 33, page
+    )
+    assert facts["head_pfn"] == head
+
+
 def test_share_word_of_a_large_dax_folio_is_never_stale() -> None:
     """dax_folio_put() cleans the pages of a large folio, and (before 7.1) passes over order 0."""
     machine = Machine("G")

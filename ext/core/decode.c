@@ -50,9 +50,10 @@ static bool has_flag(const struct zd_layout *layout, uint64_t flags, enum zd_fla
 static bool is_head_mask(const struct zd_layout *layout, uint64_t word)
 {
 	uint64_t low = layout->word_size == 8 ? ~word : (uint32_t)~word;
+	bool power_of_two = !(layout->page_size & (layout->page_size - 1));
 
-	return layout->compound_mask && low >= 2 * (uint64_t)layout->page_size - 1 && !(low & (low + 1)) &&
-	       low >> MASK_BITS_MAX == 0;
+	return layout->compound_mask && power_of_two && low >= 2 * (uint64_t)layout->page_size - 1 &&
+	       !(low & (low + 1)) && low >> MASK_BITS_MAX == 0;
 }
 
 static void decode_tail(const struct zd_layout *layout, const struct zd_range *range, struct zd_folio *folio)
