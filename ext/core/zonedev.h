@@ -42,6 +42,8 @@ enum {
 	 * always in severities.
 	 */
 	ZD_FINDINGS_MAX = 1 << 18,
+	/** Folios around the one that a walk is in whose tails are still known; corrupt ones may nest. */
+	ZD_OUTER_MAX = 8,
 	/** Distinct refcounts kept in one histogram; more are counted in "other". */
 	ZD_REFCOUNTS_MAX = 4096,
 };
@@ -413,11 +415,11 @@ struct zd_subject {
 	const struct zd_pagemap *pagemap;
 	const struct zd_folio *folio;
 	enum zd_pattern pattern;
-	/** Walking upward: the page lies inside the span of the folio seen before it ... */
+	/** Walking upward: the page lies inside the span of the folio that the walk is in ... */
 	bool inside;
 	/** ... which is in use, ... */
 	bool inside_busy;
-	/** ... and a tail's word names this folio's head. */
+	/** A tail: its word names a head whose order reaches so far. */
 	bool belongs;
 	/** A tail whose head was not read: nothing can be said of the two together. */
 	bool head_unknown;
@@ -542,6 +544,10 @@ enum { ZD_TEMPLATE_IDLE, ZD_TEMPLATE_CACHED, ZD_TEMPLATE_MAPPED, ZD_TEMPLATES };
 /** The folio that the walk is in: [head, head + 1 << order). */
 struct zd_span {
 	uint64_t head_pfn, end_pfn;
+	/** First pfn that its order does not claim: behind end_pfn if it is one that no such folio has. */
+	uint64_t claim_pfn;
+	/** Where the walk went on to a page that is not its own, and how many such pages it holds. */
+	uint64_t left_pfn, foreign;
 	uint64_t pages; /* of it seen so far: its head and tails */
 	enum zd_class class;
 	int severity; /* of the finding on its head, -1: none */
@@ -561,6 +567,9 @@ struct zd_scan {
 	struct zd_range range;
 	struct zd_tally tally;
 	struct zd_span span;
+	/** Folios that another head interrupted, outermost first: their tails may go on behind it. */
+	struct zd_span outer[ZD_OUTER_MAX];
+	size_t outer_count;
 	struct zd_template head[ZD_TEMPLATES], tail;
 	uint64_t head_rules, tail_rules; /* rows that can apply */
 	uint64_t next_pfn;
