@@ -221,6 +221,20 @@ static bool wrong_mapping(const struct zd_subject *s)
 	       !zd_mapping_is_pointer(s->layout, s->folio->mapping);
 }
 
+/**
+ * The last of the files that share a page takes the mark with it: dax_page_share_put() since 6.2.  In 6.0
+ * and 6.1 dax_disassociate_entry() asks before it counts down, and leaves the mark behind with a count of 0.
+ */
+static bool shared_by_none(const struct zd_subject *s)
+{
+	return s->scheme->shared == ZD_SHARED_MAPPING_SHARE && s->folio->mapping == 1 && !s->folio->share;
+}
+
+static bool shared_by_none_by_index(const struct zd_subject *s)
+{
+	return s->scheme->shared == ZD_SHARED_MAPPING_INDEX && s->folio->mapping == 1 && !s->folio->index;
+}
+
 static bool pinned(const struct zd_subject *s)
 {
 	return s->folio->pin > 0;
@@ -592,6 +606,18 @@ const struct zd_rule zd_rules[] = {
 	  .meaning = "the page is mapped, but belongs to no file: truncate cannot find it",
 	  .bug_class = "association lost while mapped",
 	  .near_miss = "mapping == NULL with share >= 1" },
+	{ .id = "shared-state",
+	  .number = "R34",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_ERROR,
+	  .types = T(FS_DAX),
+	  .schemes = S(D) | S(E),
+	  .needs = M(SHARE),
+	  .predicate = shared_by_none,
+	  .predicate_text = "mapping == 1 (shared by files) and share == 0 (6.2 to 6.14)",
+	  .meaning = "the page says that files share it, and that none does",
+	  .bug_class = "lost share count, missed disassociation of the last file",
+	  .near_miss = "share == 1: one file is left" },
 	{ .id = "pinned-private",
 	  .number = "R13",
 	  .scope = ZD_SCOPE_HEAD,
@@ -684,6 +710,20 @@ const struct zd_rule zd_rules[] = {
 	  .meaning = "free or in use (both rest at 1), unmapped, and with a mapping",
 	  .bug_class = "freed without clearing",
 	  .near_miss = "mapping == NULL" },
+	{ .id = "shared-state",
+	  .number = "R34",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_WARNING,
+	  .types = T(FS_DAX),
+	  .schemes = S(D) | S(E),
+	  .needs = M(INDEX),
+	  .predicate = shared_by_none_by_index,
+	  .predicate_text = "mapping == 1 (shared by files) and index == 0 (6.0 and 6.1)",
+	  .meaning =
+		  "no file owns the page, which still says that files share it: these kernels count wrong, and "
+		  "its next file finds it shared",
+	  .bug_class = "the kernel's own: the share count is off by one on the way down",
+	  .near_miss = "index == 1: one file is left, or the last one has just gone" },
 	{ .id = "pinned-after-truncate",
 	  .number = "R12",
 	  .scope = ZD_SCOPE_HEAD,
