@@ -224,7 +224,7 @@ class State(NamedTuple):
 
 COUNTS = [(True, n) for n in (-2, -1, 0, 0, 1, 1, 2, 3, 1023, 1024, 1025, 2048, 3072)]
 COUNTS += [(False, n) for n in (-(1 << 31), -1, 0, 0, 1, 2, 1024, 1 << 30, (1 << 30) + 1)]
-POISON = 0xDEAD000000000400
+POISON = [0xDEAD000000000400, 0x5DEADBEEF0000400]
 RAW_MAPCOUNTS = [-2, -3, -128, -129, -(1 << 24), -(1 << 24) - 1, -(1 << 28), 1 << 30]
 FLAG_NAMES = [name[3:] for name in FLAGS if name not in ("PG_head", "PG_reserved")]
 
@@ -233,7 +233,7 @@ WORDS: dict[str, list[Any]] = {
     "maps": [1, 1, 2, 3],
     "mapping": [
         *("file", "file", "file", "anon", "anon", 1, 1, 1),
-        *(2, 3, 0xFFC, 0x1000, POISON, "memmap"),
+        *(2, 3, 0xFFC, 0x1000, *POISON, "memmap"),
     ],
     "share": [0, 1, 2, 1 << 20],
     "flags": [[name] for name in FLAG_NAMES],

@@ -116,6 +116,8 @@ HEADS = [
     Case("H", "FS_DAX", {"mapping": M | 1}, "wrong-mapping", "error", "violation"),
     Case("H", "FS_DAX", {"mapping": 1}, "wrong-mapping", "error", "violation"),
     Case("H", "FS_DAX", {"mapping": 0xDEAD000000000400}, "wrong-mapping", "error", "violation"),
+    Case("H", "FS_DAX", {"mapping": 0x5DEADBEEF0000400}, "wrong-mapping", "error", "violation"),
+    Case("H", "FS_DAX", {"mapping": 0x5DEADBEE_F0000400 + (1 << 28)}, None, None, "busy"),
     Case("C", "FS_DAX", {"mapping": 1}, "wrong-mapping", "error", "violation"),
     # 5.18 and 5.19 share no DAX pages; 6.0 does, which without DWARF only its memory types tell.
     Case("D", "FS_DAX", {"mapping": 1}, "wrong-mapping", "error", "violation"),

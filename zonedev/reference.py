@@ -466,8 +466,9 @@ class Subject:
 
 def is_pointer(layout: Layout, mapping: int) -> bool:
     """An address: no tags (0x1, 0x2), no poison, not in the first page."""
-    poison = layout.word_size == 8 and mapping >> 48 == 0xDEAD
-    return mapping & 3 == 0 and mapping >= 0x1000 and not poison
+    if layout.word_size == 8 and (mapping >> 48 == 0xDEAD or mapping >> 28 == 0x5DEADBEEF):
+        return False
+    return mapping & 3 == 0 and mapping >= 0x1000
 
 
 def _is_private(s: Subject) -> bool:

@@ -161,8 +161,11 @@ void zd_folio_decode(const struct zd_layout *layout, const struct zd_scheme *sch
 
 bool zd_mapping_is_pointer(const struct zd_layout *layout, uint64_t mapping)
 {
-	// Bits 0 and 1 are tags; 64-bit poison pointers lie at 0xdead000000000000.
-	return !(mapping & 3) && mapping >= 4096 && !(layout->word_size == 8 && mapping >> 48 == 0xdead);
+	// CONFIG_ILLEGAL_POINTER_VALUE: 0xdead000000000000, and 0x5deadbeef0000000 on 64-bit powerpc.
+	bool poison = layout->word_size == 8 && (mapping >> 48 == 0xdead || mapping >> 28 == 0x5deadbeef);
+
+	// Bits 0 and 1 are tags.
+	return !(mapping & 3) && mapping >= 4096 && !poison;
 }
 
 bool zd_share_may_be_stale(const struct zd_folio *folio, const struct zd_scheme *scheme)
