@@ -72,8 +72,14 @@ class Machine:
         word: int = 8,
         big_endian: bool = False,
         zone_known: bool = True,
+        missing: tuple[str, ...] = (),
+        layout: Optional[dict[str, Any]] = None,
         **pagemap: Any,
     ) -> None:
+        """
+        :param missing: members and page flags that this kernel lacks
+        :param layout: arguments of Layout to be others than usual
+        """
         self.word, self.big_endian = word, big_endian
         self.page_size = 64 if word == 8 else 40
         self.bits = 8 * word
@@ -83,9 +89,11 @@ class Machine:
         self.memmap = 0xFFFFEA00_04000000 if word == 8 else 0xD0000000
         self.pgmap = PGMAP if word == 8 else 0xC1234500
         self.mapping = MAPPING if word == 8 else 0xC4000018
+        self.evidence = EVIDENCE[letter] | set(extra)
         self.scheme = scheme(letter, *extra)
         self.offsets = self._offsets()
-        self.layout = self._layout(letter)
+        self.layout_spec = self._layout_spec(letter, missing) | (layout or {})
+        self.layout = _zonedev.Layout(**self.layout_spec)
         self.pagemap = {
             "address": self.pgmap,
             "type": f"MEMORY_DEVICE_{type_}",
@@ -105,24 +113,23 @@ class Machine:
             "_pincount": (size + 2 * w + 4, 4, 0),
         }
 
-    def _layout(self, letter: str) -> _zonedev.Layout:
-        fields = dict(self.offsets)
-        if letter in "ABCD":
-            del fields["share"]
-        return _zonedev.Layout(
-            page_size=self.page_size,
-            word_size=self.word,
-            big_endian=self.big_endian,
-            page_shift=12,
-            pmd_order=9,
-            compound_mask=letter == "H",
-            page_type_limit=(0xFF << 24) - (1 << 32) if letter in "EGH" else -128,
-            fields=fields,
-            flags=FLAGS if self.bits == 64 else {k: v for k, v in FLAGS.items() if v < 19},
-            zone=self.zone if self.zone_known else (0, 0),
-            node=self.node,
-            zone_device=ZONE_DEVICE,
-        )
+    def _layout_spec(self, letter: str, missing: tuple[str, ...]) -> dict[str, Any]:
+        lacks = {*missing, *(("share",) if letter in "ABCD" else ())}
+        flags = FLAGS if self.bits == 64 else {k: v for k, v in FLAGS.items() if v < 19}
+        return {
+            "page_size": self.page_size,
+            "word_size": self.word,
+            "big_endian": self.big_endian,
+            "page_shift": 12,
+            "pmd_order": 9,
+            "compound_mask": letter == "H",
+            "page_type_limit": (0xFF << 24) - (1 << 32) if letter in "EGH" else -128,
+            "fields": {k: v for k, v in self.offsets.items() if k not in lacks},
+            "flags": {k: v for k, v in flags.items() if k not in lacks},
+            "zone": self.zone if self.zone_known else (0, 0),
+            "node": self.node,
+            "zone_device": ZONE_DEVICE,
+        }
 
     @property
     def idle(self) -> int:

@@ -50,9 +50,10 @@ static bool has_flag(const struct zd_layout *layout, uint64_t flags, enum zd_fla
 static bool is_head_mask(const struct zd_layout *layout, uint64_t word)
 {
 	uint64_t low = layout->word_size == 8 ? ~word : (uint32_t)~word;
+	bool power_of_two = !(layout->page_size & (layout->page_size - 1));
 
-	return layout->compound_mask && low >= 2 * (uint64_t)layout->page_size - 1 && !(low & (low + 1)) &&
-	       low >> MASK_BITS_MAX == 0;
+	return layout->compound_mask && power_of_two && low >= 2 * (uint64_t)layout->page_size - 1 &&
+	       !(low & (low + 1)) && low >> MASK_BITS_MAX == 0;
 }
 
 static void decode_tail(const struct zd_layout *layout, const struct zd_range *range, struct zd_folio *folio)
@@ -91,8 +92,8 @@ static bool has_tail(const struct zd_layout *layout, const struct zd_range *rang
 static void decode_large(const struct zd_layout *layout, const uint8_t *bytes, size_t available,
 			 struct zd_folio *folio)
 {
-	if (!within(layout, ZD_ORDER, available) || !within(layout, ZD_LARGE_MAPCOUNT, available) ||
-	    !within(layout, ZD_PINCOUNT, available)) {
+	if (!zd_layout_has(layout, ZD_ORDER) || !within(layout, ZD_ORDER, available) ||
+	    !within(layout, ZD_LARGE_MAPCOUNT, available) || !within(layout, ZD_PINCOUNT, available)) {
 		folio->partial = true;
 		return;
 	}
@@ -160,8 +161,17 @@ void zd_folio_decode(const struct zd_layout *layout, const struct zd_scheme *sch
 
 bool zd_mapping_is_pointer(const struct zd_layout *layout, uint64_t mapping)
 {
-	// Bits 0 and 1 are tags; 64-bit poison pointers lie at 0xdead000000000000.
-	return !(mapping & 3) && mapping >= 4096 && !(layout->word_size == 8 && mapping >> 48 == 0xdead);
+	// CONFIG_ILLEGAL_POINTER_VALUE: 0xdead000000000000, and 0x5deadbeef0000000 on 64-bit powerpc.
+	bool poison = layout->word_size == 8 && (mapping >> 48 == 0xdead || mapping >> 28 == 0x5deadbeef);
+
+	// Bits 0 and 1 are tags.
+	return !(mapping & 3) && mapping >= 4096 && !poison;
+}
+
+bool zd_share_may_be_stale(const struct zd_folio *folio, const struct zd_scheme *scheme)
+{
+	// dax_folio_put() went on only for large folios, whose pages it cleaned one by one.
+	return scheme->stale_share && folio->order == 0;
 }
 
 /** True where a file (or an anon_vma) claims the folio. */
@@ -169,10 +179,8 @@ static bool is_associated(const struct zd_folio *folio, const struct zd_scheme *
 {
 	switch (type) {
 	case ZD_FS_DAX:
-		if (folio->mapping)
-			return true;
-		// Before dax_folio_reset_order() a stale share word says nothing.
-		return scheme->shared == ZD_SHARED_SHARE && !scheme->stale_share && folio->share;
+		return folio->mapping || (scheme->shared == ZD_SHARED_SHARE && folio->share &&
+					  !zd_share_may_be_stale(folio, scheme));
 	case ZD_PRIVATE:
 	case ZD_COHERENT:
 		return folio->mapping;

@@ -177,7 +177,8 @@ static bool refcount_out_of_range(const struct zd_subject *s)
 
 static bool mapcount_out_of_range(const struct zd_subject *s)
 {
-	return s->folio->mapcount < 0;
+	// Of a large folio, the head's own counter as well as the folio's.
+	return s->folio->mapcount < 0 || (s->folio->raw_mapcount < -1 && !s->folio->has_type);
 }
 
 static bool mapped_without_reference(const struct zd_subject *s)
@@ -212,12 +213,26 @@ static bool mapped_without_association(const struct zd_subject *s)
 static bool wrong_mapping(const struct zd_subject *s)
 {
 	enum zd_shared shared = s->scheme->shared;
-	bool shared_word = shared == ZD_SHARED_MAPPING_INDEX || shared == ZD_SHARED_MAPPING_SHARE;
+	bool shared_word = shared != ZD_SHARED_NONE && shared != ZD_SHARED_SHARE;
 
 	if (type_of(s)->unassociated)
 		return s->folio->mapping;
 	return s->folio->mapping && !(s->folio->mapping == 1 && shared_word) &&
 	       !zd_mapping_is_pointer(s->layout, s->folio->mapping);
+}
+
+/**
+ * The last of the files that share a page takes the mark with it: dax_page_share_put() since 6.2.  In 6.0
+ * and 6.1 dax_disassociate_entry() asks before it counts down, and leaves the mark behind with a count of 0.
+ */
+static bool shared_by_none(const struct zd_subject *s)
+{
+	return s->scheme->shared == ZD_SHARED_MAPPING_SHARE && s->folio->mapping == 1 && !s->folio->share;
+}
+
+static bool shared_by_none_by_index(const struct zd_subject *s)
+{
+	return s->scheme->shared == ZD_SHARED_MAPPING_INDEX && s->folio->mapping == 1 && !s->folio->index;
 }
 
 static bool pinned(const struct zd_subject *s)
@@ -244,7 +259,7 @@ static bool reference_on_free_dax_folio(const struct zd_subject *s)
 /** Free with the share word of its last file, or shared by files and held: the page cannot tell. */
 static bool reference_on_stale_share(const struct zd_subject *s)
 {
-	return s->scheme->stale_share && s->folio->share && reference_on_free_folio(s);
+	return zd_share_may_be_stale(s->folio, s->scheme) && s->folio->share && reference_on_free_folio(s);
 }
 
 static bool reference_outlives_mapping(const struct zd_subject *s)
@@ -503,7 +518,7 @@ const struct zd_rule zd_rules[] = {
 	  .types = ALL_TYPES,
 	  .schemes = ALL_SCHEMES,
 	  .predicate = mapcount_out_of_range,
-	  .predicate_text = "_mapcount < -1 without a page type",
+	  .predicate_text = "_mapcount < -1 without a page type; of a large folio, _large_mapcount too",
 	  .meaning = "more maps were removed than made",
 	  .bug_class = "double unmap, stray write",
 	  .near_miss = "_mapcount == -1, which means unmapped" },
@@ -591,6 +606,18 @@ const struct zd_rule zd_rules[] = {
 	  .meaning = "the page is mapped, but belongs to no file: truncate cannot find it",
 	  .bug_class = "association lost while mapped",
 	  .near_miss = "mapping == NULL with share >= 1" },
+	{ .id = "shared-state",
+	  .number = "R34",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_ERROR,
+	  .types = T(FS_DAX),
+	  .schemes = S(D) | S(E),
+	  .needs = M(SHARE),
+	  .predicate = shared_by_none,
+	  .predicate_text = "mapping == 1 (shared by files) and share == 0 (6.2 to 6.14)",
+	  .meaning = "the page says that files share it, and that none does",
+	  .bug_class = "lost share count, missed disassociation of the last file",
+	  .near_miss = "share == 1: one file is left" },
 	{ .id = "pinned-private",
 	  .number = "R13",
 	  .scope = ZD_SCOPE_HEAD,
@@ -611,6 +638,7 @@ const struct zd_rule zd_rules[] = {
 	  .severity_unproven = ZD_ERROR,
 	  .types = T(FS_DAX),
 	  .schemes = GH | S(F1) | S(F2),
+	  .needs = NEEDS(SHARERS),
 	  .calibrated = true,
 	  .predicate = pinned_after_truncate,
 	  .predicate_text = "pins > 0, mapping == NULL and share == 0",
@@ -625,6 +653,7 @@ const struct zd_rule zd_rules[] = {
 	  .severity_unproven = ZD_ERROR,
 	  .types = T(FS_DAX),
 	  .schemes = GH | S(F1) | S(F2),
+	  .needs = NEEDS(SHARERS),
 	  .calibrated = true,
 	  .predicate = reference_on_free_dax_folio,
 	  .predicate_text = "refcount >= 1, mapcount == 0, mapping == NULL, share == 0, not locked",
@@ -681,6 +710,20 @@ const struct zd_rule zd_rules[] = {
 	  .meaning = "free or in use (both rest at 1), unmapped, and with a mapping",
 	  .bug_class = "freed without clearing",
 	  .near_miss = "mapping == NULL" },
+	{ .id = "shared-state",
+	  .number = "R34",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_WARNING,
+	  .types = T(FS_DAX),
+	  .schemes = S(D) | S(E),
+	  .needs = M(INDEX),
+	  .predicate = shared_by_none_by_index,
+	  .predicate_text = "mapping == 1 (shared by files) and index == 0 (6.0 and 6.1)",
+	  .meaning =
+		  "no file owns the page, which still says that files share it: these kernels count wrong, and "
+		  "its next file finds it shared",
+	  .bug_class = "the kernel's own: the share count is off by one on the way down",
+	  .near_miss = "index == 1: one file is left, or the last one has just gone" },
 	{ .id = "pinned-after-truncate",
 	  .number = "R12",
 	  .scope = ZD_SCOPE_HEAD,
@@ -734,10 +777,12 @@ const struct zd_rule zd_rules[] = {
 	  .schemes = GH,
 	  .calibrated = true,
 	  .predicate = reference_on_stale_share,
-	  .predicate_text = "before 7.1: refcount >= 1, mapcount == 0, mapping == NULL, share != 0, not locked",
+	  .predicate_text =
+		  "before 7.1: order 0, refcount >= 1, mapcount == 0, mapping == NULL, share != 0, not locked",
 	  .meaning = "held without a file that claims it: leaked, or an extent that several files share",
 	  .bug_class = "leaked reference; the share word of a free page is stale in these kernels",
-	  .near_miss = "the same with dax_folio_reset_order() in the kernel: shared (held-without-map)" },
+	  .near_miss = "the same with dax_folio_reset_order() in the kernel, or of a PMD entry's folio: shared "
+		       "(held-without-map)" },
 	{ .id = "reference-outlives-mapping",
 	  .number = "R02",
 	  .scope = ZD_SCOPE_HEAD,
@@ -1035,6 +1080,9 @@ const char *zd_rule_why_not(const struct zd_rule *rule, const struct zd_layout *
 		return "the node bits of page flags are not known, or there is one node";
 	if (rule->needs & ZD_NEEDS_RESERVED && layout->flag[ZD_PG_RESERVED] < 0)
 		return "this kernel has no PG_reserved";
+	if (rule->needs & ZD_NEEDS_SHARERS && scheme->shared == ZD_SHARED_SHARE &&
+	    !zd_layout_has(layout, ZD_SHARE))
+		return "this kernel lacks a member that the rule needs";
 	if (rule->needs & ZD_NEEDS_PMD && !layout->pmd_order)
 		return "the order of a PMD is not known on this architecture";
 	return NULL;

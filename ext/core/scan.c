@@ -249,14 +249,12 @@ void zd_scan_deinit(struct zd_scan *scan)
 	zd_tally_deinit(&scan->tally);
 }
 
-/** Book the folio that the walk was in, with as many pages as it turned out to have. */
-static void close_span(struct zd_scan *scan)
+/** Book a folio, with as many pages as it turned out to have up to @until. */
+static void book_span(struct zd_tally *tally, const struct zd_span *span, uint64_t until)
 {
-	struct zd_tally *tally = &scan->tally;
-	const struct zd_span *span = &scan->span;
 	// Its pages, read or not: up to the page that begins something else.
-	uint64_t end = span->end_pfn < scan->next_pfn ? span->end_pfn : scan->next_pfn;
-	uint64_t extent = span->pages ? end - span->head_pfn : 0;
+	uint64_t end = span->end_pfn < until ? span->end_pfn : until;
+	uint64_t extent = span->pages ? end - span->head_pfn - span->foreign : 0;
 
 	tally->classes[span->class] += span->pages;
 	if (extent && span->severity >= 0)
@@ -265,7 +263,68 @@ static void close_span(struct zd_scan *scan)
 		tally->pages_referenced += extent;
 	if (span->mapped)
 		tally->pages_mapped += extent;
+}
+
+/** Book the folio that the walk was in. */
+static void close_span(struct zd_scan *scan)
+{
+	book_span(&scan->tally, &scan->span, scan->next_pfn);
 	memset(&scan->span, 0, sizeof(scan->span));
+}
+
+static void close_outer(struct zd_scan *scan, size_t keep)
+{
+	for (; scan->outer_count > keep; scan->outer_count--) {
+		const struct zd_span *span = &scan->outer[scan->outer_count - 1];
+
+		book_span(&scan->tally, span, span->left_pfn);
+	}
+}
+
+static void close_spans(struct zd_scan *scan)
+{
+	close_span(scan);
+	close_outer(scan, 0);
+}
+
+/** The next page is a head: the folio that the walk was in is over, or interrupted. */
+static void leave_span(struct zd_scan *scan)
+{
+	size_t count = scan->outer_count;
+
+	while (count && scan->outer[count - 1].claim_pfn <= scan->next_pfn)
+		count--;
+	close_outer(scan, count);
+	if (scan->next_pfn >= scan->span.claim_pfn || count == ZD_OUTER_MAX) {
+		close_span(scan);
+		return;
+	}
+	scan->span.left_pfn = scan->next_pfn;
+	scan->outer[scan->outer_count++] = scan->span;
+}
+
+/** True where a tail names this folio's head, and its order reaches so far. */
+static bool span_has(const struct zd_span *span, const struct zd_folio *tail)
+{
+	return tail->head_valid && tail->head_pfn == span->head_pfn && tail->pfn < span->claim_pfn;
+}
+
+/** The next page is a tail: if an interrupted folio goes on with it, the walk is in that one again. */
+static void return_to_outer(struct zd_scan *scan, const struct zd_folio *tail)
+{
+	size_t i = scan->outer_count;
+
+	if (span_has(&scan->span, tail))
+		return;
+	while (i && !span_has(&scan->outer[i - 1], tail))
+		i--;
+	if (!i)
+		return;
+	close_span(scan);
+	close_outer(scan, i);
+	scan->span = scan->outer[--scan->outer_count];
+	scan->span.foreign += scan->next_pfn - scan->span.left_pfn;
+	scan->span.tail_word = false;
 }
 
 struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *range)
@@ -280,7 +339,7 @@ struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *rang
 				       (unsigned long long)scan->pagemap.address,
 				       (unsigned long long)range->start_pfn,
 				       (unsigned long long)range->end_pfn);
-	close_span(scan);
+	close_spans(scan);
 	scan->range = *range;
 	scan->next_pfn = scan->known_from = range->start_pfn;
 	scan->alias_valid = false;
@@ -297,7 +356,7 @@ static struct zd_error *check_count(const struct zd_scan *scan, uint64_t count)
 
 struct zd_error *zd_scan_end(struct zd_scan *scan)
 {
-	close_span(scan);
+	close_spans(scan);
 	if (scan->next_pfn != scan->range.end_pfn)
 		return zd_error_create(
 			ZD_ERROR_INVALID, "scan of pagemap %#llx: pages from pfn %#llx on are missing",
@@ -325,6 +384,15 @@ struct zd_error *zd_scan_hole(struct zd_scan *scan, uint64_t count, enum zd_clas
 }
 
 // ---------------------------------------------------------------- findings
+
+/** First pfn behind what a head's order claims. */
+static uint64_t claim_of(const struct zd_scan *scan, const struct zd_folio *folio)
+{
+	uint64_t left = scan->range.end_pfn - folio->pfn;
+
+	return folio->order <= ZD_ORDER_MAX && left >> folio->order ? folio->pfn + (UINT64_C(1) << folio->order)
+								    : scan->range.end_pfn;
+}
 
 /** Pages that a head claims, as far as a folio of its kind can reach. */
 static uint64_t folio_pages(const struct zd_scan *scan, const struct zd_folio *folio)
@@ -420,8 +488,7 @@ static struct zd_subject subject_of(const struct zd_scan *scan, const struct zd_
 		.inside_busy = scan->span.busy,
 	};
 
-	subject.belongs =
-		subject.inside && folio->tail && folio->head_valid && folio->head_pfn == scan->span.head_pfn;
+	subject.belongs = folio->tail && span_has(&scan->span, folio);
 	subject.head_unknown = folio->tail && !subject.belongs && pattern == ZD_PATTERN_DATA &&
 			       folio->head_valid && folio->head_pfn < scan->known_from;
 	return subject;
@@ -481,9 +548,10 @@ static struct zd_error *scan_head(struct zd_scan *scan, const struct zd_folio *f
 	if (error)
 		return error;
 	class = class_of(scan, folio, severity);
-	close_span(scan);
+	leave_span(scan);
 	scan->span = (struct zd_span){
 		.head_pfn = folio->pfn,
+		.claim_pfn = claim_of(scan, folio),
 		.end_pfn = folio->pfn + folio_pages(scan, folio),
 		.pages = 1,
 		.class = class,
@@ -516,15 +584,19 @@ static enum zd_class class_of_lone_tail(const struct zd_scan *scan, const struct
 static struct zd_error *scan_tail(struct zd_scan *scan, const struct zd_folio *folio, const uint8_t *bytes,
 				  enum zd_pattern pattern)
 {
-	const struct zd_subject subject = subject_of(scan, folio, pattern);
+	struct zd_subject subject;
 	struct zd_error *error;
 	int severity;
 
+	return_to_outer(scan, folio);
+	subject = subject_of(scan, folio, pattern);
 	error = judge(scan, &subject, bytes, &severity);
 	if (error)
 		return error;
 	if (subject.belongs) {
 		scan->span.pages++;
+		if (scan->next_pfn >= scan->span.end_pfn)
+			scan->span.end_pfn = scan->next_pfn + 1;
 		if (severity == ZD_ERROR)
 			scan->span.class = ZD_VIOLATION;
 		else if (severity < 0 && scan->fast)
@@ -548,7 +620,8 @@ static struct zd_error *scan_page(struct zd_scan *scan, const uint8_t *bytes, ui
 	}
 	zd_folio_decode(scan->layout, scan->scheme, &scan->pagemap, &scan->range, scan->next_pfn, bytes,
 			available < ZD_FOLIO_PAGES ? available : ZD_FOLIO_PAGES, &folio);
-	if (folio.partial && available < scan->range.end_pfn - scan->next_pfn) {
+	if (folio.partial &&
+	    (!zd_layout_has(scan->layout, ZD_ORDER) || available < scan->range.end_pfn - scan->next_pfn)) {
 		add_unknown(scan, 1, ZD_NOT_CAPTURED);
 		return NULL;
 	}
@@ -565,7 +638,8 @@ static struct zd_error *add_head_run(struct zd_scan *scan, const struct zd_templ
 {
 	struct zd_tally *tally = &scan->tally;
 
-	close_span(scan);
+	leave_span(scan);
+	memset(&scan->span, 0, sizeof(scan->span));
 	tally->classes[template->class] += count;
 	if (template->refcount > 0)
 		tally->pages_referenced += count;

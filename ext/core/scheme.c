@@ -12,11 +12,12 @@
 #include "zonedev.h"
 
 const char *const zd_confidence_names[3] = { "low", "medium", "high" };
-const char *const zd_shared_names[4] = {
+const char *const zd_shared_names[5] = {
 	[ZD_SHARED_NONE] = "",
 	[ZD_SHARED_MAPPING_INDEX] = "mapping == 1, counted in index",
 	[ZD_SHARED_MAPPING_SHARE] = "mapping == 1, counted in share",
 	[ZD_SHARED_SHARE] = "mapping == NULL, counted in share",
+	[ZD_SHARED_UNKNOWN] = "",
 };
 
 #define UNKNOWN_TYPE                                                                                           \
@@ -133,6 +134,7 @@ const struct zd_scheme zd_schemes[ZD_SCHEMES] = {
 		.title = "no known scheme; idle counts are calibrated from the pages themselves",
 		.pgmap_ref = "not known",
 		.type = { UNKNOWN_TYPE, UNKNOWN_TYPE, UNKNOWN_TYPE, UNKNOWN_TYPE, UNKNOWN_TYPE },
+		.shared = ZD_SHARED_UNKNOWN,
 	},
 };
 
@@ -156,6 +158,7 @@ const struct zd_probe zd_probes[ZD_PROBES] = {
 	[ZD_PROBE_MEMORY_TYPE] = { "dev_pagemap.type", ZD_PROBE_MEMBER },
 	[ZD_PROBE_PAGE_SHARE] = { "page.share", ZD_PROBE_MEMBER },
 	[ZD_PROBE_DAX_MAPPING_SET_COW] = { "dax_mapping_set_cow", ZD_PROBE_FUNCTION },
+	[ZD_PROBE_DEVICE_COHERENT] = { "MEMORY_DEVICE_COHERENT", ZD_PROBE_ENUMERATOR },
 	[ZD_PROBE_P2PMEM_ALLOC_MMAP] = { "p2pmem_alloc_mmap", ZD_PROBE_SYMBOL },
 	[ZD_PROBE_DAX_FOLIO_RESET_ORDER] = { "dax_folio_reset_order", ZD_PROBE_SYMBOL },
 	[ZD_PROBE_DAX_ASSOCIATE_ENTRY] = { "dax_associate_entry", ZD_PROBE_FUNCTION },
@@ -163,6 +166,9 @@ const struct zd_probe zd_probes[ZD_PROBES] = {
 
 #define P(name) (UINT64_C(1) << ZD_PROBE_##name)
 #define OLD_PUT (P(PUT_DEVMAP_PAGE_REFS) | P(PUT_DEVMAP_FOLIO_REFS))
+// Shared DAX pages came in 6.0 (6061b69b9a55), and so did coherent memory (f25cbb7a95a2): without DWARF the
+// inline function is not to be seen, and its absence says nothing.
+#define COW (P(DAX_MAPPING_SET_COW) | P(DEVICE_COHERENT))
 
 /** A decision: all of @all, one of @any (if not empty), none of @none.  First match wins. */
 struct decision {
@@ -240,7 +246,7 @@ static void apply_variations(uint64_t mask, struct zd_scheme *scheme)
 	case ZD_SCHEME_E:
 		if (mask & P(PAGE_SHARE))
 			scheme->shared = ZD_SHARED_MAPPING_SHARE;
-		else if (mask & P(DAX_MAPPING_SET_COW) || scheme->id == ZD_SCHEME_E)
+		else if (mask & COW || scheme->id == ZD_SCHEME_E)
 			scheme->shared = ZD_SHARED_MAPPING_INDEX;
 		if (mask & P(P2PMEM_ALLOC_MMAP))
 			scheme->type[ZD_PCI_P2PDMA] = (struct zd_scheme_type)ONE_HANDED_OVER;

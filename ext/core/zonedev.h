@@ -42,6 +42,8 @@ enum {
 	 * always in severities.
 	 */
 	ZD_FINDINGS_MAX = 1 << 18,
+	/** Folios around the one that a walk is in whose tails are still known; corrupt ones may nest. */
+	ZD_OUTER_MAX = 8,
 	/** Distinct refcounts kept in one histogram; more are counted in "other". */
 	ZD_REFCOUNTS_MAX = 4096,
 };
@@ -196,6 +198,7 @@ enum zd_shared {
 	ZD_SHARED_MAPPING_INDEX, /* mapping == 1, counter in index */
 	ZD_SHARED_MAPPING_SHARE, /* mapping == 1, counter in share */
 	ZD_SHARED_SHARE,	 /* mapping == NULL, share != 0 */
+	ZD_SHARED_UNKNOWN,	 /* no telling: any of these may be legal */
 };
 
 /** What a scheme says of one memory type. */
@@ -238,7 +241,7 @@ struct zd_scheme {
 extern const struct zd_scheme zd_schemes[ZD_SCHEMES];
 
 /** Words for enum zd_shared: where a shared DAX page says so. */
-extern const char *const zd_shared_names[4];
+extern const char *const zd_shared_names[5];
 
 /** What a probe asks the kernel's types and symbols for. */
 enum zd_probe_kind { ZD_PROBE_MEMBER, ZD_PROBE_SYMBOL, ZD_PROBE_FUNCTION, ZD_PROBE_ENUMERATOR };
@@ -263,6 +266,7 @@ enum zd_probe_id {
 	ZD_PROBE_MEMORY_TYPE,
 	ZD_PROBE_PAGE_SHARE,
 	ZD_PROBE_DAX_MAPPING_SET_COW,
+	ZD_PROBE_DEVICE_COHERENT,
 	ZD_PROBE_P2PMEM_ALLOC_MMAP,
 	ZD_PROBE_DAX_FOLIO_RESET_ORDER,
 	ZD_PROBE_DAX_ASSOCIATE_ENTRY,
@@ -377,6 +381,9 @@ void zd_folio_decode(const struct zd_layout *layout, const struct zd_scheme *sch
 bool zd_folio_is_busy(const struct zd_folio *folio, const struct zd_scheme *scheme,
 		      const struct zd_pagemap *pagemap);
 
+/** True where the share word of a DAX folio may be its last file's, so that it proves nothing. */
+bool zd_share_may_be_stale(const struct zd_folio *folio, const struct zd_scheme *scheme);
+
 /** True where a DAX mapping word is a pointer that may be followed: no tags, no poison. */
 bool zd_mapping_is_pointer(const struct zd_layout *layout, uint64_t mapping);
 
@@ -408,11 +415,11 @@ struct zd_subject {
 	const struct zd_pagemap *pagemap;
 	const struct zd_folio *folio;
 	enum zd_pattern pattern;
-	/** Walking upward: the page lies inside the span of the folio seen before it ... */
+	/** Walking upward: the page lies inside the span of the folio that the walk is in ... */
 	bool inside;
 	/** ... which is in use, ... */
 	bool inside_busy;
-	/** ... and a tail's word names this folio's head. */
+	/** A tail: its word names a head whose order reaches so far. */
 	bool belongs;
 	/** A tail whose head was not read: nothing can be said of the two together. */
 	bool head_unknown;
@@ -424,6 +431,8 @@ enum {
 	ZD_NEEDS_NODE = 1 << 25,
 	ZD_NEEDS_RESERVED = 1 << 26,
 	ZD_NEEDS_PMD = 1 << 27,
+	/** The share word, in schemes that tell by it which pages are of no file. */
+	ZD_NEEDS_SHARERS = 1 << 28,
 };
 
 /**
@@ -535,6 +544,10 @@ enum { ZD_TEMPLATE_IDLE, ZD_TEMPLATE_CACHED, ZD_TEMPLATE_MAPPED, ZD_TEMPLATES };
 /** The folio that the walk is in: [head, head + 1 << order). */
 struct zd_span {
 	uint64_t head_pfn, end_pfn;
+	/** First pfn that its order does not claim: behind end_pfn if it is one that no such folio has. */
+	uint64_t claim_pfn;
+	/** Where the walk went on to a page that is not its own, and how many such pages it holds. */
+	uint64_t left_pfn, foreign;
 	uint64_t pages; /* of it seen so far: its head and tails */
 	enum zd_class class;
 	int severity; /* of the finding on its head, -1: none */
@@ -554,6 +567,9 @@ struct zd_scan {
 	struct zd_range range;
 	struct zd_tally tally;
 	struct zd_span span;
+	/** Folios that another head interrupted, outermost first: their tails may go on behind it. */
+	struct zd_span outer[ZD_OUTER_MAX];
+	size_t outer_count;
 	struct zd_template head[ZD_TEMPLATES], tail;
 	uint64_t head_rules, tail_rules; /* rows that can apply */
 	uint64_t next_pfn;

@@ -152,7 +152,6 @@ def halve_order(e: Editor) -> None:
 def oversize(e: Editor) -> None:
     """A folio of order 12; of its tails only the first is written."""
     e.compound(12, tails=1)
-    e.also("bad-head", "info", e.pfn + 1)
 
 
 def hold_tail(e: Editor) -> None:
@@ -891,9 +890,15 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "shared-by-nobody", "R34", "shared-state", "error", (FS_DAX,), ("E",),
-        Case("idle", lambda e: (e.put("mapping", 1), e.put("index", 0))),
-        Case("associated", lambda e: e.put("zone_device_data", 1)),
-        SECOND_PASS, needs="share",
+        Case("idle", lambda e: (e.put("mapping", 1), e.put("index", 0)), OWN),
+        Case("idle", lambda e: (e.put("mapping", 1), e.put("index", 1))),
+        needs="share",
+    ),
+    Fault(
+        "shared-by-nobody-by-index", "R34", "shared-state", "warning", (FS_DAX,), ("E",),
+        Case("idle", lambda e: (e.put("mapping", 1), e.put("index", 0)), OWN),
+        Case("idle", lambda e: (e.put("mapping", 1), e.put("index", 1))),
+        needs="no share",
     ),
     Fault(
         "share-too-high", "R35", "share-vs-entries", "warning", (FS_DAX,), EGH,
@@ -1005,7 +1010,6 @@ CATALOGUE_ONLY = {
     "R15": "free-list-nonidle",
     "R32": "mapping-without-entry",
     "R33": "entry-page-mismatch",
-    "R34": "shared-state",
     "R35": "share-vs-entries",
     "R36": "multi-owner-unshared",
     "R37": "entry-order-vs-folio",

@@ -117,6 +117,7 @@ def _met(core: Core, need: str) -> bool:
         "stale_share": stale,
         "no stale_share": not stale,
         "share": "share" in core.layout.fields,
+        "no share": "share" not in core.layout.fields,
         "node": bool(core.layout.node[1]),
     }[need]
 
