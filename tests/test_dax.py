@@ -367,7 +367,7 @@ def test_who_may_hold_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
         owners = find_owners(FakeProgram(), [lock])  # type: ignore[arg-type]
         return owners and owners[lock]
 
-    monkeypatch.setattr(dax_lock, "sizeof", lambda type_: 16)
+    monkeypatch.setattr(dax_lock, "_stack_size", lambda prog: 16)
     monkeypatch.setattr(dax_lock, "offsetof", lambda type_, member: 8)
     assert ask((7, [])) is False
     for word in (mapping, mapping + 8, page):

@@ -12,15 +12,19 @@ Mirrors fs/dax.c (grab_mapping_entry(), get_unlocked_entry()).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple, Optional
 
-from drgn import FaultError, Object, Program, offsetof, sizeof
+from drgn import FaultError, Object, Program, offsetof
 from drgn.helpers.linux.pid import for_each_task
 
 _TASKS_MAX = 1 << 20
 _FRAMES_MAX = 64
+_STACK_MAX = 1 << 20
+
+# What lies between the symbols at the edges of the first task's stack: by its newer name, and its older.
+_INIT_STACK = ("init_stack", "init_task")
 
 # In the trace of a task that waits for somebody else to unlock an entry.
 _WAITERS = frozenset(("get_unlocked_entry", "get_next_unlocked_entry", "wait_entry_unlocked"))
@@ -48,32 +52,50 @@ def _waits(prog: Program, task: Object) -> bool:
         return False
 
 
-def _stacks(prog: Program) -> Optional[list[tuple[Object, bytes]]]:
-    """Every task and its kernel stack; None where one cannot be read."""
-    size = sizeof(prog.type("union thread_union"))
-    stacks = []
+def _stack_size(prog: Program) -> int:
+    """THREAD_SIZE, a macro: as large as the first task's stack in the image.
+
+    :raises LookupError: the symbols around it are not known
+    :raises ValueError: they make no sense
+    """
+    for what in _INIT_STACK:
+        try:
+            end, start = (prog.symbol(f"__{edge}_{what}").address for edge in ("end", "start"))
+        except LookupError:
+            continue
+        size = int(end - start)
+        if not 0 < size <= _STACK_MAX:
+            raise ValueError(f"a stack of {size} bytes")
+        return size
+    raise LookupError("the size of a stack is not known")
+
+
+def _stacks(prog: Program) -> Iterator[tuple[Object, bytes]]:
+    """Every task and its kernel stack.
+
+    :raises FaultError: a stack cannot be read
+    :raises ValueError: a stack is not in the dump, or there are no tasks, or too many
+    """
+    size, count = _stack_size(prog), 0
     for task in islice(for_each_task(prog), _TASKS_MAX):
         stack = prog.read(int(task.stack), size)
         if not any(stack):
-            return None
-        stacks.append((task, stack))
-    return stacks if 0 < len(stacks) < _TASKS_MAX else None
+            raise ValueError("a stack of zeroes")
+        count += 1
+        yield task, stack
+    if count in (0, _TASKS_MAX):
+        raise ValueError(f"{count} tasks")
 
 
 def find_owners(prog: Program, locks: Iterable[Lock]) -> Optional[dict[Lock, bool]]:
     """Per lock whether a task is there that may hold it; None where not all stacks can be read."""
-    locks = list(locks)
     try:
-        stacks = _stacks(prog)
         wanted = {lock: _words(prog, lock) for lock in locks}
+        held = dict.fromkeys(wanted, False)
+        for task, stack in _stacks(prog):
+            for lock, words in wanted.items():
+                named = not held[lock] and any(word in stack for word in words)
+                held[lock] |= named and not _waits(prog, task)
     except _ERRORS:
         return None
-    if stacks is None:
-        return None
-    return {
-        lock: any(
-            any(word in stack for word in words) and not _waits(prog, task)
-            for task, stack in stacks
-        )
-        for lock, words in wanted.items()
-    }
+    return held
