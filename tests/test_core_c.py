@@ -27,7 +27,7 @@ def test_core_under_sanitizers(tmp_path: Path) -> None:
             "-Wno-missing-field-initializers",
             "-fsanitize=address,undefined",
             "-fno-sanitize-recover=all",
-            "-Wl,--wrap=malloc,--wrap=realloc",
+            "-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc",
             *map(str, CORE),
             str(ROOT / "ext" / "tests" / "test_core.c"),
             "-o",

@@ -21,6 +21,8 @@ from zonedev.target import Target, open_target
 
 HEALTHY = [n for n in NAMES if "leak" not in n and "teardown" not in n]
 LEAK = [n for n in NAMES if "nvdimm-leak" in n or "kdump-leak" in n]
+# With the DAX entries of all files.
+ENTRIES = [n for n in NAMES if "entries" in n]
 # Of System RAM only: what lies on the devices is not in the core.
 RAM_ONLY = [n for n in NAMES if "ram-only" in n or "kdump" in n]
 
@@ -78,15 +80,19 @@ def test_every_recorded_page_has_the_recorded_counts(name: str) -> None:
 def test_every_recorded_page_has_the_recorded_class(name: str) -> None:
     vmcore = open_vmcore(name)
     findings = run_audit(name).findings
+    entries = verify.entries_of(vmcore.kernel)
+    assert (entries is not None) == (name in ENTRIES)
     for state in captured(vmcore):
-        assert not list(verify.class_differences(vmcore.prog, vmcore.kernel, state, findings))
+        assert not list(
+            verify.class_differences(vmcore.prog, vmcore.kernel, state, findings, entries)
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_record_calls_wrong_is_found_and_nothing_else(name: str) -> None:
     vmcore = open_vmcore(name)
     findings = [f for f in run_audit(name).findings if f.rule != "memmap-unreadable"]
-    assert not list(verify.finding_differences(captured(vmcore), findings))
+    assert not list(verify.finding_differences(captured(vmcore), findings, name in ENTRIES))
     pagemaps = vmcore.truth.get("pagemaps", [])
     assert not list(verify.pagemap_differences(vmcore.kernel, pagemaps, findings))
 

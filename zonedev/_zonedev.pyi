@@ -5,6 +5,7 @@ Layout and Scheme are immutable and may be shared between threads; a Scan belong
 time.  Integers are range-checked: OverflowError or ValueError for what does not fit.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 from typing_extensions import Buffer
@@ -109,12 +110,14 @@ class Scan:
         pagemap: dict[str, Any],
         merge: bool = True,
         fast: bool = True,
+        entries: Optional[Entries] = None,
     ) -> Scan:
         """
         :param pagemap: address, type; ref ("live", "dying", "dead"), vmemmap_shift, node (-1 unknown),
             foreign_maps, deduplicated, severity_cap, miscalibrated
         :param merge: join findings of adjacent folios in one state
         :param fast: let templates tell common states without decoding (the result is the same)
+        :param entries: what files say of the pages; not to be changed as long as the Scan lives
         """
 
     def begin(self, start_pfn: int, end_pfn: int, memmap: int, /) -> None:
@@ -145,9 +148,74 @@ class Scan:
         """The tally: classes and severities (pages), refcounts (heads), idle_looking, pages_referenced,
         heads_above_idle, pages_mapped, findings (list of dicts), findings_dropped."""
 
+class Entries:
+    """The files' view of FS_DAX pages: one byte per page that has an entry in a file's tree."""
+
+    def __new__(
+        cls,
+        layout: Layout,
+        scheme: Scheme,
+        read: Callable[[int, int], Optional[bytes]],
+        *,
+        node: tuple[int, ...],
+        space: tuple[int, ...],
+        inode: tuple[int, ...],
+    ) -> Entries:
+        """
+        :param read: (address, size) -> bytes, or None where they cannot be had; what it raises ends the walk
+        :param node: struct xa_node: size, number of slots, offsets of shift, offset, count, parent, array, slots
+        :param space: struct address_space: bytes to read, offsets of host, i_pages, its xa_head and xa_lock
+        :param inode: struct inode: bytes to read, offsets of i_sb_list, i_mapping, i_flags
+        :raises ValueError: a member lies outside of its struct
+        """
+
+    def range(self, start_pfn: int, end_pfn: int, memmap: int, /) -> None:
+        """A range of FS_DAX pages, above those before; memmap is the address of the first struct page.
+
+        :raises ValueError: it is empty, huge, or not above the last one
+        """
+
+    def inodes(self, head: int, /) -> tuple[list[tuple[int, int]], dict[str, Any]]:
+        """(inode, mapping) of the DAX inodes in the list (super_block.s_inodes) whose head lies there; and
+        inodes, dax (numbers), bad_node and why (None, or why the walk ended early)."""
+
+    def add(self, mapping: int, /) -> dict[str, Any]:
+        """Mark the pages that the entries of an address_space name.
+
+        Numbers of entries, pages, pmd, zero, empty, locked, outside, misplaced, nodes, unreadable, corrupt;
+        flux (its lock is held), no_space (it cannot be read); bad_node and why (of the first bad node).
+        """
+
+    def of(
+        self, mapping: int, pfns: Optional[Sequence[int]] = None, /
+    ) -> tuple[list[tuple[int, int, int, str]], dict[str, Any]]:
+        """(index, pfn, order, flags) of the entries of an address_space, all or those that cover one of
+        *pfns*, and the numbers of add(); flags are of L (locked), P (PMD), Z (zero page), E (empty).
+
+        :raises ValueError: more than 16 million
+        """
+
+    def kept(self) -> dict[str, Any]:
+        """locked and outside: the first 256 of (mapping, entry) each; locked_count, outside_count."""
+
+    def lock_is(self, pfn: int, pages: int, stuck: bool, /) -> None:
+        """Locked entries of these pages: nobody is there who holds the lock (stuck), or somebody may be."""
+
+    def know(self, mapping: int, kind: str, /) -> None:
+        """What a mapping word is that pages name: plain, unknown or no-file."""
+
+    def complete(self, complete: bool, /) -> None:
+        """Whether every entry of every file was read."""
+
+    def clear(self) -> None:
+        """Forget all entries; ranges and mappings stay."""
+
+    def mark(self, pfn: int, /) -> Optional[dict[str, Any]]:
+        """count (7: or more), match, pmd, locked, flux, stuck of a page; None outside of all ranges."""
+
 def rules() -> list[dict[str, Any]]:
     """The rows of the rule table in their order: id, number, scope, severity, evidence,
-    severity_unproven, types, schemes, needs, calibrated, predicate, meaning, bug_class, near_miss."""
+    severity_unproven, types, schemes, needs, requires_evidence (not applied without), calibrated, predicate, meaning, bug_class, near_miss."""
 
 def why_not(layout: Layout, scheme: Scheme, /) -> list[Optional[str]]:
     """Per row of rules(): None, or why it is not applicable to the kernel."""

@@ -19,6 +19,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from zonedev import _zonedev
 from zonedev._version import VERSION
 from zonedev.errors import TargetError, UsageError, ValidationError
+from zonedev.kernel.dax import CannotWalk, DaxEntry, DaxFile, DaxWalk
 from zonedev.kernel.facts import Kernel, read_kernel, read_pagemaps
 from zonedev.kernel.layout import kernel_layout
 from zonedev.kernel.log import kernel_log_warnings
@@ -43,12 +44,15 @@ from zonedev.model import Audit, Finding, Pagemap, PagemapResult, PfnRange
 from zonedev.page import FolioReport, folio_report
 from zonedev.pagemap_rules import Case, judge_pagemap
 from zonedev.scanner import Caps, Progress, Scanner
+from zonedev.second_pass import EVIDENCE, FS_DAX, DaxPass
 from zonedev.states import SchemeReport, scheme_report
 
 __all__ = (
     "audit",
+    "dax_files",
     "dev_pagemap_ranges",
     "folio",
+    "for_each_dax_entry",
     "for_each_dev_pagemap",
     "list_pagemaps",
     "rules_applicability",
@@ -118,6 +122,21 @@ def _short(type_: str) -> str:
     return type_.replace(_TYPE_PREFIX, "")
 
 
+def _without_evidence(row: dict[str, Any], dax: Optional[DaxPass]) -> Optional[str]:
+    """What becomes of a row for want of its evidence, or None where it is there."""
+    level = f"level {row['severity_unproven']}"
+    if row["evidence"] == "none":
+        return None
+    if row["evidence"] != EVIDENCE or dax is None:
+        return f"without {row['evidence']}: {level}"
+    if dax.walk is None:
+        then = "not applied" if row["requires_evidence"] else level
+        return f"without {row['evidence']}: {then} ({dax.why})"
+    if not dax.complete:
+        return f"not all {row['evidence']} could be read: {level}, and no absence is concluded"
+    return None
+
+
 def _not_applicable(
     kernel: Kernel, scanner: Scanner, results: list[PagemapResult]
 ) -> list[dict[str, str]]:
@@ -135,9 +154,9 @@ def _not_applicable(
         if why is not None or not here:
             continue
         names = ", ".join(map(_short, here))
-        if row["evidence"] != "none":
-            level = f"without {row['evidence']}: level {row['severity_unproven']}"
-            entries.append({"rule": row["id"], "why": f"{names}: {level}"})
+        lacking = _without_evidence(row, scanner.dax)
+        if lacking:
+            entries.append({"rule": row["id"], "why": f"{names}: {lacking}"})
         off = [_short(t) for t in here if scanner.caps.get(t, Caps()).miscalibrated]
         if row["calibrated"] and off:
             text = f"{', '.join(off)}: calibration contradicts the scheme"
@@ -284,6 +303,21 @@ def _confirm(
     return on_pagemaps, transient
 
 
+def _dax_pass(kernel: Kernel, pagemaps: list[Pagemap], quick: bool) -> Optional[DaxPass]:
+    """The pass over DAX entries; None where no FS_DAX page is looked at."""
+    return DaxPass(kernel, quick) if any(p.type == FS_DAX for p in pagemaps) else None
+
+
+def _outside(scanner: Scanner, pagemaps: list[Pagemap]) -> list[Finding]:
+    """DAX entries that name no page of any FS_DAX pagemap."""
+    if not scanner.dax or scanner.interrupted:
+        return []
+    cap = scanner.caps.get(FS_DAX, Caps()).severity
+    severity = "warning" if scanner.scheme.id == "unknown" else cap
+    wanted = {p.address for p in pagemaps}
+    return [f for f in scanner.dax.outside(severity) if f.pagemap in wanted]
+
+
 @takes_program_or_default
 def audit(
     prog: Program,
@@ -293,6 +327,7 @@ def audit(
     fail_on: str = "error",
     resample_ms: int = 20,
     samples: int = SAMPLES,
+    quick: bool = False,
     progress: Optional[Progress] = None,
 ) -> Audit:
     """
@@ -304,13 +339,15 @@ def audit(
     :param resample_ms: live kernels: time between samples of what looks wrong, in milliseconds
     :param samples: live kernels: samples that must agree, 2 or more; four times as many where other
         findings of the audit turn out to be transient
+    :param quick: leave out the passes over more than struct pages (DAX entries)
     :param progress: called with (pages done, pages in all)
     :raises TargetError: the target cannot be audited
     :raises UsageError: no pagemap matches
     """
     begin = time.monotonic()
     kernel = read_kernel(prog)
-    scanner = Scanner(kernel, _select(kernel, types or [], pgmaps or []), progress)
+    selected = _select(kernel, types or [], pgmaps or [])
+    scanner = Scanner(kernel, selected, progress, _dax_pass(kernel, selected, quick))
     scan_begin = time.monotonic()
     scanner.run()
     scan_s = time.monotonic() - scan_begin
@@ -323,8 +360,11 @@ def audit(
     findings = [f for s in scanner.wanted for f in s.findings]
     if kernel.live:
         findings = merge_findings(findings)
+    findings += _outside(scanner, selected)
     findings = sorted(findings + on_pagemaps + scanner.extra, key=_severity_order)
     _describe(prog, findings)
+    if scanner.dax:
+        scanner.dax.describe(findings)
     return Audit(
         path=_target_path(prog),
         live=kernel.live,
@@ -337,6 +377,7 @@ def audit(
         findings_dropped=sum(s.dropped for s in scanner.wanted),
         transients=transient,
         not_applicable=_not_applicable(kernel, scanner, results) + skipped,
+        passes=[scanner.dax.summary()] if scanner.dax else [],
         kernel_log=kernel_log_warnings(prog),
         problems=list(kernel.problems),
         notes=_notes(kernel),
@@ -399,14 +440,54 @@ def dev_pagemap_ranges(prog: Program, pgmap: Object) -> list[PfnRange]:
 
 
 @takes_program_or_default
-def folio(prog: Program, what: str) -> FolioReport:
+def folio(prog: Program, what: str, *, quick: bool = False) -> FolioReport:
     """
     Decode and judge one struct page and its folio.
 
     :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...)
+    :param quick: do not look for the DAX entries of files that name the page
     :raises TargetError: it is not ZONE_DEVICE, or cannot be read
     """
-    return folio_report(read_kernel(prog), what)
+    return folio_report(read_kernel(prog), what, quick)
+
+
+def open_dax_walk(prog: Program) -> DaxWalk:
+    """A walk over the DAX files of a kernel; nothing is marked.
+
+    :raises TargetError: the kernel is live, or the dump does not hold its super blocks
+    """
+    if prog.flags & ProgramFlags.IS_LIVE:
+        raise TargetError("DAX entries of a live kernel change while they are read")
+    try:
+        walk = DaxWalk(prog, kernel_layout(prog), detect_scheme(prog)[0])
+        walk.files()
+    except CannotWalk as err:
+        raise TargetError(f"DAX entries cannot be read: {err}") from None
+    return walk
+
+
+@takes_program_or_default
+def dax_files(prog: Program) -> list[DaxFile]:
+    """
+    The DAX inodes of all super blocks.
+
+    :raises TargetError: the kernel is live, or the dump does not hold its super blocks
+    """
+    return open_dax_walk(prog).files()
+
+
+@takes_program_or_default
+def for_each_dax_entry(prog: Program, inode: Optional[int] = None) -> Iterator[DaxEntry]:
+    """
+    The DAX entries of all files: which pages of which file lie where.
+
+    :param inode: only those of the file whose ``struct inode`` lies at this address
+    :raises TargetError: the kernel is live, or the dump does not hold its super blocks
+    """
+    walk = open_dax_walk(prog)
+    for file in walk.files():
+        if inode is None or file.inode == int(inode):
+            yield from walk.entries_of(file)
 
 
 @takes_program_or_default

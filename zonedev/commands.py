@@ -107,6 +107,11 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
         help="lowest severity for the verdict 'violations' and exit status 1 (default: error)",
     )
     group.add_argument(
+        "--quick",
+        action="store_true",
+        help="struct pages only: leave out the pass over the DAX entries of files",
+    )
+    group.add_argument(
         "-q", "--quiet", action="store_true", help="print nothing; the exit status tells"
     )
     live = parser.add_argument_group("live kernels")
@@ -152,7 +157,15 @@ def build_parser(prog: str, targets: bool) -> Parser:
     page.add_argument(
         "what", metavar="PFN|ADDRESS", help="pfn, phys:ADDRESS, or a kernel address 0xffff..."
     )
+    page.add_argument(
+        "--quick", action="store_true", help="do not look for the files whose DAX entries name it"
+    )
     _add_format(page, ("text", "json"))
+    files = verb("files", "list the files in DAX memory, or the pages of one", True)
+    files.add_argument(
+        "--inode", type=int, metavar="N", help="the entries of the DAX inodes of this number"
+    )
+    _add_format(files, ("text", "json"))
     _add_format(
         verb(
             "scheme",
@@ -224,6 +237,7 @@ def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) ->
         fail_on=args.fail_on,
         resample_ms=args.resample_ms,
         samples=args.samples,
+        quick=args.quick,
     )
     if target:
         result.path = target.path
@@ -248,11 +262,38 @@ def _page(prog: Program, args: argparse.Namespace) -> Outcome:
     from zonedev.audit import folio
     from zonedev.report import data, text
 
-    report = folio(prog, args.what)
+    report = folio(prog, args.what, quick=args.quick)
     _print(
         text.folio_text(report) if args.format == "text" else data.to_json(data.folio_dict(report))
     )
     return Outcome(report)
+
+
+def _files(prog: Program, args: argparse.Namespace) -> Outcome:
+    from zonedev.audit import open_dax_walk
+    from zonedev.kernel.dax import file_name, inode_number
+    from zonedev.report import data, text
+
+    walk = open_dax_walk(prog)
+    files = [(file, inode_number(prog, file)) for file in walk.files()]
+    if args.inode is None:
+        rows = [
+            data.file_dict(file, number, file_name(prog, file), walk.count(file))
+            for file, number in files
+        ]
+    else:
+        chosen = [file for file, number in files if number == args.inode]
+        if not chosen:
+            raise UsageError(f"there is no DAX inode {args.inode}; zonedev files lists them")
+        rows = [data.entry_dict(entry) for file in chosen for entry in walk.entries_of(file)]
+    for gap in walk.walked.gaps:
+        sys.stderr.write(f"zonedev: {gap}\n")
+    listed = "files" if args.inode is None else "entries"
+    if args.format == "json":
+        _print(data.to_json({"schema": "zonedev.files/1", listed: rows}))
+    else:
+        _print(text.files_text(rows) if listed == "files" else text.entries_text(rows))
+    return Outcome(rows, _INCOMPLETE if walk.walked.gaps else 0)
 
 
 def rules_verb(args: argparse.Namespace, prog: Optional[Program] = None) -> Outcome:
@@ -302,6 +343,7 @@ WITHOUT_TARGET: dict[str, Callable[[argparse.Namespace], Outcome]] = {
 _VERBS: dict[str, Callable[[Program, argparse.Namespace], Outcome]] = {
     "list": _list,
     "page": _page,
+    "files": _files,
     "scheme": lambda prog, args: scheme_verb(args, prog),
     "rules": lambda prog, args: rules_verb(args, prog),
 }

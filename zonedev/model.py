@@ -150,6 +150,7 @@ class SchemeInfo:
 class Audit:
     """The result of an audit.
 
+    passes are the looks at more than struct pages: whether each was run, what it saw, what it could not read.
     transients did not stand in a second sample; findings hold every severity, worst first; errors and warnings count pages (a finding on a
     pagemap counts as one), findings are runs.
     """
@@ -165,6 +166,7 @@ class Audit:
     findings_dropped: int = 0
     transients: list[Finding] = field(default_factory=list)
     not_applicable: list[dict[str, str]] = field(default_factory=list)
+    passes: list[dict[str, Any]] = field(default_factory=list)
     kernel_log: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -6,7 +6,7 @@ Owns what `zonedev page` and folio() say; the judging is the core's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from drgn import FaultError
@@ -14,12 +14,14 @@ from drgn.helpers.linux.mm import follow_phys
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError, UsageError
+from zonedev.kernel.dax import DaxEntry
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.mapping import describe_mapping
 from zonedev.kernel.registry import known_type
 from zonedev.kernel.vmemmap import SHIFT_MAX, classify_fault
 from zonedev.model import Finding, Pagemap, PfnRange
 from zonedev.scanner import Caps, calibrated, feed, make_finding, pagemap_spec
+from zonedev.second_pass import FS_DAX, DaxPass
 
 # Struct pages that members of struct folio reach to (ZD_FOLIO_PAGES of ext/core/zonedev.h).
 _FOLIO_PAGES = 4
@@ -43,6 +45,9 @@ class FolioReport:
     findings: list[Finding]
     owner: str
     scheme: str
+    # What files say of the page: its entries (for people, and as they are); "" and [] for other types.
+    files: str = ""
+    entries: list[DaxEntry] = field(default_factory=list)
 
     def __str__(self) -> str:
         from zonedev.report.text import folio_text
@@ -108,8 +113,10 @@ class _Place:
         range_: PfnRange,
         scheme: _zonedev.Scheme,
         caps: Caps,
+        dax: Optional[DaxPass] = None,
     ) -> None:
         self.kernel, self.pagemap, self.range, self.scheme = kernel, pagemap, range_, scheme
+        self.dax = dax
         self.spec = pagemap_spec(pagemap, caps)
 
     def decode(self, pfn: int) -> tuple[dict[str, Any], bytes]:
@@ -122,17 +129,24 @@ class _Place:
     def scan(self, start: int, end: int) -> dict[str, Any]:
         """The tally of [start, end) by itself."""
         layout = self.kernel.layout
-        scan = _zonedev.Scan(layout.layout, self.scheme, self.spec, merge=False)
+        entries = self.dax.entries if self.dax else None
+        scan = _zonedev.Scan(layout.layout, self.scheme, self.spec, merge=False, entries=entries)
         scan.begin(start, end, layout.page_address(start))
         feed(self.kernel, scan, start, lambda pages: None)
         scan.end()
         return scan.result()
 
+    def findings(self, start: int, end: int) -> list[Finding]:
+        """What is wrong with the pages [start, end) by themselves."""
+        whole = self.scan(start, end)
+        return [make_finding(self.kernel, self.pagemap, raw) for raw in whole["findings"]]
+
 
 def _judge(place: _Place, head_pfn: int, end: int, pfn: int) -> tuple[str, list[Finding]]:
     """Class of the page at *pfn*, and the findings on it and (if it spans the page) its folio."""
-    whole = place.scan(head_pfn, max(end, pfn + 1))
-    findings = [make_finding(place.kernel, place.pagemap, raw) for raw in whole["findings"]]
+    findings = place.findings(head_pfn, max(end, pfn + 1))
+    if place.dax and place.dax.settle(findings):
+        findings = place.findings(head_pfn, max(end, pfn + 1))
     mine = [f for f in findings if f.pfn == pfn or (pfn < end and f.folio_pfn == head_pfn)]
     # What a head is, its first tails say: these are looked at together, and share its class.
     together = min(head_pfn + _FOLIO_PAGES, end)
@@ -146,7 +160,17 @@ def _judge(place: _Place, head_pfn: int, end: int, pfn: int) -> tuple[str, list[
     return class_, mine
 
 
-def folio_report(kernel: Kernel, what: str) -> FolioReport:
+def _files(dax: Optional[DaxPass], pfn: int) -> tuple[str, list[DaxEntry]]:
+    """What files say of a page, and the entries that say so."""
+    if dax is None:
+        return "", []
+    if dax.walk is None:
+        return f"not read: {dax.why}", []
+    owners = dax.owners_of([pfn]).get(pfn, [])
+    return dax.words(owners, pfn), owners
+
+
+def folio_report(kernel: Kernel, what: str, quick: bool = False) -> FolioReport:
     """Decode and judge one struct page and its folio (see :func:`zonedev.audit.folio()`)."""
     pfn, asked = _resolve(kernel, what)
     pagemap = kernel.find(pfn)
@@ -163,7 +187,8 @@ def folio_report(kernel: Kernel, what: str) -> FolioReport:
         )
     layout = kernel.layout
     scheme, caps = calibrated(kernel, pagemap)
-    place = _Place(kernel, pagemap, range_, scheme, caps)
+    dax = DaxPass(kernel, quick) if pagemap.type == FS_DAX else None
+    place = _Place(kernel, pagemap, range_, scheme, caps, dax)
     page, raw = place.decode(pfn)
     head_pfn = page["head_pfn"] if page["head_pfn"] is not None else pfn
     head = page if head_pfn == pfn else place.decode(head_pfn)[0]
@@ -186,4 +211,5 @@ def folio_report(kernel: Kernel, what: str) -> FolioReport:
         findings,
         describe_mapping(kernel.prog, head["mapping"]),
         scheme.id,
+        *_files(dax, pfn),
     )

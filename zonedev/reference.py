@@ -710,15 +710,6 @@ def _perhaps_stale_mapping(s: Subject) -> Optional[str]:
     return _when(s.idle and s.page.mapping and _free_and_used_look_alike(s), WARNING)
 
 
-@_rule("shared-state")
-def _perhaps_shared_by_none(s: Subject) -> Optional[str]:
-    # 6.0 and 6.1 themselves leave it so.
-    counted = s.scheme.shared == "mapping is 1, index counts" and s.scheme_in("D", "E")
-    return _when(
-        s.type == FS_DAX and counted and s.page.mapping == 1 and s.page.index == 0, WARNING
-    )
-
-
 @_rule("pinned-after-truncate")
 def _perhaps_pinned_after_truncate(s: Subject) -> Optional[str]:
     return _when(not _rests_at_zero(s) and _pinned_without_file(s), WARNING)
@@ -741,6 +732,15 @@ def _reference_outlives_mapping(s: Subject) -> Optional[str]:
     if s.type == FS_DAX:
         return _when(unused and not _rests_at_zero(s), WARNING)
     return _when(unused and s.type == GENERIC and not s.pagemap.foreign_maps, WARNING)
+
+
+@_rule("shared-state")
+def _perhaps_shared_by_none(s: Subject) -> Optional[str]:
+    # 6.0 and 6.1 themselves leave it so.
+    counted = s.scheme.shared == "mapping is 1, index counts" and s.scheme_in("D", "E")
+    return _when(
+        s.type == FS_DAX and counted and s.page.mapping == 1 and s.page.index == 0, WARNING
+    )
 
 
 @_rule("wrong-node", "page")

@@ -19,8 +19,12 @@ from zonedev.kernel.registry import known_type
 from zonedev.kernel.vmemmap import Pages, read_memmap
 from zonedev.model import Finding, Pagemap, PagemapResult, PfnRange
 from zonedev.pagemap_rules import contradicted_types
+from zonedev.second_pass import FS_DAX, DaxPass
 
 Progress = Callable[[int, int], None]
+
+# An inode leads to no other: the second look finds nothing new.
+_SETTLE_MAX = 3
 
 # A range of more pages than this is read only if the registry knows its last pfn, too.
 _UNCONFIRMED_MAX = 1 << 26
@@ -163,16 +167,22 @@ def scan_pagemap(
     scheme: _zonedev.Scheme,
     caps: Optional[Caps] = None,
     progress: Callable[[int], None] = lambda pages: None,
+    entries: Optional[_zonedev.Entries] = None,
 ) -> ScanResult:
     """Scan one pagemap; findings are runs, on a live kernel single folios where they alarm.
 
+    :param entries: what files say of FS_DAX pages
     :raises Interrupted: Ctrl-C; its argument is the result, the rest of the pagemap being unreadable
     """
     if not known_type(pagemap):
         return _unjudged(pagemap, "unknown memory type")
     scheme = kernel.scheme_of(pagemap, scheme)
     scan = _zonedev.Scan(
-        kernel.layout.layout, scheme, pagemap_spec(pagemap, caps), merge=not kernel.live
+        kernel.layout.layout,
+        scheme,
+        pagemap_spec(pagemap, caps),
+        merge=not kernel.live,
+        entries=entries if pagemap.type == FS_DAX else None,
     )
     ranges = _RangeScan(kernel, scan, progress)
     for range_ in pagemap.ranges:
@@ -230,7 +240,11 @@ class Scanner:
     """
 
     def __init__(
-        self, kernel: Kernel, pagemaps: list[Pagemap], progress: Optional[Progress] = None
+        self,
+        kernel: Kernel,
+        pagemaps: list[Pagemap],
+        progress: Optional[Progress] = None,
+        dax: Optional[DaxPass] = None,
     ) -> None:
         types = {p.type for p in pagemaps}
         self.kernel = kernel
@@ -239,6 +253,7 @@ class Scanner:
         self.caps: dict[str, Caps] = {}
         self.scanned: list[ScanResult] = []
         self.extra: list[Finding] = []
+        self.dax = dax
         self.interrupted = False
         self._wanted = {p.address for p in pagemaps}
         self._total = sum(p.pages for p in self.pagemaps)
@@ -261,7 +276,8 @@ class Scanner:
             return _unjudged(pagemap, _INTERRUPTED)
         try:
             caps = self.caps.get(pagemap.type)
-            return scan_pagemap(self.kernel, pagemap, self.scheme, caps, self._advance)
+            entries = self.dax.entries if self.dax else None
+            return scan_pagemap(self.kernel, pagemap, self.scheme, caps, self._advance, entries)
         except Interrupted as stop:
             self.interrupted = True
             scanned: ScanResult = stop.args[0]
@@ -284,6 +300,15 @@ class Scanner:
         if not self.interrupted:
             self._calibrate_unknown()
             self._check_calibration()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Judge FS_DAX pages again while their mappings lead to files that no super block has."""
+        for _ in range(_SETTLE_MAX):
+            found = [f for s in self.scanned for f in s.findings]
+            if self.interrupted or not self.dax or not self.dax.settle(found):
+                return
+            self._rescan([FS_DAX])
 
     def _rescan(self, types: Iterable[str]) -> None:
         for i, pagemap in enumerate(self.pagemaps):

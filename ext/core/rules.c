@@ -208,7 +208,9 @@ static bool mapped_without_association(const struct zd_subject *s)
 	return s->folio->mapcount > 0 && unassociated(s);
 }
 
-/** A mapping word that is neither NULL, nor "shared" where that is a word, nor a pointer where there are any.
+/**
+ * A mapping word that is neither NULL, nor "shared" where that is a word, nor a pointer where there are any;
+ * or a pointer that was followed, and leads to no file.
  */
 static bool wrong_mapping(const struct zd_subject *s)
 {
@@ -217,22 +219,10 @@ static bool wrong_mapping(const struct zd_subject *s)
 
 	if (type_of(s)->unassociated)
 		return s->folio->mapping;
+	if (s->files.mapping_no_file)
+		return true;
 	return s->folio->mapping && !(s->folio->mapping == 1 && shared_word) &&
 	       !zd_mapping_is_pointer(s->layout, s->folio->mapping);
-}
-
-/**
- * The last of the files that share a page takes the mark with it: dax_page_share_put() since 6.2.  In 6.0
- * and 6.1 dax_disassociate_entry() asks before it counts down, and leaves the mark behind with a count of 0.
- */
-static bool shared_by_none(const struct zd_subject *s)
-{
-	return s->scheme->shared == ZD_SHARED_MAPPING_SHARE && s->folio->mapping == 1 && !s->folio->share;
-}
-
-static bool shared_by_none_by_index(const struct zd_subject *s)
-{
-	return s->scheme->shared == ZD_SHARED_MAPPING_INDEX && s->folio->mapping == 1 && !s->folio->index;
 }
 
 static bool pinned(const struct zd_subject *s)
@@ -259,7 +249,10 @@ static bool reference_on_free_dax_folio(const struct zd_subject *s)
 /** Free with the share word of its last file, or shared by files and held: the page cannot tell. */
 static bool reference_on_stale_share(const struct zd_subject *s)
 {
-	return zd_share_may_be_stale(s->folio, s->scheme) && s->folio->share && reference_on_free_folio(s);
+	bool claimed = s->files.complete && s->files.count;
+
+	return zd_share_may_be_stale(s->folio, s->scheme) && s->folio->share && !claimed &&
+	       reference_on_free_folio(s);
 }
 
 static bool reference_outlives_mapping(const struct zd_subject *s)
@@ -311,6 +304,138 @@ static bool hwpoison_in_use(const struct zd_subject *s)
 	return hwpoison(s) && s->folio->refcount > type_of(s)->idle;
 }
 
+// ---------------------------------------------------------------- what files say
+
+/** The page says of itself that several files share it. */
+static bool is_shared(const struct zd_subject *s)
+{
+	switch (s->scheme->shared) {
+	case ZD_SHARED_MAPPING_INDEX:
+	case ZD_SHARED_MAPPING_SHARE:
+		return s->folio->mapping == 1;
+	case ZD_SHARED_SHARE:
+		return !s->folio->mapping && s->folio->share;
+	default:
+		return false;
+	}
+}
+
+/** That no entry covers the page is known. */
+static bool without_entry(const struct zd_subject *s)
+{
+	return s->files.complete && !s->files.count;
+}
+
+static bool mapping_without_entry(const struct zd_subject *s)
+{
+	return without_entry(s) && zd_mapping_is_pointer(s->layout, s->folio->mapping) &&
+	       !s->files.mapping_unknown && !s->files.mapping_no_file;
+}
+
+/**
+ * 6.0 and 6.1 mark a page as shared only when it is copied: a file that reads a block of another one
+ * takes the association over, and the first of them to be truncated clears it.
+ */
+static bool association_taken_over(const struct zd_subject *s)
+{
+	bool lost = !s->folio->mapping || (s->files.count > 1 && s->files.match) || !s->files.complete;
+
+	return s->scheme->shared == ZD_SHARED_MAPPING_INDEX && lost;
+}
+
+static bool several_owners(const struct zd_subject *s)
+{
+	return s->files.count > 1 && !is_shared(s) && !s->files.flux;
+}
+
+static bool multi_owner_unshared(const struct zd_subject *s)
+{
+	return several_owners(s) && !association_taken_over(s);
+}
+
+static bool multi_owner_taken_over(const struct zd_subject *s)
+{
+	return several_owners(s) && association_taken_over(s);
+}
+
+/** An entry covers the page, and the page names another file, another index, or none. */
+static bool entry_disagrees(const struct zd_subject *s)
+{
+	return s->files.count > s->files.match && !is_shared(s) && !s->files.flux;
+}
+
+static bool entry_page_mismatch(const struct zd_subject *s)
+{
+	return entry_disagrees(s) && !association_taken_over(s);
+}
+
+static bool entry_page_taken_over(const struct zd_subject *s)
+{
+	return entry_disagrees(s) && association_taken_over(s);
+}
+
+/**
+ * The last of the files that share a page takes the mark with it: dax_page_share_put() since 6.2.  In 6.0
+ * and 6.1 dax_disassociate_entry() asks before it counts down, and leaves the mark behind with a count of 0.
+ */
+static bool shared_by_nobody(const struct zd_subject *s)
+{
+	return s->scheme->shared == ZD_SHARED_MAPPING_SHARE && s->folio->mapping == 1 && !s->folio->share;
+}
+
+static bool shared_counter_lost(const struct zd_subject *s)
+{
+	return s->scheme->shared == ZD_SHARED_MAPPING_INDEX && s->folio->mapping == 1 && !s->folio->index;
+}
+
+static bool share_without_entry(const struct zd_subject *s)
+{
+	return s->scheme->shared == ZD_SHARED_SHARE && is_shared(s) && without_entry(s);
+}
+
+/** What the final put leaves behind before dax_folio_reset_order(). */
+static bool share_left_behind(const struct zd_subject *s)
+{
+	return share_without_entry(s) && s->scheme->stale_share && !s->folio->order;
+}
+
+static bool share_leaked(const struct zd_subject *s)
+{
+	return share_without_entry(s) && !share_left_behind(s);
+}
+
+/** The counter of 6.0 and 6.1 is off by one on the way down; a stale one is never right again. */
+static bool share_versus_entries(const struct zd_subject *s)
+{
+	bool counts = s->scheme->shared == ZD_SHARED_MAPPING_SHARE ||
+		      (s->scheme->shared == ZD_SHARED_SHARE && !s->scheme->stale_share);
+
+	if (!counts || !s->files.complete || s->files.flux || !is_shared(s) || !s->folio->share)
+		return false;
+	return s->files.many ? s->folio->share < s->files.count : s->folio->share != s->files.count;
+}
+
+static bool entry_order(const struct zd_subject *s)
+{
+	bool large = s->folio->order == s->layout->pmd_order;
+
+	if (s->files.flux)
+		return false;
+	if (s->files.pmd)
+		return !large;
+	return large && s->files.complete && unassociated(s);
+}
+
+static bool entry_stuck(const struct zd_subject *s)
+{
+	return s->files.stuck;
+}
+
+static bool entry_locked(const struct zd_subject *s)
+{
+	return s->files.locked && !s->files.stuck;
+}
+
 // ---------------------------------------------------------------- the table
 
 #define T(name) (UINT32_C(1) << ZD_##name)
@@ -323,6 +448,8 @@ static bool hwpoison_in_use(const struct zd_subject *s)
 #define EGH (S(E) | GH)
 #define M(member) (UINT32_C(1) << ZD_##member)
 #define NEEDS(what) ((uint32_t)ZD_NEEDS_##what)
+// Files of these hold pfns in an xarray.
+#define WITH_ENTRIES (S(C) | S(D) | S(E) | S(F1) | S(F2) | GH)
 
 const struct zd_rule zd_rules[] = {
 	// Whose page is it?
@@ -589,11 +716,12 @@ const struct zd_rule zd_rules[] = {
 	  .schemes = ALL_SCHEMES,
 	  .predicate = wrong_mapping,
 	  .predicate_text = "mapping is no pointer: tag bits, poison or a small number (1 is legal where it "
-			    "says \"shared\": 6.0 to 6.14); before 4.17, any mapping",
+			    "says \"shared\": 6.0 to 6.14); before 4.17, any mapping; "
+			    "or, where DAX entries speak against it, a pointer that leads to no DAX inode",
 	  .meaning =
 		  "the mapping word cannot be a file's: it was overwritten, or belongs to another kind of page",
 	  .bug_class = "anonymous mapping on a DAX page, freed page, stray write",
-	  .near_miss = "a pointer to a struct address_space; whether it is a live one is not judged here" },
+	  .near_miss = "the address_space of a file, also of one that is being evicted" },
 	{ .id = "mapped-without-association",
 	  .number = "-",
 	  .scope = ZD_SCOPE_HEAD,
@@ -613,11 +741,68 @@ const struct zd_rule zd_rules[] = {
 	  .types = T(FS_DAX),
 	  .schemes = S(D) | S(E),
 	  .needs = M(SHARE),
-	  .predicate = shared_by_none,
-	  .predicate_text = "mapping == 1 (shared by files) and share == 0 (6.2 to 6.14)",
-	  .meaning = "the page says that files share it, and that none does",
-	  .bug_class = "lost share count, missed disassociation of the last file",
-	  .near_miss = "share == 1: one file is left" },
+	  .predicate = shared_by_nobody,
+	  .predicate_text = "6.2 to 6.14: mapping == 1 and share == 0",
+	  .meaning = "the page says that files share it, and counts none",
+	  .bug_class = "lost share get, put twice",
+	  .near_miss = "mapping == 1 with share 1: one sharer is left" },
+	{ .id = "multi-owner-unshared",
+	  .number = "R36",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_ERROR,
+	  .evidence = ZD_EVIDENCE_DAX_ENTRIES,
+	  .severity_unproven = ZD_ERROR,
+	  .types = T(FS_DAX),
+	  .schemes = WITH_ENTRIES,
+	  .needs = NEEDS(ENTRIES),
+	  .predicate = multi_owner_unshared,
+	  .predicate_text = "two or more DAX entries cover the page, and it does not say that it is shared",
+	  .meaning = "two places of files write to one block, and only one of them is told when it is freed",
+	  .bug_class = "block allocated twice by the file system, or a shared one not marked",
+	  .near_miss = "the same on a page that says it is shared" },
+	{ .id = "entry-page-mismatch",
+	  .number = "R33",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_ERROR,
+	  .evidence = ZD_EVIDENCE_DAX_ENTRIES,
+	  .severity_unproven = ZD_ERROR,
+	  .types = T(FS_DAX),
+	  .schemes = WITH_ENTRIES,
+	  .needs = NEEDS(ENTRIES),
+	  .predicate = entry_page_mismatch,
+	  .predicate_text = "a DAX entry covers the page, and the page is not shared and names another file, "
+			    "another index or none; or an entry names a pfn outside of every pagemap",
+	  .meaning = "a file maps this block, but the page does not belong to that place of that file",
+	  .bug_class = "cross-linked block, wrong index, association lost",
+	  .near_miss = "mapping and index of the entry; a locked entry, which is being changed" },
+	{ .id = "mapping-without-entry",
+	  .number = "R32",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_ERROR,
+	  .evidence = ZD_EVIDENCE_DAX_ENTRIES,
+	  .severity_unproven = ZD_WARNING,
+	  .types = T(FS_DAX),
+	  .schemes = WITH_ENTRIES,
+	  .needs = NEEDS(ENTRIES),
+	  .predicate = mapping_without_entry,
+	  .predicate_text = "mapping names a DAX file, and no entry of any file covers the page",
+	  .meaning = "the page says that it belongs to a file which does not know it: the block was freed",
+	  .bug_class = "missed disassociation; the file system freed a block that is still associated",
+	  .near_miss = "an entry of that file at that index" },
+	{ .id = "shared-state",
+	  .number = "R34",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_ERROR,
+	  .evidence = ZD_EVIDENCE_DAX_ENTRIES,
+	  .severity_unproven = ZD_WARNING,
+	  .types = T(FS_DAX),
+	  .schemes = GH,
+	  .needs = M(SHARE) | NEEDS(ENTRIES),
+	  .predicate = share_leaked,
+	  .predicate_text = "mapping == NULL and share != 0, and no entry of any file covers the page",
+	  .meaning = "the page says that files share it, and none does",
+	  .bug_class = "reflink share leaked",
+	  .near_miss = "the same with an entry; of order 0 before 7.1, where the last put leaves it (info)" },
 	{ .id = "pinned-private",
 	  .number = "R13",
 	  .scope = ZD_SCOPE_HEAD,
@@ -710,20 +895,6 @@ const struct zd_rule zd_rules[] = {
 	  .meaning = "free or in use (both rest at 1), unmapped, and with a mapping",
 	  .bug_class = "freed without clearing",
 	  .near_miss = "mapping == NULL" },
-	{ .id = "shared-state",
-	  .number = "R34",
-	  .scope = ZD_SCOPE_HEAD,
-	  .severity = ZD_WARNING,
-	  .types = T(FS_DAX),
-	  .schemes = S(D) | S(E),
-	  .needs = M(INDEX),
-	  .predicate = shared_by_none_by_index,
-	  .predicate_text = "mapping == 1 (shared by files) and index == 0 (6.0 and 6.1)",
-	  .meaning =
-		  "no file owns the page, which still says that files share it: these kernels count wrong, and "
-		  "its next file finds it shared",
-	  .bug_class = "the kernel's own: the share count is off by one on the way down",
-	  .near_miss = "index == 1: one file is left, or the last one has just gone" },
 	{ .id = "pinned-after-truncate",
 	  .number = "R12",
 	  .scope = ZD_SCOPE_HEAD,
@@ -770,7 +941,7 @@ const struct zd_rule zd_rules[] = {
 	{ .id = "reference-on-free-folio",
 	  .number = "R01",
 	  .scope = ZD_SCOPE_HEAD,
-	  .severity = ZD_WARNING,
+	  .severity = ZD_ERROR,
 	  .evidence = ZD_EVIDENCE_DAX_ENTRIES,
 	  .severity_unproven = ZD_WARNING,
 	  .types = T(FS_DAX),
@@ -778,8 +949,12 @@ const struct zd_rule zd_rules[] = {
 	  .calibrated = true,
 	  .predicate = reference_on_stale_share,
 	  .predicate_text =
-		  "before 7.1: order 0, refcount >= 1, mapcount == 0, mapping == NULL, share != 0, not locked",
-	  .meaning = "held without a file that claims it: leaked, or an extent that several files share",
+		  "before 7.1: order 0, refcount >= 1, mapcount == 0, mapping == NULL, share != 0, not "
+		  "locked; with a pass over "
+		  "DAX entries: and none covers the page",
+	  .meaning =
+		  "held without a file that claims it: leaked, or (where entries were not read) an extent that "
+		  "several files share",
 	  .bug_class = "leaked reference; the share word of a free page is stale in these kernels",
 	  .near_miss = "the same with dax_folio_reset_order() in the kernel, or of a PMD entry's folio: shared "
 		       "(held-without-map)" },
@@ -810,6 +985,98 @@ const struct zd_rule zd_rules[] = {
 	  .meaning = "the page is referenced, but no process ever faulted it in",
 	  .bug_class = "leaked reference of a kernel user",
 	  .near_miss = "refcount > 1 with a mapping" },
+	{ .id = "multi-owner-unshared",
+	  .number = "R36",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_WARNING,
+	  .evidence = ZD_EVIDENCE_DAX_ENTRIES,
+	  .severity_unproven = ZD_WARNING,
+	  .types = T(FS_DAX),
+	  .schemes = S(D) | S(E),
+	  .needs = NEEDS(ENTRIES),
+	  .predicate = multi_owner_taken_over,
+	  .predicate_text =
+		  "6.0 and 6.1: two or more DAX entries cover the page, which names one of them, or none",
+	  .meaning = "files share the block, and the page knows one of them: these kernels mark it only when "
+		     "it is "
+		     "copied",
+	  .bug_class =
+		  "known defect of 6.0 and 6.1 (reflinked files that are read), or a block allocated twice",
+	  .near_miss = "the same where the page names a third file (error)" },
+	{ .id = "entry-page-mismatch",
+	  .number = "R33",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_WARNING,
+	  .evidence = ZD_EVIDENCE_DAX_ENTRIES,
+	  .severity_unproven = ZD_WARNING,
+	  .types = T(FS_DAX),
+	  .schemes = S(D) | S(E),
+	  .needs = NEEDS(ENTRIES),
+	  .predicate = entry_page_taken_over,
+	  .predicate_text =
+		  "6.0 and 6.1: a DAX entry covers the page, which names no file, or another one that has an "
+		  "entry, too",
+	  .meaning = "a file maps this block, and the page lost it to another file of a shared extent",
+	  .bug_class = "known defect of 6.0 and 6.1 (reflinked files that are read), or a lost association",
+	  .near_miss = "the page names a file without an entry, or another index (error)" },
+	{ .id = "shared-state",
+	  .number = "R34",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_WARNING,
+	  .types = T(FS_DAX),
+	  .schemes = S(D) | S(E),
+	  .needs = M(INDEX),
+	  .predicate = shared_counter_lost,
+	  .predicate_text = "6.0 and 6.1: mapping == 1 and index == 0",
+	  .meaning = "the page says that files share it, and counts none",
+	  .bug_class = "known defect of 6.0 and 6.1, whose counter is off by one on the way down",
+	  .near_miss = "mapping == 1 with index 1" },
+	{ .id = "share-vs-entries",
+	  .number = "R35",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_WARNING,
+	  .evidence = ZD_EVIDENCE_DAX_ENTRIES,
+	  .severity_unproven = ZD_WARNING,
+	  .types = T(FS_DAX),
+	  .schemes = S(D) | S(E) | GH,
+	  .needs = M(SHARE) | NEEDS(ENTRIES),
+	  .predicate = share_versus_entries,
+	  .predicate_text =
+		  "shared, and share is not the number of DAX entries that cover the page (not 6.15 to 7.0)",
+	  .meaning = "the page counts other sharers than there are: it is freed too early or never",
+	  .bug_class = "lost share get or put",
+	  .near_miss = "share == number of entries" },
+	{ .id = "entry-order-vs-folio",
+	  .number = "R37",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_WARNING,
+	  .evidence = ZD_EVIDENCE_DAX_ENTRIES,
+	  .severity_unproven = ZD_WARNING,
+	  .types = T(FS_DAX),
+	  .schemes = GH,
+	  .needs = M(ORDER) | NEEDS(PMD) | NEEDS(ENTRIES),
+	  .predicate = entry_order,
+	  .predicate_text =
+		  "a PMD entry covers the page, whose folio is not of that order; or a folio of that order "
+		  "without a file has no PMD entry",
+	  .meaning = "the folio and the entry that it was made for do not have the same size",
+	  .bug_class = "missed split or reset",
+	  .near_miss = "a PMD entry on a folio of its order" },
+	{ .id = "dax-lock-stuck",
+	  .number = "R38",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_WARNING,
+	  .evidence = ZD_EVIDENCE_DAX_ENTRIES,
+	  .severity_unproven = ZD_WARNING,
+	  .types = T(FS_DAX),
+	  .schemes = WITH_ENTRIES,
+	  .needs = NEEDS(ENTRIES),
+	  .predicate = entry_stuck,
+	  .predicate_text =
+		  "the DAX entry of the page is locked, and no task's stack names its file's tree or the page",
+	  .meaning = "every fault on this page of the file waits for ever",
+	  .bug_class = "lost wake-up, leaked lock",
+	  .near_miss = "a task is there that may hold the lock" },
 	{ .id = "wrong-node",
 	  .number = "R22",
 	  .scope = ZD_SCOPE_PAGE,
@@ -871,6 +1138,36 @@ const struct zd_rule zd_rules[] = {
 	  .meaning = "the memory behind the page has an uncorrected error",
 	  .bug_class = "media error",
 	  .near_miss = "PG_hwpoison clear" },
+	{ .id = "shared-state",
+	  .number = "R34",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_INFO,
+	  .evidence = ZD_EVIDENCE_DAX_ENTRIES,
+	  .severity_unproven = ZD_INFO,
+	  .types = T(FS_DAX),
+	  .schemes = GH,
+	  .needs = M(SHARE) | NEEDS(ENTRIES),
+	  .predicate = share_left_behind,
+	  .predicate_text =
+		  "before 7.1: order 0, mapping == NULL and share != 0, and no entry of any file covers the "
+		  "page",
+	  .meaning = "the last put of these kernels leaves the index of its file in that word",
+	  .bug_class = "none by itself; a shared extent that is laid on it counts wrong for ever",
+	  .near_miss = "the same with dax_folio_reset_order() in the kernel (error)" },
+	{ .id = "dax-lock-stuck",
+	  .number = "R38",
+	  .scope = ZD_SCOPE_HEAD,
+	  .severity = ZD_INFO,
+	  .evidence = ZD_EVIDENCE_DAX_ENTRIES,
+	  .severity_unproven = ZD_INFO,
+	  .types = T(FS_DAX),
+	  .schemes = WITH_ENTRIES,
+	  .needs = NEEDS(ENTRIES),
+	  .predicate = entry_locked,
+	  .predicate_text = "the DAX entry of the page is locked, and the stacks of tasks are not in the dump",
+	  .meaning = "a fault on this page is under way, or hangs: who holds the lock cannot be told",
+	  .bug_class = "none, or a leaked lock",
+	  .near_miss = "an entry that is not locked" },
 	{ .id = "free-or-allocated",
 	  .number = "R08",
 	  .scope = ZD_SCOPE_HEAD,
@@ -1063,8 +1360,6 @@ const struct zd_rule zd_rules[] = {
 
 const size_t zd_rules_count = sizeof(zd_rules) / sizeof(*zd_rules);
 
-_Static_assert(sizeof(zd_rules) / sizeof(*zd_rules) <= 64, "rules must fit a 64-bit mask");
-
 const char *zd_rule_why_not(const struct zd_rule *rule, const struct zd_layout *layout,
 			    const struct zd_scheme *scheme)
 {
@@ -1092,7 +1387,7 @@ uint64_t zd_rules_applicable(const struct zd_layout *layout, const struct zd_sch
 {
 	uint64_t mask = 0;
 
-	for (size_t i = 0; i < zd_rules_count; i++) {
+	for (size_t i = 0; i < zd_rules_count && i < ZD_PAGE_RULES_MAX; i++) {
 		const struct zd_rule *rule = &zd_rules[i];
 
 		if (!rule->predicate || !(rule->types >> type & 1) || zd_rule_why_not(rule, layout, scheme))
@@ -1119,10 +1414,10 @@ uint64_t zd_rules_judge(const struct zd_subject *subject, uint64_t candidates)
 }
 
 enum zd_severity zd_rule_severity(const struct zd_rule *rule, const struct zd_scheme *scheme,
-				  const struct zd_pagemap *pagemap)
+				  const struct zd_pagemap *pagemap, uint32_t evidence)
 {
-	// No second pass provides evidence yet: what needs one has its level without it.
-	enum zd_severity severity = rule->evidence ? rule->severity_unproven : rule->severity;
+	bool proven = !rule->evidence || evidence >> rule->evidence & 1;
+	enum zd_severity severity = proven ? rule->severity : rule->severity_unproven;
 	enum zd_severity cap = pagemap->severity_cap;
 
 	if (scheme->id == ZD_SCHEME_UNKNOWN && cap > ZD_WARNING)

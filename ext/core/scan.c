@@ -10,9 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "entries.h"
 #include "zonedev.h"
 
-enum { TEMPLATE_WORDS = 8 };
+enum {
+	TEMPLATE_WORDS = 8,
+	// The mark of a page that belongs to one file, which agrees.
+	ONE_ENTRY = 1 | ZD_MARK_MATCH,
+};
 
 // ---------------------------------------------------------------- templates
 
@@ -109,6 +114,7 @@ static void choose_head_templates(struct zd_scan *scan)
 		.pointer = true,
 		.class = ZD_BUSY,
 		.refcount = type->idle + type->entry_takes_ref,
+		.mark = ONE_ENTRY,
 	};
 	scan->head[ZD_TEMPLATE_MAPPED] = (struct zd_template){
 		.serves = plain && (dax || anon) && type->maps_take_refs,
@@ -117,6 +123,7 @@ static void choose_head_templates(struct zd_scan *scan)
 		.class = ZD_BUSY,
 		.refcount = type->mapped_base + 1,
 		.mapcount = 1,
+		.mark = dax ? ONE_ENTRY : 0,
 	};
 	for (int i = 0; i < ZD_TEMPLATES; i++)
 		make_head_template(scan, &scan->head[i]);
@@ -173,6 +180,29 @@ static uint64_t template_run(const struct zd_template *template, const uint8_t *
 	return i;
 }
 
+/** How many of @count pages from @pfn on have the template's mark, too. */
+static uint64_t marked_run(const struct zd_entries *entries, const struct zd_template *template, uint64_t pfn,
+			   uint64_t count)
+{
+	uint64_t done = 0, run;
+	bool known;
+
+	while (done < count) {
+		const uint8_t *marks = zd_entries_marks(entries, pfn + done, &run, &known);
+
+		if (run > count - done)
+			run = count - done;
+		if (known && !marks && template->mark)
+			break;
+		for (uint64_t i = 0; marks && i < run; i++) {
+			if (marks[i] != template->mark)
+				return done + i;
+		}
+		done += run;
+	}
+	return done;
+}
+
 /** The same for a template whose pages have a mapping, the 64-bit word at @offset. */
 static uint64_t associated_run(const struct zd_template *template, const uint8_t *bytes, uint64_t count,
 			       const struct zd_layout *layout)
@@ -209,6 +239,8 @@ static void choose_rules(struct zd_scan *scan)
 
 		if (scan->pagemap.miscalibrated && zd_rules[i].calibrated)
 			continue;
+		if (zd_rules[i].needs & ZD_NEEDS_ENTRIES && !scan->entries)
+			continue;
 		if (scope != ZD_SCOPE_TAIL)
 			scan->head_rules |= UINT64_C(1) << i;
 		if (scope != ZD_SCOPE_HEAD)
@@ -240,6 +272,14 @@ struct zd_error *zd_scan_init(struct zd_scan *scan, const struct zd_layout *layo
 	make_tail_template(scan);
 	scan->alias = malloc((size_t)1 << layout->page_shift);
 	return scan->alias ? NULL : zd_error_no_memory();
+}
+
+void zd_scan_set_entries(struct zd_scan *scan, const struct zd_entries *entries)
+{
+	scan->entries = entries;
+	scan->evidence = entries && entries->complete ? UINT32_C(1) << ZD_EVIDENCE_DAX_ENTRIES : 0;
+	scan->head_rules = scan->tail_rules = 0;
+	choose_rules(scan);
 }
 
 void zd_scan_deinit(struct zd_scan *scan)
@@ -425,8 +465,8 @@ static enum zd_severity worst(const struct zd_scan *scan, uint64_t fired)
 	enum zd_severity severity = ZD_INFO;
 
 	for (; fired; fired &= fired - 1) {
-		enum zd_severity one =
-			zd_rule_severity(&zd_rules[__builtin_ctzll(fired)], scan->scheme, &scan->pagemap);
+		enum zd_severity one = zd_rule_severity(&zd_rules[__builtin_ctzll(fired)], scan->scheme,
+							&scan->pagemap, scan->evidence);
 
 		if (one > severity)
 			severity = one;
@@ -474,6 +514,36 @@ static bool inside_span(const struct zd_scan *scan)
 	return scan->next_pfn < scan->span.end_pfn;
 }
 
+/** What files say of a page. */
+static struct zd_files files_of(const struct zd_scan *scan, const struct zd_folio *folio)
+{
+	struct zd_files files = { 0 };
+	enum zd_mapping_kind kind;
+	const uint8_t *marks;
+	uint64_t run;
+
+	if (!scan->entries)
+		return files;
+	marks = zd_entries_marks(scan->entries, folio->pfn, &run, &files.known);
+	if (!files.known)
+		return files;
+	kind = zd_entries_kind(scan->entries, folio->mapping);
+	files.complete = scan->entries->complete;
+	files.mapping_unknown = kind == ZD_MAPPING_UNKNOWN;
+	files.mapping_no_file = kind == ZD_MAPPING_NO_FILE;
+	if (!marks)
+		return files;
+	files.count = *marks & ZD_MARK_COUNT;
+	files.many = files.count == ZD_MARK_COUNT;
+	files.match = *marks & ZD_MARK_MATCH;
+	files.pmd = *marks & ZD_MARK_PMD;
+	files.stuck = *marks & ZD_MARK_STUCK;
+	files.locked = *marks & ZD_MARK_LOCKED;
+	// Whoever holds the lock of an entry may be about to change it.
+	files.flux = *marks & ZD_MARK_FLUX || (files.locked && !files.stuck);
+	return files;
+}
+
 /** What predicates may look at, for the page at hand. */
 static struct zd_subject subject_of(const struct zd_scan *scan, const struct zd_folio *folio,
 				    enum zd_pattern pattern)
@@ -488,6 +558,7 @@ static struct zd_subject subject_of(const struct zd_scan *scan, const struct zd_
 		.inside_busy = scan->span.busy,
 	};
 
+	subject.files = files_of(scan, folio);
 	subject.belongs = folio->tail && span_has(&scan->span, folio);
 	subject.head_unknown = folio->tail && !subject.belongs && pattern == ZD_PATTERN_DATA &&
 			       folio->head_valid && folio->head_pfn < scan->known_from;
@@ -504,11 +575,15 @@ static struct zd_error *judge(struct zd_scan *scan, const struct zd_subject *sub
 	return fired ? book_finding(scan, subject, bytes, fired, *ret) : NULL;
 }
 
-static enum zd_class class_of(const struct zd_scan *scan, const struct zd_folio *folio, int severity)
+static enum zd_class class_of(const struct zd_scan *scan, const struct zd_subject *subject, int severity)
 {
+	const struct zd_folio *folio = subject->folio;
+	// A share word may be stale: whether files share the page, they say.
+	bool shared = scan->scheme->shared == ZD_SHARED_SHARE && !folio->mapping && folio->share;
+
 	if (severity == ZD_ERROR)
 		return ZD_VIOLATION;
-	if (zd_folio_is_busy(folio, scan->scheme, &scan->pagemap))
+	if (zd_folio_is_busy(folio, scan->scheme, &scan->pagemap) || (shared && subject->files.count))
 		return ZD_BUSY;
 	return zd_folio_is_identified(folio, scan->layout, &scan->pagemap) ? ZD_IDLE : ZD_UNREADABLE;
 }
@@ -547,7 +622,7 @@ static struct zd_error *scan_head(struct zd_scan *scan, const struct zd_folio *f
 		error = count_head(scan, folio);
 	if (error)
 		return error;
-	class = class_of(scan, folio, severity);
+	class = class_of(scan, &subject, severity);
 	leave_span(scan);
 	scan->span = (struct zd_span){
 		.head_pfn = folio->pfn,
@@ -664,6 +739,8 @@ static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes
 			continue;
 		*ret = template->associated ? associated_run(template, bytes, count, scan->layout)
 					    : template_run(template, bytes, count);
+		if (scan->entries)
+			*ret = marked_run(scan->entries, template, scan->next_pfn, *ret);
 		if (*ret)
 			return add_head_run(scan, template, *ret);
 	}

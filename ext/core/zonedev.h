@@ -408,6 +408,24 @@ enum zd_evidence {
 
 extern const char *const zd_evidence_names[4];
 
+struct zd_entries; /* entries.h */
+
+/** What a pass over the DAX entries of all files tells of a page; all false without one. */
+struct zd_files {
+	bool known;    /* there was a pass */
+	bool complete; /* and it saw every entry that there is */
+	/** Entries that cover the page; many: so many or more. */
+	uint8_t count;
+	bool many;
+	bool match; /* one of them is the file and index that the page itself names */
+	bool pmd;
+	bool locked; /* an entry is locked, by somebody ... */
+	bool stuck;  /* ... who is not there */
+	bool flux;   /* entries or page are being changed */
+	/** What the page's mapping word was found to be, where no file of a super block has it. */
+	bool mapping_unknown, mapping_no_file;
+};
+
 /** Everything a predicate may look at. */
 struct zd_subject {
 	const struct zd_layout *layout;
@@ -423,6 +441,7 @@ struct zd_subject {
 	bool belongs;
 	/** A tail whose head was not read: nothing can be said of the two together. */
 	bool head_unknown;
+	struct zd_files files;
 };
 
 /** What a rule may need of a layout beside members (zd_rule::needs). */
@@ -433,6 +452,8 @@ enum {
 	ZD_NEEDS_PMD = 1 << 27,
 	/** The share word, in schemes that tell by it which pages are of no file. */
 	ZD_NEEDS_SHARERS = 1 << 28,
+	/** A pass over DAX entries: without one the row is not applied. */
+	ZD_NEEDS_ENTRIES = 1 << 29,
 };
 
 /**
@@ -461,7 +482,10 @@ struct zd_rule {
 };
 
 extern const struct zd_rule zd_rules[];
-extern const size_t zd_rules_count; /* at most 64: rules fit a bit mask */
+extern const size_t zd_rules_count;
+
+/** Rows with a predicate are among the first so many, and fit a bit mask. */
+enum { ZD_PAGE_RULES_MAX = 64 };
 
 /** Rows that can apply to a kernel and a memory type. */
 uint64_t zd_rules_applicable(const struct zd_layout *layout, const struct zd_scheme *scheme, enum zd_type type);
@@ -473,9 +497,12 @@ const char *zd_rule_why_not(const struct zd_rule *rule, const struct zd_layout *
 /** Bit mask of the rows of @candidates that fire. */
 uint64_t zd_rules_judge(const struct zd_subject *subject, uint64_t candidates);
 
-/** The severity of row @rule here: unproven level, caps of scheme and calibration applied. */
+/**
+ * The severity of row @rule here: unproven level, caps of scheme and calibration applied.
+ * @evidence: bit mask of enum zd_evidence, what there is of it.
+ */
 enum zd_severity zd_rule_severity(const struct zd_rule *rule, const struct zd_scheme *scheme,
-				  const struct zd_pagemap *pagemap);
+				  const struct zd_pagemap *pagemap, uint32_t evidence);
 
 // ---------------------------------------------------------------- tally
 
@@ -536,6 +563,7 @@ struct zd_template {
 	enum zd_class class;
 	int32_t refcount;
 	int32_t mapcount; /* number of maps */
+	uint8_t mark;	  /* of its page, where there was a pass over DAX entries */
 };
 
 /** Templates of order-0 heads: free; in a file and unmapped; mapped once. */
@@ -571,7 +599,9 @@ struct zd_scan {
 	struct zd_span outer[ZD_OUTER_MAX];
 	size_t outer_count;
 	struct zd_template head[ZD_TEMPLATES], tail;
-	uint64_t head_rules, tail_rules; /* rows that can apply */
+	uint64_t head_rules, tail_rules;  /* rows that can apply */
+	const struct zd_entries *entries; /* NULL: no pass */
+	uint32_t evidence;		  /* bit mask of enum zd_evidence */
 	uint64_t next_pfn;
 	uint64_t known_from; /* every page from here to next_pfn was read */
 	/** The second vmemmap page of the current compound, which later ones alias. */
@@ -592,6 +622,9 @@ struct zd_error *zd_scan_init(struct zd_scan *scan, const struct zd_layout *layo
 			      const struct zd_scheme *scheme, const struct zd_pagemap *pagemap, bool merge,
 			      bool fast);
 void zd_scan_deinit(struct zd_scan *scan);
+
+/** Judge with what files say of the pages; before the first range.  @entries must outlive the scan. */
+void zd_scan_set_entries(struct zd_scan *scan, const struct zd_entries *entries);
 
 /** Begin a range.  Errors: start > end, pagemap's pages would overflow. */
 struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *range);

@@ -51,6 +51,16 @@ int to_u32(PyObject *object, void *ret)
 	return 1;
 }
 
+int to_u16(PyObject *object, void *ret)
+{
+	unsigned long long value;
+
+	if (!to_unsigned(object, UINT16_MAX, &value))
+		return 0;
+	*(uint16_t *)ret = value;
+	return 1;
+}
+
 int to_u8(PyObject *object, void *ret)
 {
 	unsigned long long value;

@@ -9,6 +9,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "../core/entries.h"
 #include "../core/zonedev.h"
 
 #if PY_VERSION_HEX < 0x030a0000
@@ -33,6 +34,7 @@ struct module_state {
 	PyTypeObject *layout_type;
 	PyTypeObject *scheme_type;
 	PyTypeObject *scan_type;
+	PyTypeObject *entries_type;
 };
 
 struct LayoutObject {
@@ -45,7 +47,16 @@ struct SchemeObject {
 	uint64_t decisive;
 };
 
-extern PyType_Spec layout_spec, scheme_spec, scan_spec;
+struct EntriesObject {
+	PyObject_HEAD struct zd_entries entries;
+	struct zd_inode_layout inode;
+	struct zd_memory memory;
+	PyObject *read;
+	Py_ssize_t scans; /* Scan objects that look at it */
+	bool busy;
+};
+
+extern PyType_Spec layout_spec, scheme_spec, scan_spec, entries_spec;
 extern PyMethodDef inspect_methods[], table_methods[];
 
 struct module_state *state_of(PyObject *module);
@@ -56,6 +67,7 @@ PyObject *set_zd_error(struct zd_error *error);
 /** "O&" converters: unsigned, range-checked; ValueError or OverflowError otherwise. */
 int to_u64(PyObject *object, void *ret);
 int to_u32(PyObject *object, void *ret);
+int to_u16(PyObject *object, void *ret);
 int to_u8(PyObject *object, void *ret);
 /** "O&" converters: a name of the core's tables to its number. */
 int to_type(PyObject *object, void *ret);

@@ -8,24 +8,34 @@ struct ScanObject {
 	PyObject_HEAD struct zd_scan scan;
 	struct LayoutObject *layout;
 	struct SchemeObject *scheme;
+	struct EntriesObject *entries; /* NULL: none */
 	bool busy;
 };
 
 static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-	static char *keywords[] = { "layout", "scheme", "pagemap", "merge", "fast", NULL };
+	static char *keywords[] = { "layout", "scheme", "pagemap", "merge", "fast", "entries", NULL };
 	struct module_state *state = PyType_GetModuleState(type);
 	struct zd_pagemap pagemap;
 	struct LayoutObject *layout;
 	struct SchemeObject *scheme;
 	struct ScanObject *self;
+	PyObject *entries = Py_None;
 	struct zd_error *error;
 	int merge = 1, fast = 1;
 
-	if (!state ||
-	    !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O&|pp:Scan", keywords, state->layout_type, &layout,
-					 state->scheme_type, &scheme, to_pagemap, &pagemap, &merge, &fast))
+	if (!state || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O&|ppO:Scan", keywords,
+						   state->layout_type, &layout, state->scheme_type, &scheme,
+						   to_pagemap, &pagemap, &merge, &fast, &entries))
 		return NULL;
+	if (entries != Py_None && !PyObject_TypeCheck(entries, state->entries_type)) {
+		PyErr_SetString(PyExc_TypeError, "entries is an Entries or None");
+		return NULL;
+	}
+	if (entries != Py_None && ((struct EntriesObject *)entries)->busy) {
+		PyErr_SetString(PyExc_RuntimeError, "these entries are being walked");
+		return NULL;
+	}
 	self = (struct ScanObject *)type->tp_alloc(type, 0);
 	if (!self)
 		return NULL;
@@ -38,6 +48,11 @@ static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 		Py_DECREF(self);
 		return set_zd_error(error);
 	}
+	if (entries != Py_None) {
+		self->entries = (struct EntriesObject *)Py_NewRef(entries);
+		self->entries->scans++;
+		zd_scan_set_entries(&self->scan, &self->entries->entries);
+	}
 	return (PyObject *)self;
 }
 
@@ -49,6 +64,9 @@ static void scan_dealloc(PyObject *object)
 	zd_scan_deinit(&self->scan);
 	Py_XDECREF(self->layout);
 	Py_XDECREF(self->scheme);
+	if (self->entries)
+		self->entries->scans--;
+	Py_XDECREF(self->entries);
 	type->tp_free(object);
 	Py_DECREF(type);
 }
@@ -220,7 +238,8 @@ static PyType_Slot scan_slots[] = {
 	{ Py_tp_new, scan_new },
 	{ Py_tp_dealloc, scan_dealloc },
 	{ Py_tp_methods, scan_methods },
-	{ Py_tp_doc, "Scan(layout, scheme, pagemap, merge=True, fast=True): a walk over one pagemap." },
+	{ Py_tp_doc,
+	  "Scan(layout, scheme, pagemap, merge=True, fast=True, entries=None): a walk over one pagemap." },
 	{ 0, NULL },
 };
 

@@ -2,12 +2,13 @@
 // C tests of the core, built with ASan and UBSan: arbitrary bytes in arbitrary pieces, every
 // allocation failed once.  What the answers are is tested from Python; here it is that there is one,
 // that the classes add up, and that nothing is read, leaked or shifted that must not be.
-// Link with -Wl,--wrap=malloc,--wrap=realloc.
+// Link with -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc.
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "../core/entries.h"
 #include "../core/zonedev.h"
 
 enum { PAGES = 600, ROUNDS = 200 };
@@ -17,6 +18,7 @@ static unsigned long allocations, fail_at;
 static uint64_t state = 88172645463325252;
 
 void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *old, size_t size);
 
 static bool must_fail(void)
@@ -27,6 +29,11 @@ static bool must_fail(void)
 void *__wrap_malloc(size_t size)
 {
 	return must_fail() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+	return must_fail() ? NULL : __real_calloc(count, size);
 }
 
 void *__wrap_realloc(void *old, size_t size)
@@ -206,11 +213,194 @@ static void refuse_layouts(void)
 	}
 }
 
+// ---------------------------------------------------------------- entries
+
+enum { NODES = 40, NODE_SIZE = 576 };
+
+static const struct zd_xa_layout xa = { .node_size = NODE_SIZE,
+					.slot_count = 64,
+					.shift = 0,
+					.offset = 1,
+					.count = 2,
+					.parent = 8,
+					.array = 16,
+					.slots = 40,
+					.word_size = 8 };
+static const struct zd_space_layout space = { .size = 32, .host = 0, .xarray = 8, .xa_head = 16, .lock = 8 };
+static const struct zd_inode_layout inode = { .size = 64, .sb_list = 16, .mapping = 40, .flags = 12 };
+
+/** Memory of random words, many of which lead to itself. */
+static uint8_t arena[NODES * NODE_SIZE];
+static const uint64_t arena_at = 0xffff888100000000;
+static unsigned long reads;
+
+static enum zd_read read_arena(void *context, uint64_t address, void *buffer, size_t size)
+{
+	(void)context;
+	reads++;
+	if (address < arena_at || address - arena_at > sizeof(arena) ||
+	    size > sizeof(arena) - (address - arena_at))
+		return next_random() % 4 ? ZD_READ_FAULT : ZD_READ_STOP;
+	memcpy(buffer, arena + (address - arena_at), size);
+	return ZD_READ_DONE;
+}
+
+static const struct zd_memory memory = { .read = read_arena };
+
+static uint64_t arena_word(int node)
+{
+	uint64_t r = next_random();
+
+	switch (r % 8) {
+	case 0:
+		return 0;
+	case 1:
+	case 2:
+		return (r / 8 % 700 + (1 << 20)) << 5 | (r / 8192 & 30) | 1;
+	case 3:
+		return (r / 8 % 64) << 2 | 2;
+	case 4:
+		return r;
+	default:
+		// A node that may well be a child of this one.
+		return (arena_at + (node + 1 + r / 8 % 4) % NODES * NODE_SIZE) | 2;
+	}
+}
+
+/** A chain of nodes that believe in each other, with random slots, and then some random bytes. */
+static void make_arena(void)
+{
+	for (int i = 0; i < NODES; i++) {
+		uint8_t *node = arena + i * NODE_SIZE;
+		uint64_t parent = i ? arena_at + (i - 1) * NODE_SIZE : 0, array = arena_at + 8;
+		unsigned int count = 0;
+
+		memset(node, 0, NODE_SIZE);
+		for (int slot = 0; slot < 64; slot++) {
+			uint64_t word = slot == i % 7 ? (arena_at + (i + 1) * NODE_SIZE) | 2 : arena_word(i);
+
+			memcpy(node + 40 + slot * 8, &word, 8);
+			count += word != 0;
+		}
+		node[0] = i < 8 ? 42 - 6 * (unsigned int)i : next_random();
+		node[1] = i ? (i - 1) % 7 : 0;
+		node[2] = count;
+		memcpy(node + 8, &parent, 8);
+		memcpy(node + 16, &array, 8);
+	}
+	for (unsigned int i = next_random() % 20; i; i--)
+		arena[next_random() % sizeof(arena)] ^= 1 << next_random() % 8;
+}
+
+static struct zd_error *count_entry(void *context, const struct zd_dax_entry *entry)
+{
+	*(unsigned long *)context += !entry->misplaced;
+	return NULL;
+}
+
+static struct zd_error *count_value(void *context, const struct zd_xa_value *value)
+{
+	*(unsigned long *)context += value->slots;
+	return NULL;
+}
+
+static struct zd_error *count_inode(void *context, uint64_t address, uint64_t mapping)
+{
+	(void)address;
+	(void)mapping;
+	++*(unsigned long *)context;
+	return NULL;
+}
+
+static struct zd_error *walk_arena(uint64_t head)
+{
+	struct zd_range range = { 1 << 20, (1 << 20) + PAGES, arena_at };
+	struct zd_inode_walk inodes;
+	struct zd_entries entries;
+	struct zd_file_tally tally;
+	unsigned long count = 0;
+	struct zd_error *error = zd_entries_init(&entries, &amd64, next_random() % 4, &xa, &space);
+
+	if (!error)
+		error = zd_entries_add_range(&entries, &range);
+	if (!error)
+		error = zd_entries_add_file(&entries, &memory, arena_at, &tally);
+	if (!error)
+		error = zd_entries_walk_file(&entries, &memory, arena_at, count_entry, &count, &tally);
+	if (!error)
+		error = zd_entries_know(&entries, head, ZD_MAPPING_UNKNOWN);
+	if (!error) {
+		CHECK(zd_entries_kind(&entries, head) == ZD_MAPPING_UNKNOWN);
+		zd_entries_judge_lock(&entries, range.start_pfn, PAGES, next_random() % 2);
+		reads = 0;
+		error = zd_inodes_walk(&xa, &inode, &memory, head, count_inode, &count, &inodes);
+		CHECK(reads <= sizeof(arena));
+	}
+	zd_entries_deinit(&entries);
+	return error;
+}
+
+static void walk_everything(void)
+{
+	uint64_t head = arena_at | 2, most = 0;
+
+	for (int round = 0; round < ROUNDS * 10; round++) {
+		struct zd_error *error;
+
+		make_arena();
+		// The head of the xarray at arena + 8: the first node itself, or anything.
+		if (next_random() % 4)
+			memcpy(arena + 16, &head, 8);
+		error = walk_arena(arena_at + next_random() % (sizeof(arena) / 8) * 8);
+		CHECK(!error);
+	}
+	// Nodes that believe in each other are walked.
+	for (int round = 0; round < ROUNDS; round++) {
+		struct zd_xa_walk walk;
+		unsigned long count = 0;
+
+		make_arena();
+		CHECK(!zd_xa_walk(&xa, &memory, arena_at + 8, arena_at | 2, count_value, &count, &walk));
+		most = walk.nodes > most ? walk.nodes : most;
+	}
+	CHECK(most > 8);
+}
+
+static void fail_every_allocation_of_entries(void)
+{
+	struct zd_error *error;
+	unsigned long failed = 0;
+
+	for (fail_at = 1; fail_at < 1000; fail_at++) {
+		state = 11;
+		make_arena();
+		allocations = 0;
+		error = walk_arena(arena_at);
+		if (!error)
+			break;
+		CHECK(error->code == ZD_ERROR_NO_MEMORY);
+		zd_error_destroy(error);
+		failed++;
+	}
+	fail_at = 0;
+	CHECK(failed >= 3);
+}
+
+/** Rows with a predicate fit the mask. */
+static void count_rules(void)
+{
+	for (size_t i = ZD_PAGE_RULES_MAX; i < zd_rules_count; i++)
+		CHECK(!zd_rules[i].predicate);
+}
+
 int main(void)
 {
 	scan_everything();
 	fail_every_allocation();
 	refuse_layouts();
+	walk_everything();
+	fail_every_allocation_of_entries();
+	count_rules();
 	printf("%d failures\n", failures);
 	return failures != 0;
 }

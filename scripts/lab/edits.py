@@ -143,6 +143,11 @@ class Editor:
     def page_address(self, pfn: int) -> int:
         return self.layout.page_address(pfn)
 
+    @property
+    def has_entries(self) -> bool:
+        """Whether the audit knows every DAX entry of every file."""
+        return self.core.entries is not None
+
     # ------------------------------------------------------------ what must be found
 
     def also(self, rule: str, level: str, pfn: Optional[int] = None, count: int = 1) -> None:
@@ -558,6 +563,16 @@ class Editor:
         """What one pfn more adds to an entry."""
         return 1 << 5
 
+    @property
+    def free_pfn(self) -> int:
+        """An idle page of this pagemap, which is then taken by this edit."""
+        for place in PLACES["last-idle"](self.core, self.survey):
+            assert place.pfn is not None
+            if self.core.agrees(self.survey, place.pfn):
+                self.touched.add(place.pfn)
+                return place.pfn
+        raise CannotEdit("no page of this pagemap is idle")
+
     def entry(self, value: int) -> None:
         slot = self._entry_slot(self.pfn)
         old = self.memory.store(slot.address, 8, value)
@@ -565,9 +580,10 @@ class Editor:
 
     def entry_of_another(self) -> int:
         """The entry of another page of this pagemap, which the fault is then about."""
-        for place in PLACES["entry"](self.core, self.survey):
-            assert place.pfn is not None
-            if place.pfn > self.pfn:
-                self.about(place.pfn)
-                return self.memory.load(self._entry_slot(place.pfn).address, 8)
+        # The last one, which no other edit of the round is likely to have.
+        others = [p.pfn for p in PLACES["entry"](self.core, self.survey) if p.pfn is not None]
+        if others and others[-1] > self.pfn:
+            self.about(others[-1])
+            self.touched.add(others[-1])
+            return self.memory.load(self._entry_slot(others[-1]).address, 8)
         raise CannotEdit("no other page with an entry is in the core")

@@ -52,6 +52,8 @@ FORMAT = "zonedev.inject/1"
 _TRIES = 8
 # With a seed: how many places may be passed over, and among how many one is chosen.
 _PASSED, _DRAWN = 3000, 64
+# Pages of a place that are compared with what files say of them; more of them are idle.
+_COMPARED_MAX = 8
 # Edits that truth.json describes in words; the writes are complete.
 _DESCRIBED_MAX = 16
 
@@ -110,15 +112,17 @@ class Claims:
         self.pfns |= {*touched, *range(place.pfn, place.pfn + place.pages)}
 
 
-def _met(core: Core, need: str) -> bool:
-    stale = core.kernel.scheme.stale_share
+def is_met(kernel: Kernel, need: str) -> bool:
+    """Whether a kernel has what a row of the table needs."""
+    stale, share = kernel.scheme.stale_share, "share" in kernel.layout.fields
     return {
         "": True,
         "stale_share": stale,
         "no stale_share": not stale,
-        "share": "share" in core.layout.fields,
-        "no share": "share" not in core.layout.fields,
-        "node": bool(core.layout.node[1]),
+        "share": share,
+        "share marked": kernel.scheme.id != "E" or share,
+        "share unmarked": kernel.scheme.id == "E" and not share,
+        "node": bool(kernel.layout.node[1]),
     }[need]
 
 
@@ -126,7 +130,7 @@ def tasks_of(core: Core, faults: Iterable[Fault]) -> Iterator[Task]:
     """Cases that the kernel's scheme and pagemaps permit."""
     present = {survey.type for survey in core.surveys}
     for fault in faults:
-        if core.kernel.scheme.id not in fault.schemes or not _met(core, fault.needs):
+        if core.kernel.scheme.id not in fault.schemes or not is_met(core.kernel, fault.needs):
             continue
         for near in (False, True):
             types = (fault.near.types if near else None) or fault.types
@@ -207,7 +211,14 @@ class Planner:
         """A pagemap in removal permits what no other does: in scheme C on its pages, too."""
         mine = (place.survey.pagemap, *place.others)
         live = all(pagemap.ref.state == "live" for pagemap in mine)
-        return live or not (place.whole or self.core.kernel.scheme.id == "C")
+        if not live and (place.whole or self.core.kernel.scheme.id == "C"):
+            return False
+        if place.pfn is None or place.whole or place.folio or place.pages > _COMPARED_MAX:
+            return True
+        pfns = range(place.pfn, place.pfn + place.pages)
+        # Of files that share a page, the page names none: whether that is right is what is tested.
+        shared = place.pfn in place.survey.states.get("shared", ())
+        return shared or all(self.core.agrees(place.survey, pfn) for pfn in pfns)
 
     def _write(self, task: Task, place: Place) -> Injection | str:
         self.memory.begin()
@@ -217,7 +228,7 @@ class Planner:
         except (CannotEdit, FaultError, LookupError) as err:
             self.memory.core.undo(self.memory.log)
             return str(err)
-        for rule, level in task.case.finds:
+        for rule, level in task.case.found(self.core.entries is not None):
             own = (rule, level) in OWN
             pfn = None if place.whole else editor.subject
             fault = task.fault
@@ -423,8 +434,8 @@ def compare(before: set[Key], after: set[Key], injections: list[dict[str, Any]])
         (rule, level, *place) for rule, _, *place in optional for level in ("info", "warning")
     }
     for one in injections:
-        later = _later(one)
-        wanted |= {later} if later in after else _keys(one)
+        later, today = _later(one), _keys(one)
+        wanted |= {later} if later in after and later not in today else today
     return Outcome(wanted - after, after - wanted - optional, after)
 
 

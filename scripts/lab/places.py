@@ -22,6 +22,7 @@ from zonedev.kernel.facts import Kernel
 from zonedev.kernel.layout import KernelLayout
 from zonedev.kernel.vmemmap import Pages, read_memmap
 from zonedev.model import Pagemap, PfnRange
+from zonedev.second_pass import DaxPass
 
 _PREFIX = "MEMORY_DEVICE_"
 _POINTERS = 1 << 63
@@ -300,6 +301,9 @@ class Core:
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
+        dax = DaxPass(kernel)
+        # What the files say of FS_DAX pages, where the core holds all of it; most slices do not.
+        self.entries = dax.entries if dax.complete else None
         self.surveys = [Survey(kernel, pagemap).run() for pagemap in kernel.pagemaps]
 
     @property
@@ -308,6 +312,14 @@ class Core:
 
     def of_type(self, type_: str) -> list[Survey]:
         return [survey for survey in self.surveys if survey.type == type_]
+
+    def agrees(self, survey: Survey, pfn: int) -> bool:
+        """False where files say something else of an FS_DAX page than the page itself."""
+        mark = self.entries.mark(pfn) if self.entries and survey.type == "FS_DAX" else None
+        if mark is None or mark["pmd"]:
+            return True
+        named = read_words(self, survey, pfn).mapping != 0
+        return mark["count"] == named and mark["match"] == named
 
     def other(self, pagemap: Pagemap) -> Optional[Pagemap]:
         """Another pagemap, of the same type where there is one."""
@@ -435,7 +447,7 @@ def _behind_folio(core: Core, survey: Survey) -> Iterator[Place]:
 
 
 def _entry(core: Core, survey: Survey) -> Iterator[Place]:
-    """Cached pages whose file's DAX entry is in the core; a slice has none."""
+    """Cached pages whose file's DAX entry is in the core, of one file; most slices have none."""
     prog = core.kernel.prog
     for pfn in islice(survey.states.get("cached", ()), _TRIES):
         words = read_words(core, survey, pfn)
@@ -445,7 +457,7 @@ def _entry(core: Core, survey: Survey) -> Iterator[Place]:
         except (FaultError, LookupError, AttributeError):
             continue
         # A value entry (bit 0) without flags: the pfn lies above four bits of its own.
-        if found == pfn << 5 | 1:
+        if found == pfn << 5 | 1 and core.agrees(survey, pfn):
             yield Place(survey, pfn, 1)
 
 

@@ -30,9 +30,10 @@ from zonedev.kernel.facts import Kernel, read_kernel
 from zonedev.kernel.vmemmap import Hole, read_memmap
 from zonedev.model import Audit, Finding, Pagemap
 from zonedev.scanner import pagemap_spec
+from zonedev.second_pass import FS_DAX, DaxPass
 from zonedev.target import Target, open_target
 
-# Only the search of DAX entries can tell this from a block of one file.
+# Only the pass over DAX entries can tell this from a block of one file.
 NEEDS_ENTRIES = "block of two files, not marked shared"
 
 # Struct pages read at once.
@@ -71,12 +72,19 @@ def pagemap_of(kernel: Kernel, pfn: int) -> Pagemap:
     return pagemap
 
 
-def classes_of(prog: Program, kernel: Kernel, pfn: int, count: int) -> dict[str, int]:
+def classes_of(
+    prog: Program,
+    kernel: Kernel,
+    pfn: int,
+    count: int,
+    entries: Optional[_zonedev.Entries] = None,
+) -> dict[str, int]:
     """Scan the pages [pfn, pfn + count) by themselves: pages by class, none that is 0."""
     layout = kernel.layout
     pagemap = pagemap_of(kernel, pfn)
     scheme = kernel.scheme_of(pagemap, kernel.scheme)
-    scan = _zonedev.Scan(layout.layout, scheme, pagemap_spec(pagemap))
+    known = entries if pagemap.type == FS_DAX else None
+    scan = _zonedev.Scan(layout.layout, scheme, pagemap_spec(pagemap), entries=known)
     scan.begin(pfn, pfn + count, layout.page_address(pfn))
     for piece in read_memmap(prog, layout.page_address(pfn), count, layout):
         if isinstance(piece, Hole):
@@ -143,11 +151,12 @@ def finding_level(state: State) -> Optional[str]:
     return (state.get("finding") or {}).get("level")
 
 
-def alarming(states: Iterable[State]) -> set[int]:
-    """Pages that the record calls wrong, as far as a page's own state can show it."""
+def alarming(states: Iterable[State], entries: bool = False) -> set[int]:
+    """Pages that the record calls wrong; without DAX entries as far as a page's own state can show it."""
     pfns: set[int] = set()
     for state in states:
-        if finding_level(state) == "error-or-warning" and state["finding"]["name"] != NEEDS_ENTRIES:
+        shown = entries or (state.get("finding") or {}).get("name") != NEEDS_ENTRIES
+        if finding_level(state) == "error-or-warning" and shown:
             tails = [int(pfn) for pfn in state.get("tail_refcounts", {})]
             end = state["pfn"] + state["count"]
             pfns |= set(tails or range(state["pfn"], end, 1 << (state["order"] or 0)))
@@ -183,10 +192,14 @@ def count_differences(prog: Program, kernel: Kernel, state: State) -> Iterator[s
 
 
 def class_differences(
-    prog: Program, kernel: Kernel, state: State, findings: Iterable[Finding]
+    prog: Program,
+    kernel: Kernel,
+    state: State,
+    findings: Iterable[Finding],
+    entries: Optional[_zonedev.Entries] = None,
 ) -> Iterator[str]:
     """A run whose pages are not all of the record's class."""
-    classes = classes_of(prog, kernel, state["pfn"], state["count"])
+    classes = classes_of(prog, kernel, state["pfn"], state["count"], entries)
     # Struct pages that share their memory with ones already read are counted by themselves.
     classes.pop("skipped", None)
     # What the record calls wrong is a violation where this kernel permits it in no way (error).
@@ -194,14 +207,16 @@ def class_differences(
     pfns = range(state["pfn"], state["pfn"] + state["count"])
     expected = "violation" if wrong and "error" in level_of(findings, pfns) else state["class"]
     # Its own words are those of a freed page: only the entries of its files tell.
-    accepted = [{expected}] + [{"idle"}] * (state.get("needs") == "dax-entries")
+    accepted = [{expected}] + [{"idle"}] * (state.get("needs") == "dax-entries" and not entries)
     if set(classes) not in accepted:
         yield f"pfn {state['pfn']:#x}: class {classes}, the record says {expected} ({state['why']})"
 
 
-def finding_differences(states: list[State], findings: list[Finding]) -> Iterator[str]:
+def finding_differences(
+    states: list[State], findings: list[Finding], entries: bool = False
+) -> Iterator[str]:
     """Findings on pages that should be there and are not, and the reverse."""
-    expected, seen = alarming(states), reported(findings)
+    expected, seen = alarming(states, entries), reported(findings)
     for pfn in sorted(expected - seen):
         yield f"pfn {pfn:#x}: not found; the record calls it wrong"
     for pfn in sorted(seen - expected):
@@ -229,18 +244,25 @@ def pagemap_differences(
         yield f"pagemap {address:#x}: {finding.rule}: {finding.detail}: the record calls it right"
 
 
+def entries_of(kernel: Kernel) -> Optional[_zonedev.Entries]:
+    """What the files say of FS_DAX pages, where the core holds all of it."""
+    dax = DaxPass(kernel)
+    return dax.entries if dax.complete else None
+
+
 def differences(
     prog: Program, kernel: Kernel, truth: dict[str, Any], findings: list[Finding]
 ) -> Iterator[str]:
     """All differences, page by page."""
+    entries = entries_of(kernel)
     states: list[State] = truth["states"]
     for state in states:
         try:
             yield from count_differences(prog, kernel, state)
-            yield from class_differences(prog, kernel, state, findings)
+            yield from class_differences(prog, kernel, state, findings, entries)
         except LookupError as err:
             yield str(err)
-    yield from finding_differences(states, findings)
+    yield from finding_differences(states, findings, entries is not None)
     yield from pagemap_differences(kernel, truth.get("pagemaps", []), findings)
 
 
@@ -269,7 +291,8 @@ def compare(prog: Program, truth: dict[str, Any]) -> Comparison:
         classes=classes_by_type(result),
         records=len(states),
         pages=sum(state["count"] for state in states),
-        expected=len(alarming(states)) + len(truth.get("pagemaps", [])),
+        expected=len(alarming(states, entries_of(kernel) is not None))
+        + len(truth.get("pagemaps", [])),
         found=len(reported(result.findings)) + len(alarming_pagemaps(result.findings)),
         rules=dict(Counter(f.rule for f in result.findings if f.severity != "info")),
         info=sum(1 for f in result.findings if f.severity == "info"),

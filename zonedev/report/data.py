@@ -10,11 +10,12 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from zonedev.model import Audit, Finding, Pagemap, PagemapResult
 
 if TYPE_CHECKING:
+    from zonedev.kernel.dax import DaxEntry, DaxFile
     from zonedev.page import FolioReport
     from zonedev.states import SchemeReport
 
@@ -134,6 +135,7 @@ def audit_dict(audit: Audit, severity: str = "info") -> dict[str, Any]:
         "pagemaps": [result_dict(result) for result in audit.pagemaps],
         "findings": [finding_dict(finding) for finding in audit.shown(severity)],
         "not_applicable": audit.not_applicable,
+        "passes": audit.passes,
         "kernel_log": audit.kernel_log,
         "problems": audit.problems,
         "notes": audit.notes,
@@ -270,6 +272,41 @@ def schemes_dict(reports: list[SchemeReport]) -> dict[str, Any]:
     return {"schema": "zonedev.scheme/1", **kernel, "schemes": [scheme_dict(r) for r in reports]}
 
 
+def entry_dict(entry: DaxEntry) -> dict[str, Any]:
+    """One DAX entry: pages [pfn, pfn + pages) are those of the file from index on."""
+    return {
+        "inode": entry.file.inode,
+        "mapping": entry.file.mapping,
+        "index": entry.index,
+        "pfn": entry.pfn,
+        "pages": entry.pages,
+        "locked": entry.locked,
+        "pmd": entry.pmd,
+        "zero": entry.zero,
+        "empty": entry.empty,
+    }
+
+
+FILE_NUMBERS = ("entries", "pages", "pmd", "zero", "empty", "locked")
+
+
+def file_dict(
+    file: DaxFile, number: Optional[int], name: str, tally: dict[str, Any]
+) -> dict[str, Any]:
+    """One DAX file: addresses, inode number, path as far as it is known, and numbers of its entries."""
+    super_block = file.super_block
+    return {
+        "device": super_block.device if super_block else None,
+        "file_system": super_block.kind if super_block else None,
+        "inode": file.inode,
+        "mapping": file.mapping,
+        "number": number,
+        "name": name,
+        **{key: tally[key] for key in FILE_NUMBERS},
+        "problem": tally["why"],
+    }
+
+
 def folio_dict(report: FolioReport) -> dict[str, Any]:
     """One struct page with its folio, class and findings."""
     return {
@@ -283,6 +320,8 @@ def folio_dict(report: FolioReport) -> dict[str, Any]:
         "class": report.class_,
         "idle_refcount": report.idle_refcount,
         "owner": report.owner,
+        "files": report.files,
+        "entries": [entry_dict(entry) for entry in report.entries],
         "flags": report.flag_names,
         "raw": report.raw.hex(),
         "findings": [finding_dict(finding) for finding in report.findings],

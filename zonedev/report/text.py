@@ -232,6 +232,22 @@ def _transient(audit: Audit) -> str:
     return f"transient, gone or changed in a later sample: {names}"
 
 
+def _pass_text(one: dict[str, Any]) -> str:
+    """What a pass saw, or why it was not run."""
+    name = str(one["pass"]).replace("-", " ")
+    if not one["ran"]:
+        return f"{name}: not read: {one['why']}"
+    text = (
+        f"{name}: {one['entries']} entries of {one['files']} files read (of {one['dax_inodes']} DAX "
+        f"inodes in {one['file_systems']} file systems)"
+    )
+    if one["complete"]:
+        return text
+    return (
+        text + "; not all could be, so that no page is said to lack one: " + "; ".join(one["gaps"])
+    )
+
+
 def audit_text(audit: Audit, severity: str = "warning") -> str:
     """The whole report; findings below *severity* are only counted."""
     blocks = [_wrap(heading(audit), "")]
@@ -244,6 +260,7 @@ def audit_text(audit: Audit, severity: str = "warning") -> str:
     if audit.pagemaps:
         blocks.append(pagemap_table(audit))
     blocks.append("\n".join(_gaps(audit)))
+    blocks += [_wrap(_pass_text(one), "") for one in audit.passes]
     blocks.append(findings_text(audit, severity))
     blocks.append(_wrap(_hidden(audit, severity), "") if _hidden(audit, severity) else "")
     if audit.findings_dropped:
@@ -291,6 +308,32 @@ def list_text(pagemaps: list[Pagemap], incomplete: bool = False) -> str:
     return table(rows, (2, 4)) + "\n"
 
 
+# ---------------------------------------------------------------- files
+
+
+def files_text(files: list[dict[str, Any]]) -> str:
+    """One row per DAX file (see file_dict())."""
+    numbers = ("entries", "pages", "pmd", "zero", "empty", "locked")
+    rows = [["DEVICE", "TYPE", "INODE", *(name.upper() for name in numbers), "NAME"]]
+    for file in files:
+        name = file["name"] + (f" ({file['problem']})" if file["problem"] else "")
+        inode = "?" if file["number"] is None else str(file["number"])
+        counts = [str(file[key]) for key in numbers]
+        rows.append([file["device"] or "?", file["file_system"] or "?", inode, *counts, name])
+    return table(rows, range(2, 9)) + "\n"
+
+
+def entries_text(entries: list[dict[str, Any]]) -> str:
+    """One row per DAX entry (see entry_dict())."""
+    rows = [["PAGE", "PFN", "PAGES", "KIND"]]
+    for entry in entries:
+        kinds = [name for name in ("locked", "pmd", "zero", "empty") if entry[name]]
+        rows.append(
+            [f"{entry['index']:#x}", f"{entry['pfn']:#x}", str(entry["pages"]), ",".join(kinds)]
+        )
+    return table(rows, range(3)) + "\n"
+
+
 # ---------------------------------------------------------------- page
 
 
@@ -328,6 +371,8 @@ def folio_text(report: FolioReport) -> str:
             f"index       {head['index']:#x}",
             f"order       {head['order']}",
         ]
+    if report.files:
+        lines.append(f"files       {report.files}")
     lines.append(
         f"flags       {','.join(report.flag_names) or '-'}; zone {page['zone']}, node {page['node']}"
     )

@@ -1,0 +1,456 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// Entries objects: the files' view of FS_DAX pages.  Memory comes through a Python callable, so the
+// GIL is held throughout; the object refuses calls from within that callable, and changes while a Scan
+// uses it.
+
+#include "module.h"
+
+enum { LISTED_MAX = 1 << 24 };
+
+static enum zd_read read_memory(void *context, uint64_t address, void *buffer, size_t size)
+{
+	struct EntriesObject *self = context;
+	PyObject *bytes =
+		PyObject_CallFunction(self->read, "Kn", (unsigned long long)address, (Py_ssize_t)size);
+	enum zd_read result = ZD_READ_FAULT;
+
+	if (!bytes)
+		return ZD_READ_STOP;
+	if (PyBytes_Check(bytes) && PyBytes_GET_SIZE(bytes) == (Py_ssize_t)size) {
+		memcpy(buffer, PyBytes_AS_STRING(bytes), size);
+		result = ZD_READ_DONE;
+	} else if (bytes != Py_None) {
+		PyErr_SetString(PyExc_TypeError, "read() gives as many bytes as it is asked for, or None");
+		result = ZD_READ_STOP;
+	}
+	Py_DECREF(bytes);
+	return result;
+}
+
+static PyObject *entries_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+	static char *keywords[] = { "layout", "scheme", "read", "node", "space", "inode", NULL };
+	struct module_state *state = PyType_GetModuleState(type);
+	struct zd_space_layout space;
+	struct zd_inode_layout inode;
+	struct zd_xa_layout xa = { 0 };
+	struct LayoutObject *layout;
+	struct SchemeObject *scheme;
+	struct EntriesObject *self;
+	struct zd_error *error;
+	PyObject *read;
+
+	if (!state ||
+	    !PyArg_ParseTupleAndKeywords(
+		    args, kwargs, "O!O!O$(O&O&O&O&O&O&O&O&)(O&O&O&O&O&)(O&O&O&O&):Entries", keywords,
+		    state->layout_type, &layout, state->scheme_type, &scheme, &read, to_u16, &xa.node_size,
+		    to_u16, &xa.slot_count, to_u16, &xa.shift, to_u16, &xa.offset, to_u16, &xa.count, to_u16,
+		    &xa.parent, to_u16, &xa.array, to_u16, &xa.slots, to_u16, &space.size, to_u16, &space.host,
+		    to_u16, &space.xarray, to_u16, &space.xa_head, to_u16, &space.lock, to_u16, &inode.size,
+		    to_u16, &inode.sb_list, to_u16, &inode.mapping, to_u16, &inode.flags))
+		return NULL;
+	xa.word_size = layout->layout.word_size;
+	xa.big_endian = layout->layout.big_endian;
+	self = (struct EntriesObject *)type->tp_alloc(type, 0);
+	if (!self)
+		return NULL;
+	self->read = Py_NewRef(read);
+	self->inode = inode;
+	self->memory = (struct zd_memory){ read_memory, self };
+	error = zd_entries_init(&self->entries, &layout->layout, scheme->scheme.shared, &xa, &space);
+	if (error) {
+		Py_DECREF(self);
+		return set_zd_error(error);
+	}
+	return (PyObject *)self;
+}
+
+static int entries_traverse(PyObject *object, visitproc visit, void *arg)
+{
+	struct EntriesObject *self = (struct EntriesObject *)object;
+
+	Py_VISIT(self->read);
+	Py_VISIT(Py_TYPE(object));
+	return 0;
+}
+
+static int entries_clear_refs(PyObject *object)
+{
+	Py_CLEAR(((struct EntriesObject *)object)->read);
+	return 0;
+}
+
+static void entries_dealloc(PyObject *object)
+{
+	struct EntriesObject *self = (struct EntriesObject *)object;
+	PyTypeObject *type = Py_TYPE(object);
+
+	PyObject_GC_UnTrack(object);
+	zd_entries_deinit(&self->entries);
+	Py_CLEAR(self->read);
+	type->tp_free(object);
+	Py_DECREF(type);
+}
+
+/** True (with an exception) while a walk goes on, or where a change is refused because a Scan reads. */
+static bool in_use(const struct EntriesObject *self, bool change)
+{
+	if (self->busy)
+		PyErr_SetString(PyExc_RuntimeError, "these entries are being walked");
+	else if (change && self->scans)
+		PyErr_SetString(PyExc_RuntimeError, "these entries are in use by a scan");
+	else
+		return false;
+	return true;
+}
+
+/** NULL where the walk left an exception or an error. */
+static bool failed(struct zd_error *error)
+{
+	if (PyErr_Occurred()) {
+		zd_error_destroy(error);
+		return true;
+	}
+	if (error)
+		set_zd_error(error);
+	return error;
+}
+
+static PyObject *file_dict(const struct zd_file_tally *tally)
+{
+	const struct zd_xa_walk *walk = &tally->walk;
+
+	return Py_BuildValue("{sKsKsKsKsKsKsKsKsNsNsKsKsKsKsz}", "entries", tally->entries, "pages",
+			     tally->pages, "pmd", tally->pmd, "zero", tally->zero, "empty", tally->empty,
+			     "locked", tally->locked, "outside", tally->outside, "misplaced", tally->misplaced,
+			     "flux", PyBool_FromLong(tally->flux), "no_space", PyBool_FromLong(tally->no_space),
+			     "nodes", walk->nodes, "unreadable", walk->unreadable, "corrupt", walk->corrupt,
+			     "bad_node", walk->bad_node, "why", walk->why);
+}
+
+static PyObject *entries_range(PyObject *object, PyObject *args)
+{
+	struct EntriesObject *self = (struct EntriesObject *)object;
+	struct zd_range range;
+	struct zd_error *error;
+
+	if (in_use(self, true) || !PyArg_ParseTuple(args, "O&O&O&:range", to_u64, &range.start_pfn, to_u64,
+						    &range.end_pfn, to_u64, &range.memmap))
+		return NULL;
+	error = zd_entries_add_range(&self->entries, &range);
+	if (error)
+		return set_zd_error(error);
+	Py_RETURN_NONE;
+}
+
+static PyObject *entries_add(PyObject *object, PyObject *argument)
+{
+	struct EntriesObject *self = (struct EntriesObject *)object;
+	struct zd_file_tally tally;
+	struct zd_error *error;
+	uint64_t mapping;
+
+	if (in_use(self, true) || !to_u64(argument, &mapping))
+		return NULL;
+	self->busy = true;
+	error = zd_entries_add_file(&self->entries, &self->memory, mapping, &tally);
+	self->busy = false;
+	return failed(error) ? NULL : file_dict(&tally);
+}
+
+/** (index, pfn, order, flags) of an entry. */
+static PyObject *entry_tuple(const struct zd_dax_entry *entry)
+{
+	char flags[5] = { 0 };
+	size_t i = 0;
+
+	if (entry->locked)
+		flags[i++] = 'L';
+	if (entry->pmd)
+		flags[i++] = 'P';
+	if (entry->zero)
+		flags[i++] = 'Z';
+	if (entry->empty)
+		flags[i++] = 'E';
+	return Py_BuildValue("(KKbs)", entry->index, entry->pfn, entry->order, flags);
+}
+
+struct listing {
+	PyObject *list;
+	const uint64_t *pfns; /* sorted; NULL: all entries */
+	Py_ssize_t pfn_count;
+};
+
+/** True where one of the wanted pfns lies in the entry. */
+static bool is_wanted(const struct listing *listing, const struct zd_dax_entry *entry)
+{
+	Py_ssize_t low = 0, high = listing->pfn_count;
+
+	if (!listing->pfns)
+		return true;
+	if (entry->zero || entry->empty)
+		return false;
+	while (low < high) {
+		Py_ssize_t middle = low + (high - low) / 2;
+
+		if (listing->pfns[middle] < entry->pfn)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < listing->pfn_count && (listing->pfns[low] - entry->pfn) >> entry->order == 0;
+}
+
+static struct zd_error *append_entry(void *context, const struct zd_dax_entry *entry)
+{
+	struct listing *listing = context;
+	PyObject *tuple;
+
+	if (!is_wanted(listing, entry))
+		return NULL;
+	if (PyList_GET_SIZE(listing->list) >= LISTED_MAX)
+		return zd_error_create(ZD_ERROR_INVALID, "more than %d entries", LISTED_MAX);
+	tuple = entry_tuple(entry);
+	if (!tuple || PyList_Append(listing->list, tuple)) {
+		Py_XDECREF(tuple);
+		return zd_error_no_memory();
+	}
+	Py_DECREF(tuple);
+	return NULL;
+}
+
+static int compare_pfns(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/** A sorted array of a sequence of pfns, for PyMem_Free(). */
+static uint64_t *sorted_pfns(PyObject *pfns, Py_ssize_t *count)
+{
+	PyObject *sequence = PySequence_Fast(pfns, "pfns is a sequence");
+	uint64_t *array;
+
+	if (!sequence)
+		return NULL;
+	*count = PySequence_Fast_GET_SIZE(sequence);
+	array = PyMem_Calloc(*count ? *count : 1, sizeof(*array));
+	if (!array)
+		PyErr_NoMemory();
+	for (Py_ssize_t i = 0; array && i < *count; i++) {
+		if (!to_u64(PySequence_Fast_GET_ITEM(sequence, i), &array[i])) {
+			PyMem_Free(array);
+			array = NULL;
+		}
+	}
+	Py_DECREF(sequence);
+	if (array)
+		qsort(array, *count, sizeof(*array), compare_pfns);
+	return array;
+}
+
+static PyObject *entries_of(PyObject *object, PyObject *args)
+{
+	struct EntriesObject *self = (struct EntriesObject *)object;
+	struct listing listing = { NULL, NULL, 0 };
+	PyObject *pfns = Py_None, *result = NULL;
+	struct zd_file_tally tally;
+	uint64_t *sorted = NULL;
+	struct zd_error *error;
+	uint64_t mapping;
+
+	if (in_use(self, false) || !PyArg_ParseTuple(args, "O&|O:of", to_u64, &mapping, &pfns))
+		return NULL;
+	if (pfns != Py_None) {
+		sorted = sorted_pfns(pfns, &listing.pfn_count);
+		if (!sorted)
+			return NULL;
+		listing.pfns = sorted;
+	}
+	listing.list = PyList_New(0);
+	if (listing.list) {
+		self->busy = true;
+		error = zd_entries_walk_file(&self->entries, &self->memory, mapping, append_entry, &listing,
+					     &tally);
+		self->busy = false;
+		if (!failed(error))
+			result = Py_BuildValue("(ON)", listing.list, file_dict(&tally));
+	}
+	Py_XDECREF(listing.list);
+	PyMem_Free(sorted);
+	return result;
+}
+
+static struct zd_error *append_inode(void *context, uint64_t inode, uint64_t mapping)
+{
+	PyObject *pair = Py_BuildValue("(KK)", (unsigned long long)inode, (unsigned long long)mapping);
+
+	if (!pair || PyList_GET_SIZE((PyObject *)context) >= LISTED_MAX || PyList_Append(context, pair)) {
+		Py_XDECREF(pair);
+		return zd_error_no_memory();
+	}
+	Py_DECREF(pair);
+	return NULL;
+}
+
+static PyObject *entries_inodes(PyObject *object, PyObject *argument)
+{
+	struct EntriesObject *self = (struct EntriesObject *)object;
+	PyObject *list, *result = NULL;
+	struct zd_inode_walk walk;
+	struct zd_error *error;
+	uint64_t head;
+
+	if (in_use(self, false) || !to_u64(argument, &head))
+		return NULL;
+	list = PyList_New(0);
+	if (!list)
+		return NULL;
+	self->busy = true;
+	error = zd_inodes_walk(&self->entries.xa, &self->inode, &self->memory, head, append_inode, list, &walk);
+	self->busy = false;
+	if (!failed(error))
+		result = Py_BuildValue("(O{sKsKsKsz})", list, "inodes", walk.inodes, "dax", walk.dax,
+				       "bad_node", walk.bad_node, "why", walk.why);
+	Py_DECREF(list);
+	return result;
+}
+
+static PyObject *kept_list(const struct zd_kept *kept)
+{
+	size_t count = kept->count < ZD_ENTRIES_KEPT ? kept->count : ZD_ENTRIES_KEPT;
+	PyObject *list = PyList_New(0);
+
+	for (size_t i = 0; list && i < count; i++) {
+		PyObject *pair = Py_BuildValue("(KN)", (unsigned long long)kept->entries[i].mapping,
+					       entry_tuple(&kept->entries[i].entry));
+
+		if (!pair || PyList_Append(list, pair))
+			Py_CLEAR(list);
+		Py_XDECREF(pair);
+	}
+	return list;
+}
+
+static PyObject *entries_kept(PyObject *object, PyObject *unused)
+{
+	struct EntriesObject *self = (struct EntriesObject *)object;
+
+	(void)unused;
+	if (in_use(self, false))
+		return NULL;
+	return Py_BuildValue("{sNsn sNsn}", "locked", kept_list(&self->entries.locked), "locked_count",
+			     (Py_ssize_t)self->entries.locked.count, "outside",
+			     kept_list(&self->entries.outside), "outside_count",
+			     (Py_ssize_t)self->entries.outside.count);
+}
+
+static PyObject *entries_lock_is(PyObject *object, PyObject *args)
+{
+	struct EntriesObject *self = (struct EntriesObject *)object;
+	uint64_t pfn, pages;
+	int stuck;
+
+	if (in_use(self, true) ||
+	    !PyArg_ParseTuple(args, "O&O&p:lock_is", to_u64, &pfn, to_u64, &pages, &stuck))
+		return NULL;
+	zd_entries_judge_lock(&self->entries, pfn, pages, stuck);
+	Py_RETURN_NONE;
+}
+
+static PyObject *entries_know(PyObject *object, PyObject *args)
+{
+	static const char *const names[] = { "plain", "unknown", "no-file" };
+	struct EntriesObject *self = (struct EntriesObject *)object;
+	struct zd_error *error;
+	uint64_t mapping;
+	const char *name;
+	int kind;
+
+	if (in_use(self, true) || !PyArg_ParseTuple(args, "O&s:know", to_u64, &mapping, &name))
+		return NULL;
+	kind = find_name(names, 3, name);
+	if (kind < 0)
+		return PyErr_Format(PyExc_ValueError, "%s: no kind of mapping", name);
+	error = zd_entries_know(&self->entries, mapping, kind);
+	if (error)
+		return set_zd_error(error);
+	Py_RETURN_NONE;
+}
+
+static PyObject *entries_complete(PyObject *object, PyObject *argument)
+{
+	struct EntriesObject *self = (struct EntriesObject *)object;
+	int complete = PyObject_IsTrue(argument);
+
+	if (in_use(self, true) || complete < 0)
+		return NULL;
+	self->entries.complete = complete;
+	Py_RETURN_NONE;
+}
+
+static PyObject *entries_clear(PyObject *object, PyObject *unused)
+{
+	struct EntriesObject *self = (struct EntriesObject *)object;
+
+	(void)unused;
+	if (in_use(self, true))
+		return NULL;
+	zd_entries_clear(&self->entries);
+	Py_RETURN_NONE;
+}
+
+static PyObject *entries_mark(PyObject *object, PyObject *argument)
+{
+	struct EntriesObject *self = (struct EntriesObject *)object;
+	const uint8_t *marks;
+	uint64_t pfn, run;
+	bool known;
+
+	if (in_use(self, false) || !to_u64(argument, &pfn))
+		return NULL;
+	marks = zd_entries_marks(&self->entries, pfn, &run, &known);
+	if (!known)
+		Py_RETURN_NONE;
+	return Py_BuildValue("{sisNsNsNsNsN}", "count", marks ? *marks & ZD_MARK_COUNT : 0, "match",
+			     PyBool_FromLong(marks && *marks & ZD_MARK_MATCH), "pmd",
+			     PyBool_FromLong(marks && *marks & ZD_MARK_PMD), "locked",
+			     PyBool_FromLong(marks && *marks & ZD_MARK_LOCKED), "flux",
+			     PyBool_FromLong(marks && *marks & ZD_MARK_FLUX), "stuck",
+			     PyBool_FromLong(marks && *marks & ZD_MARK_STUCK));
+}
+
+static PyMethodDef entries_methods[] = {
+	{ "range", entries_range, METH_VARARGS, "range(start_pfn, end_pfn, memmap): a range of FS_DAX pages" },
+	{ "inodes", entries_inodes, METH_O,
+	  "inodes(head) -> ([(inode, mapping)], dict): DAX inodes of a list" },
+	{ "add", entries_add, METH_O, "add(mapping) -> dict: mark the pages of a file's entries" },
+	{ "of", entries_of, METH_VARARGS,
+	  "of(mapping, pfns=None) -> ([(index, pfn, order, flags)], dict): the entries of a file" },
+	{ "kept", entries_kept, METH_NOARGS,
+	  "kept() -> dict: locked entries, and those outside of all ranges" },
+	{ "lock_is", entries_lock_is, METH_VARARGS, "lock_is(pfn, pages, stuck): what was found of a lock" },
+	{ "know", entries_know, METH_VARARGS, "know(mapping, kind): plain, unknown or no-file" },
+	{ "complete", entries_complete, METH_O, "complete(bool): whether every file was read whole" },
+	{ "clear", entries_clear, METH_NOARGS, "clear(): forget all entries" },
+	{ "mark", entries_mark, METH_O, "mark(pfn) -> dict or None: what the files say of a page" },
+	{ NULL, NULL, 0, NULL },
+};
+
+static PyType_Slot entries_slots[] = {
+	{ Py_tp_new, entries_new },
+	{ Py_tp_dealloc, entries_dealloc },
+	{ Py_tp_traverse, entries_traverse },
+	{ Py_tp_clear, entries_clear_refs },
+	{ Py_tp_methods, entries_methods },
+	{ Py_tp_doc, "Entries(layout, scheme, read, *, node, space, inode): the files' view of FS_DAX pages." },
+	{ 0, NULL },
+};
+
+PyType_Spec entries_spec = {
+	.name = "zonedev._zonedev.Entries",
+	.basicsize = sizeof(struct EntriesObject),
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+	.slots = entries_slots,
+};
