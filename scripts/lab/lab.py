@@ -115,10 +115,12 @@ def lacks(release: str, row: Row) -> str:
     return ", ".join(need for need in needs if need != "-" and not has(release, need))
 
 
-def prepare(release: str, options: argparse.Namespace) -> None:
+def prepare(release: str, scenarios: list[Row], options: argparse.Namespace) -> None:
     """Packages, modules and initramfs of a kernel."""
     fetch = [HERE / "fetch.py", release]
-    if options.debug or types_of(release) is None:
+    # What a running kernel's audit asks for is more than what a bundled debug file has.
+    live = any("live" in row["checks"].split(",") for row in scenarios)
+    if options.debug or live or types_of(release) is None:
         fetch.append("--debug")
     if options.modules:
         fetch.append("--modules")
@@ -232,7 +234,7 @@ def results_of(options: argparse.Namespace) -> Iterator[Result]:
     for kernel in chosen(table("kernels.tsv"), "release", options.kernels, matches):
         release = kernel["release"]
         try:
-            prepare(release, options)
+            prepare(release, scenarios, options)
         except Failed as err:
             yield {"kernel": release, "scenario": "-", "problems": [str(err)]}
             continue

@@ -216,10 +216,14 @@ def attached(target: Any) -> Program:
 
 
 def candidates(lab: Path, release: str) -> list[Path]:
-    """Debug files that may be a kernel's: the small ones of the bundled vmcores first."""
+    """Debug files that may be a kernel's: its debug package's, else those of the bundled vmcores.
+
+    A bundled one has the types that the audit of its core asked for; an audit of a running kernel may ask
+    for more.
+    """
     full = lab / "debug" / release / "vmlinux"
-    bundled = sorted((REPO / "tests" / "vmcores").glob("*/vmlinux"))
-    return [*bundled, full] if full.exists() else bundled
+    bundled = (REPO / "tests" / "vmcores").glob("*/vmlinux")
+    return [full] if full.exists() else sorted(bundled, key=lambda path: -path.stat().st_size)
 
 
 def command(lab: Path, release: str, count: int, *target: object) -> list[str]:
