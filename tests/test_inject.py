@@ -39,7 +39,7 @@ from pages import scheme
 from zonedev import _zonedev
 
 # With the DAX entries of all files; the others hold what an audit of struct pages reads.
-ENTRIES = ["5.10-entries", "6.1-entries", "7.2-entries"]
+ENTRIES = ["5.10-entries", "6.1-entries", "6.16-entries", "7.2-entries"]
 CORES = ["5.10-nvdimm", "6.1-nvdimm", "7.2-nvdimm", "7.2-p2p-hmm", *ENTRIES]
 # Rules that rest on DAX entries.
 OF_ENTRIES = {row["id"] for row in _zonedev.rules() if row["requires_evidence"]}
@@ -55,9 +55,7 @@ NO_CORE_HERE = {
     "map-unreferenced-anon": "private memory before 6.15",
     "over-put-private": "private memory before 5.18",
     "reserved-clear-anon": "private memory before 6.19",
-    "leak-stale-share": "6.15 to 7.0",
     "shared-by-nobody": "6.2 to 6.14",
-    "share-left-behind": "6.15 to 7.0",
 }
 
 

@@ -623,7 +623,10 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "leak-stale-share", "R01", "reference-on-free-folio", "warning", (FS_DAX,), GH,
-        Case("idle", lambda e: (e.put(REFCOUNT, 1), e.put("index", 7)), OWN),
+        Case(
+            "idle", lambda e: (e.put(REFCOUNT, 1), e.put("index", 7)), OWN,
+            with_entries=(("reference-on-free-folio", "error"),),
+        ),
         Case("cached", lambda e: e.put(REFCOUNT, 1), (("held-without-map", "info"),)),
         needs="stale_share",
     ),
