@@ -17,7 +17,7 @@ from typing import Any, Callable, NamedTuple, Optional, Union
 
 import pytest
 from conftest import NAMES, Vmcore, open_vmcore
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from pages import EVIDENCE, FLAGS, START, Machine
 
@@ -34,6 +34,9 @@ PROFILE = settings(
     max_examples=EXAMPLES or 24,
     database=None,
     deadline=None,
+    report_multiple_bugs=False,
+    # smallest() makes the pages few; the machine is shrunk on demand only.
+    phases=list(Phase) if EXAMPLES else [Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
 RANGES = 10
@@ -468,7 +471,10 @@ def compare_random(case: Under, seed: int) -> set[int]:
         try:
             reached |= rows_of(compare(case, contents))
         except AssertionError:
-            compare(case, smallest(case, contents))
+            fewest = smallest(case, contents)
+            note(f"{case}\n{case.machine.layout_spec}\n{case.machine.pagemap}")
+            note("\n".join(c.hex() if isinstance(c, bytes) else c for c in fewest))
+            compare(case, fewest)
             raise
     return reached
 
