@@ -34,11 +34,9 @@ A, B = SPACES, SPACES + 0x1000
 
 def unmarked() -> Machine:
     """A kernel of 6.0 or 6.1, which counts sharers in the index."""
-    machine = Machine("E")
+    machine = Machine("E", missing=("share",))
     evidence = dict.fromkeys((EVIDENCE["E"] - {"page.share"}) | {"dax_mapping_set_cow"}, True)
     machine.scheme = _zonedev.Scheme(evidence)
-    del machine.offsets["share"]
-    machine.layout = machine._layout("E")
     return machine
 
 
