@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CORE ?= tests/vmcores/7.2-nvdimm
+CORE ?= tests/vmcores/7.2-entries
 
 # make lab: all kernels and scenarios, or those named (KERNELS="6.1 7.2" SCENARIOS="nvdimm legacy").
 KERNELS ?=
