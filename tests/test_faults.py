@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Reads of a core fail, one by one, through a whole audit of a healthy kernel.
+"""Reads of a core fail, one by one, through a whole audit of a healthy kernel; and allocations of the binding.
 
 Whatever cannot be read, the answer is one line or a report; never a false alarm, and clean only where
 every page was read all the same.  Failed allocations of the C core are in ext/tests/test_core.c.
@@ -7,16 +7,20 @@ every page was read all the same.  Failed allocations of the C core are in ext/t
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Optional
 
 import pytest
 from conftest import open_vmcore
 from overlay import Overlay, Read
 
+from zonedev import _zonedev
 from zonedev.audit import audit
 from zonedev.errors import TargetError
 from zonedev.model import Audit
+from zonedev.scanner import pagemap_spec
 
 # Cases over the reads of one audit, evenly spread: all of them take minutes.
 CASES = 150
@@ -87,3 +91,72 @@ def test_every_read_may_fail(name: str) -> None:
     overlay.close()
     assert not wrong
     assert outcomes["one line"] and outcomes["incomplete"]
+
+
+# ---------------------------------------------------------------- allocations of the binding
+
+
+def calls() -> dict[str, Callable[[], Any]]:
+    """What the binding makes and converts, on a core's own layout and pages."""
+    core = open_vmcore("7.2-nvdimm")
+    layout, pagemap = core.kernel.layout, core.kernel.pagemaps[0]
+    pfn = pagemap.ranges[0].first_pfn
+    pages = core.prog.read(layout.page_address(pfn), 64 * layout.page_size)
+    scheme, spec = core.kernel.scheme, pagemap_spec(pagemap)
+    bounds = (pfn, pfn + 64, layout.page_address(pfn))
+    evidence = dict.fromkeys((name for name, _ in _zonedev.probes()), True)
+
+    def scan() -> Any:
+        scan = _zonedev.Scan(layout.layout, scheme, spec)
+        scan.begin(*bounds)
+        scan.pages(b"\xff" * len(pages))
+        scan.end()
+        return scan.result()
+
+    def flags() -> Any:
+        made = _zonedev.Layout(**layout.spec, zone=layout.zone, node=layout.node)
+        # A flag that got lost would show here.
+        return _zonedev.decode(made, scheme, spec, bounds, pfn, pages), _zonedev.why_not(
+            made, scheme
+        )
+
+    return {
+        "layout": flags,
+        "scheme": lambda: _zonedev.Scheme(evidence).decisive,
+        "scan": scan,
+        "decode": lambda: _zonedev.decode(layout.layout, scheme, spec, bounds, pfn, pages),
+        "flags_of": lambda: _zonedev.flags_of(layout.layout, pages),
+        "rules": _zonedev.rules,
+        "probes": _zonedev.probes,
+        "elf_info": lambda: _zonedev.elf_info(core.core),
+    }
+
+
+@pytest.mark.parametrize("name", calls())
+def test_every_allocation_of_the_binding_may_fail(name: str) -> None:
+    testcapi = pytest.importorskip("_testcapi", reason="this Python has no _testcapi")
+    call = calls()[name]
+    expected = call()
+    failed = succeeded = 0
+    early = late = 0
+    for number in range(1, 20000):
+        testcapi.set_nomemory(number, number + 1)
+        try:
+            result = call()
+        except MemoryError:
+            failed += 1
+            late = sys.getallocatedblocks()
+            early = late if failed == 25 else early
+            continue
+        finally:
+            testcapi.remove_mem_hooks()
+        # What is swallowed must not change the answer; a few calls that need no more end it.
+        assert result == expected
+        del result
+        succeeded += 1
+        if succeeded > 5:
+            break
+    assert failed and succeeded
+    if failed > 50:
+        # Nothing is kept of calls that failed, however late.
+        assert late - early < failed // 4
