@@ -50,8 +50,9 @@ FUZZ_SOURCES_elf := ext/core/error.c ext/readers/elf.c
 FUZZ_SOURCES_kdump := ext/core/error.c ext/readers/kdump.c
 FUZZ_LIBS_elf = -DHAVE_LIBELF=1 $(shell pkg-config --cflags --libs libelf)
 FUZZ_LIBS_kdump = -DHAVE_LIBKDUMPFILE=1 $(shell pkg-config --cflags --libs libkdumpfile)
-# libkdumpfile believes sizes, and what it holds is lost when it is stopped.
-FUZZ_OPTIONS_kdump := -detect_leaks=0 -rss_limit_mb=0
+# libkdumpfile believes sizes, and what it holds when it is stopped is lost: processes of its own, begun again.
+FUZZ_OPTIONS_kdump := -fork=1 -ignore_ooms=1 -detect_leaks=0
+FUZZ_ASAN_kdump := :detect_leaks=0
 
 fuzz: $(addprefix fuzz-,$(FUZZ_TARGETS)) $(VENV)/.built
 	$(BIN)/python scripts/corrupt.py --rounds $(FUZZ_ROUNDS)
@@ -59,7 +60,7 @@ fuzz: $(addprefix fuzz-,$(FUZZ_TARGETS)) $(VENV)/.built
 fuzz-%:
 	@mkdir -p build/fuzz/$*
 	clang $(FUZZ_FLAGS) $(FUZZ_SOURCES_$*) ext/fuzz/fuzz_$*.c $(FUZZ_LIBS_$*) -o build/fuzz/fuzz_$*
-	ASAN_OPTIONS=allocator_may_return_null=1 build/fuzz/fuzz_$* -max_total_time=$(FUZZ_SECONDS) \
+	ASAN_OPTIONS=allocator_may_return_null=1$(FUZZ_ASAN_$*) build/fuzz/fuzz_$* -max_total_time=$(FUZZ_SECONDS) \
 		-artifact_prefix=build/fuzz/ $(FUZZ_OPTIONS_$*) build/fuzz/$* tests/corpus/$*
 
 format: $(VENV)/.tools
