@@ -53,6 +53,8 @@ FUZZ_LIBS_kdump = -DHAVE_LIBKDUMPFILE=1 $(shell pkg-config --cflags --libs libkd
 # libkdumpfile believes sizes, and what it holds when it is stopped is lost: processes of its own, begun again.
 FUZZ_OPTIONS_kdump := -fork=1 -ignore_ooms=1 -detect_leaks=0
 FUZZ_ASAN_kdump := :detect_leaks=0
+# libFuzzer's way to say that the last of them was out of memory.
+FUZZ_FINE_kdump := || test $$? = 71
 
 fuzz: $(addprefix fuzz-,$(FUZZ_TARGETS)) $(VENV)/.built
 	$(BIN)/python scripts/corrupt.py --rounds $(FUZZ_ROUNDS)
@@ -61,7 +63,7 @@ fuzz-%:
 	@mkdir -p build/fuzz/$*
 	clang $(FUZZ_FLAGS) $(FUZZ_SOURCES_$*) ext/fuzz/fuzz_$*.c $(FUZZ_LIBS_$*) -o build/fuzz/fuzz_$*
 	ASAN_OPTIONS=allocator_may_return_null=1$(FUZZ_ASAN_$*) build/fuzz/fuzz_$* -max_total_time=$(FUZZ_SECONDS) \
-		-artifact_prefix=build/fuzz/ $(FUZZ_OPTIONS_$*) build/fuzz/$* tests/corpus/$*
+		-artifact_prefix=build/fuzz/ $(FUZZ_OPTIONS_$*) build/fuzz/$* tests/corpus/$* $(FUZZ_FINE_$*)
 
 format: $(VENV)/.tools
 	$(BIN)/ruff format .
