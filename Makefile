@@ -18,7 +18,7 @@ list = $(subst $(empty) $(empty),$(comma),$(strip $(1)))
 
 SOURCES := setup.py pyproject.toml $(wildcard ext/core/*.[ch] ext/readers/*.[ch] ext/python/*.[ch])
 
-.PHONY: audit test build bench lab format clean
+.PHONY: audit test build bench lab fuzz format clean
 
 audit: $(VENV)/.built
 	@$(BIN)/python scripts/unpack_vmcore.py $(CORE) build/vmcores
@@ -38,6 +38,32 @@ bench: $(VENV)/.built
 lab: $(VENV)/.built
 	@sh scripts/lab/setup.sh
 	@$(BIN)/python scripts/lab/lab.py --kernels "$(call list,$(KERNELS))" --scenarios "$(call list,$(SCENARIOS))" $(LABFLAGS)
+
+# make fuzz: FUZZ_SECONDS for each target, with clang's libFuzzer; then corrupt cores, FUZZ_ROUNDS of each kind.
+# What a target dies of, and the corpus as it grows, are in build/fuzz.
+FUZZ_SECONDS ?= 600
+FUZZ_ROUNDS ?= 300
+FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+FUZZ_TARGETS := scan elf kdump
+FUZZ_SOURCES_scan := $(wildcard ext/core/*.c)
+FUZZ_SOURCES_elf := ext/core/error.c ext/readers/elf.c
+FUZZ_SOURCES_kdump := ext/core/error.c ext/readers/kdump.c
+FUZZ_LIBS_elf = -DHAVE_LIBELF=1 $(shell pkg-config --cflags --libs libelf)
+FUZZ_LIBS_kdump = -DHAVE_LIBKDUMPFILE=1 $(shell pkg-config --cflags --libs libkdumpfile)
+# libkdumpfile believes sizes, and what it holds when it is stopped is lost: processes of its own, begun again.
+FUZZ_OPTIONS_kdump := -fork=1 -ignore_ooms=1 -detect_leaks=0
+FUZZ_ASAN_kdump := :detect_leaks=0
+# libFuzzer's way to say that the last of them was out of memory.
+FUZZ_FINE_kdump := || test $$? = 71
+
+fuzz: $(addprefix fuzz-,$(FUZZ_TARGETS)) $(VENV)/.built
+	$(BIN)/python scripts/corrupt.py --rounds $(FUZZ_ROUNDS)
+
+fuzz-%:
+	@mkdir -p build/fuzz/$*
+	clang $(FUZZ_FLAGS) $(FUZZ_SOURCES_$*) ext/fuzz/fuzz_$*.c $(FUZZ_LIBS_$*) -o build/fuzz/fuzz_$*
+	ASAN_OPTIONS=allocator_may_return_null=1$(FUZZ_ASAN_$*) build/fuzz/fuzz_$* -max_total_time=$(FUZZ_SECONDS) \
+		-artifact_prefix=build/fuzz/ $(FUZZ_OPTIONS_$*) build/fuzz/$* tests/corpus/$* $(FUZZ_FINE_$*)
 
 format: $(VENV)/.tools
 	$(BIN)/ruff format .

@@ -3,37 +3,22 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
+from native import CORE, build, why_no_sanitizers
 
-CORE = sorted((ROOT / "ext" / "core").glob("*.c"))
 
-
+@pytest.mark.skipif(why_no_sanitizers() is not None, reason=str(why_no_sanitizers()))
 def test_core_under_sanitizers(tmp_path: Path) -> None:
-    program = tmp_path / "test_core"
-    subprocess.run(
-        [
-            os.environ.get("CC", "cc"),
-            "-std=gnu11",
-            "-g",
-            "-O1",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-Wno-missing-field-initializers",
-            "-fsanitize=address,undefined",
-            "-fno-sanitize-recover=all",
-            "-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc",
-            *map(str, CORE),
-            str(ROOT / "ext" / "tests" / "test_core.c"),
-            "-o",
-            str(program),
-        ],
-        check=True,
+    program = build(
+        tmp_path / "test_core",
+        "-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc",
+        *CORE,
+        ROOT / "ext" / "tests" / "test_core.c",
     )
     result = subprocess.run([program], capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr

@@ -20,7 +20,7 @@ from pages import scheme
 
 from zonedev.audit import audit
 from zonedev.commands import build_parser
-from zonedev.kernel import facts
+from zonedev.kernel import facts, layout
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.percpu_ref import read_percpu_ref
 from zonedev.kernel.registry import overlap_problems
@@ -577,6 +577,15 @@ def test_an_empty_registry_beside_device_zones_is_not_clean(
     assert "span 65536 pages" in facts._lost_registry(kernel)[0]
     # What is registered, or known to be lost, is enough to say.
     assert facts._lost_registry(open_vmcore("7.2-nvdimm").kernel) == []
+
+
+def test_a_kernel_without_numa_has_no_node_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    prog = open_vmcore("7.2-nvdimm").prog
+    monkeypatch.setattr(layout, "_nodes_shift", lambda prog: 0)
+    made = layout.kernel_layout(prog)
+    assert made.zone == (61, 3)
+    assert made.node == (0, 0)
+    assert layout.node_of(made, bytes(64)) is None
 
 
 # ---------------------------------------------------------------- memory sections

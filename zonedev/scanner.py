@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from drgn import FaultError
-
 from zonedev import _zonedev
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.registry import known_type
@@ -26,9 +24,9 @@ Progress = Callable[[int, int], None]
 # An inode leads to no other: the second look finds nothing new.
 _SETTLE_MAX = 3
 
-# A range of more pages than this is read only if the registry knows its last pfn, too.
-_UNCONFIRMED_MAX = 1 << 26
-_UNBELIEVABLE = "the registry does not know the end of this range"
+# A range of more pages than this is read only if the registry knows both of its ends.
+_UNCONFIRMED_MAX = 1 << 22
+_UNBELIEVABLE = "the registry does not know the ends of this range"
 _INTERRUPTED = "interrupted"
 
 
@@ -97,23 +95,25 @@ def feed(
     return reasons, not_captured
 
 
-def _is_believable(kernel: Kernel, range_: PfnRange) -> bool:
+def _is_believable(kernel: Kernel, pagemap: Pagemap, range_: PfnRange) -> bool:
     """False for a huge range that the registry does not confirm: reading it would take for ever."""
     if range_.pages <= _UNCONFIRMED_MAX:
         return True
-    try:
-        return bool(kernel.registry.load(range_.end_pfn - 1))
-    except FaultError:
-        return False
+    load = kernel.registry.load
+    return load(range_.start_pfn) == load(range_.end_pfn - 1) == pagemap.address
 
 
 class _RangeScan:
     """The ranges of one pagemap on their way into one scan."""
 
     def __init__(
-        self, kernel: Kernel, scan: _zonedev.Scan, progress: Callable[[int], None]
+        self,
+        kernel: Kernel,
+        pagemap: Pagemap,
+        scan: _zonedev.Scan,
+        progress: Callable[[int], None],
     ) -> None:
-        self.kernel, self.scan, self.progress = kernel, scan, progress
+        self.kernel, self.pagemap, self.scan, self.progress = kernel, pagemap, scan, progress
         self.reasons: dict[str, int] = {}
         self.not_captured = 0
         self.interrupted = False
@@ -136,7 +136,7 @@ class _RangeScan:
             self.scan.hole(range_.first_pfn - range_.start_pfn, "skipped")
         if self.interrupted:
             self._give_up(_INTERRUPTED)
-        elif not _is_believable(self.kernel, range_):
+        elif not _is_believable(self.kernel, self.pagemap, range_):
             self._give_up(_UNBELIEVABLE)
         else:
             self._feed(range_)
@@ -184,7 +184,7 @@ def scan_pagemap(
         merge=not kernel.live,
         entries=entries if pagemap.type == FS_DAX else None,
     )
-    ranges = _RangeScan(kernel, scan, progress)
+    ranges = _RangeScan(kernel, pagemap, scan, progress)
     for range_ in pagemap.ranges:
         ranges.add(range_)
     tally = scan.result()

@@ -36,6 +36,35 @@ const char *const zd_flag_names[ZD_FLAG_COUNT] = {
 /** Members without which no page can be judged. */
 static const enum zd_member indispensable[] = { ZD_FLAGS, ZD_PGMAP, ZD_MAPPING, ZD_MAPCOUNT, ZD_REFCOUNT };
 
+/** Bytes that a member has in every kernel; 0 where that differs. */
+static uint8_t size_of(const struct zd_layout *layout, enum zd_member member)
+{
+	switch (member) {
+	case ZD_FLAGS:
+	case ZD_PGMAP:
+	case ZD_MAPPING:
+		return layout->word_size;
+	case ZD_MAPCOUNT:
+	case ZD_REFCOUNT:
+	case ZD_LARGE_MAPCOUNT:
+	case ZD_PINCOUNT:
+		return sizeof(int32_t);
+	default:
+		return 0;
+	}
+}
+
+/** Words and counters count as a whole; of what differs any size that can be loaded will do. */
+static bool size_fits(const struct zd_layout *layout, enum zd_member member)
+{
+	const struct zd_field *field = &layout->field[member];
+	uint8_t size = size_of(layout, member);
+
+	if (size)
+		return field->size == size && !field->bits;
+	return field->size == 1 || field->size == 2 || field->size == 4 || field->size == 8;
+}
+
 static struct zd_error *check_field(const struct zd_layout *layout, enum zd_member member)
 {
 	const struct zd_field *field = &layout->field[member];
@@ -43,7 +72,7 @@ static struct zd_error *check_field(const struct zd_layout *layout, enum zd_memb
 
 	if (!field->size)
 		return NULL;
-	if (field->size != 1 && field->size != 2 && field->size != 4 && field->size != 8)
+	if (!size_fits(layout, member))
 		return zd_error_create(ZD_ERROR_INVALID, "layout: %s has a size of %u bytes",
 				       zd_member_names[member], field->size);
 	if ((uint32_t)field->offset + field->size > pages * layout->page_size)
@@ -57,7 +86,7 @@ static struct zd_error *check_field(const struct zd_layout *layout, enum zd_memb
 
 static bool bits_fit(struct zd_bits bits, uint8_t word_size)
 {
-	return bits.width < 32 && bits.shift + bits.width <= word_size * 8;
+	return bits.width < 32 && bits.shift < word_size * 8 && bits.shift + bits.width <= word_size * 8;
 }
 
 static struct zd_error *check_flags(const struct zd_layout *layout)
@@ -69,6 +98,8 @@ static struct zd_error *check_flags(const struct zd_layout *layout)
 	}
 	if (!bits_fit(layout->zone, layout->word_size) || !bits_fit(layout->node, layout->word_size))
 		return zd_error_create(ZD_ERROR_INVALID, "layout: zone or node bits lie outside of flags");
+	if (layout->zone.width && layout->zone_device >> layout->zone.width)
+		return zd_error_create(ZD_ERROR_INVALID, "layout: ZONE_DEVICE does not fit into the zone bits");
 	return NULL;
 }
 
@@ -84,6 +115,12 @@ struct zd_error *zd_layout_check(const struct zd_layout *layout)
 				       layout->page_size);
 	if (layout->page_shift < 10 || layout->page_shift > 24)
 		return zd_error_create(ZD_ERROR_INVALID, "layout: page shift %u", layout->page_shift);
+	if (layout->pmd_order > ZD_ORDER_MAX)
+		return zd_error_create(ZD_ERROR_INVALID, "layout: PMD order %u", layout->pmd_order);
+	// An unmapped page shows -1, and that is no type.
+	if (layout->page_type_limit >= 0)
+		return zd_error_create(ZD_ERROR_INVALID, "layout: page types up to _mapcount %d",
+				       layout->page_type_limit);
 	for (size_t i = 0; i < sizeof(indispensable) / sizeof(*indispensable); i++) {
 		if (!zd_layout_has(layout, indispensable[i]))
 			return zd_error_create(ZD_ERROR_INVALID, "layout: struct page has no %s",

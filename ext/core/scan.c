@@ -21,7 +21,10 @@ enum {
 
 // ---------------------------------------------------------------- templates
 
-/** Demand that the member's bits under @mask equal @value. */
+/**
+ * Demand that the member's bits under @mask equal @value.  A layout in which two demands meet is a strange
+ * one, and which of them would hold nobody can say: its pages are decoded.
+ */
 static void template_demand(struct zd_template *template, const struct zd_layout *layout, enum zd_member member,
 			    uint64_t value, uint64_t mask)
 {
@@ -38,6 +41,7 @@ static void template_demand(struct zd_template *template, const struct zd_layout
 	memcpy(words, bytes, sizeof(words));
 	memcpy(word_masks, masks, sizeof(word_masks));
 	for (int i = 0; i < TEMPLATE_WORDS; i++) {
+		template->overlapping |= (template->mask[i] & word_masks[i]) != 0;
 		template->want[i] |= words[i];
 		template->mask[i] |= word_masks[i];
 	}
@@ -58,14 +62,14 @@ static void demand_identity(const struct zd_scan *scan, struct zd_template *temp
 {
 	const struct zd_layout *layout = scan->layout;
 	uint64_t reserved = flag_mask(layout, ZD_PG_RESERVED);
-	uint64_t want = (uint64_t)layout->zone_device << layout->zone.shift | reserved;
-	uint64_t mask = bits_mask(layout->zone) | reserved | clear_flags;
 
-	if (layout->node.width && scan->pagemap.node >= 0) {
-		want |= (uint64_t)scan->pagemap.node << layout->node.shift;
-		mask |= bits_mask(layout->node);
-	}
-	template_demand(template, layout, ZD_FLAGS, want, mask);
+	template_demand(template, layout, ZD_FLAGS, (uint64_t)layout->zone_device << layout->zone.shift,
+			bits_mask(layout->zone));
+	template_demand(template, layout, ZD_FLAGS, reserved, reserved);
+	template_demand(template, layout, ZD_FLAGS, 0, clear_flags);
+	if (layout->node.width && scan->pagemap.node >= 0)
+		template_demand(template, layout, ZD_FLAGS, (uint64_t)scan->pagemap.node << layout->node.shift,
+				bits_mask(layout->node));
 }
 
 /** A head of order 0 in the state that @template names. */
@@ -150,6 +154,19 @@ static bool is_word(const struct zd_layout *layout, enum zd_member member)
 	const struct zd_field *field = &layout->field[member];
 
 	return field->size == 8 && field->offset % 8 == 0 && !field->bits;
+}
+
+/** Make all templates; false where they would not be exact. */
+static bool make_templates(struct zd_scan *scan)
+{
+	bool overlapping;
+
+	choose_head_templates(scan);
+	make_tail_template(scan);
+	overlapping = scan->tail.overlapping;
+	for (int i = 0; i < ZD_TEMPLATES; i++)
+		overlapping |= scan->head[i].overlapping;
+	return !overlapping;
 }
 
 /** Aligned 64-bit words at 64-bit members: what the templates are made for. */
@@ -248,6 +265,18 @@ static void choose_rules(struct zd_scan *scan)
 	}
 }
 
+static struct zd_error *check_pagemap(const struct zd_pagemap *pagemap, const struct zd_layout *layout)
+{
+	if ((unsigned int)pagemap->type >= ZD_TYPES)
+		return zd_error_create(ZD_ERROR_INVALID, "pagemap %#llx: unknown memory type",
+				       (unsigned long long)pagemap->address);
+	if (pagemap->node >= 0 && layout->node.width && pagemap->node >> layout->node.width)
+		return zd_error_create(ZD_ERROR_INVALID,
+				       "pagemap %#llx: node %d does not fit into the node bits",
+				       (unsigned long long)pagemap->address, pagemap->node);
+	return NULL;
+}
+
 struct zd_error *zd_scan_init(struct zd_scan *scan, const struct zd_layout *layout,
 			      const struct zd_scheme *scheme, const struct zd_pagemap *pagemap, bool merge,
 			      bool fast)
@@ -256,20 +285,17 @@ struct zd_error *zd_scan_init(struct zd_scan *scan, const struct zd_layout *layo
 
 	memset(scan, 0, sizeof(*scan));
 	error = zd_layout_check(layout);
+	if (!error)
+		error = check_pagemap(pagemap, layout);
 	if (error)
 		return error;
-	if ((unsigned int)pagemap->type >= ZD_TYPES)
-		return zd_error_create(ZD_ERROR_INVALID, "pagemap %#llx: unknown memory type",
-				       (unsigned long long)pagemap->address);
 	scan->layout = layout;
 	scan->scheme = scheme;
 	scan->pagemap = *pagemap;
 	scan->merge = merge;
-	scan->fast = fast && templates_serve(layout);
+	scan->fast = fast && templates_serve(layout) && make_templates(scan);
 	scan->pagemap.deduplicated = pagemap->deduplicated && pages_per_frame(layout);
 	choose_rules(scan);
-	choose_head_templates(scan);
-	make_tail_template(scan);
 	scan->alias = malloc((size_t)1 << layout->page_shift);
 	return scan->alias ? NULL : zd_error_no_memory();
 }
@@ -443,7 +469,7 @@ static uint64_t folio_pages(const struct zd_scan *scan, const struct zd_folio *f
 
 	if (scan->pagemap.type == ZD_GENERIC && scan->pagemap.vmemmap_shift > limit)
 		limit = scan->pagemap.vmemmap_shift;
-	if (order > limit)
+	if (order > limit || order > ZD_ORDER_MAX)
 		order = 0;
 	return left >> order ? UINT64_C(1) << order : left;
 }
@@ -452,11 +478,12 @@ static int32_t expected_refcount(const struct zd_scan *scan, const struct zd_fol
 {
 	const struct zd_scheme_type *type = &scan->scheme->type[scan->pagemap.type];
 	bool maps_count = type->maps_take_refs || scan->pagemap.foreign_maps;
+	int64_t maps = maps_count && folio->mapcount > 0 ? folio->mapcount : 0;
 
 	if (folio->tail)
 		return 0;
-	return folio->base +
-	       (maps_count && folio->mapcount > 0 && folio->mapcount < INT32_MAX ? folio->mapcount : 0);
+	// No refcount is that high: a count of maps that leads there says nothing.
+	return folio->base + (folio->base + maps > INT32_MAX ? 0 : maps);
 }
 
 /** The highest severity among the rows that fired. */

@@ -318,7 +318,7 @@ struct zd_pagemap {
 	enum zd_type type;
 	enum zd_ref_state ref;
 	uint8_t vmemmap_shift;
-	/** The node most of its pages lie on; -1: not known. */
+	/** The node most of its pages lie on, which must fit into the node bits; -1: not known. */
 	int32_t node;
 	/** A caller outside of the DAX core maps these pages with references in every scheme (xen). */
 	bool foreign_maps;
@@ -557,9 +557,10 @@ struct zd_error *zd_tally_add_finding(struct zd_tally *tally, const struct zd_fi
  */
 struct zd_template {
 	uint64_t want[8], mask[8];
-	bool serves;	 /* for this layout, scheme and type */
-	bool associated; /* the mapping must not be NULL ... */
-	bool pointer;	 /* ... and a pointer */
+	bool serves;	  /* for this layout, scheme and type */
+	bool overlapping; /* two demands meet in one bit: not exact */
+	bool associated;  /* the mapping must not be NULL ... */
+	bool pointer;	  /* ... and a pointer */
 	enum zd_class class;
 	int32_t refcount;
 	int32_t mapcount; /* number of maps */

@@ -169,6 +169,15 @@ int put(PyObject *dict, const char *key, PyObject *value)
 	return result;
 }
 
+int get(PyObject *dict, const char *key, PyObject **ret)
+{
+	PyObject *name = PyUnicode_FromString(key);
+
+	*ret = name ? PyDict_GetItemWithError(dict, name) : NULL;
+	Py_XDECREF(name);
+	return !*ret && PyErr_Occurred() ? -1 : 0;
+}
+
 /** Ids of the rows in @mask, each once, without the one of @rule. */
 static PyObject *also_list(uint64_t mask, const char *rule)
 {

@@ -44,9 +44,12 @@ static int parse_fields(PyObject *fields, struct zd_layout *layout)
 static int parse_flags(PyObject *flags, struct zd_layout *layout)
 {
 	for (int i = 0; i < ZD_FLAG_COUNT; i++) {
-		PyObject *bit = PyDict_GetItemString(flags, zd_flag_names[i]);
-		long value = bit ? PyLong_AsLong(bit) : -1;
+		PyObject *bit;
+		long value;
 
+		if (get(flags, zd_flag_names[i], &bit))
+			return -1;
+		value = bit ? PyLong_AsLong(bit) : -1;
 		if (value == -1 && PyErr_Occurred())
 			return -1;
 		if (value < -1 || value > 63) {
@@ -116,9 +119,12 @@ PyType_Spec layout_spec = {
 static int parse_evidence(PyObject *evidence, bool present[ZD_PROBES])
 {
 	for (int i = 0; i < ZD_PROBES; i++) {
-		PyObject *value = PyDict_GetItemString(evidence, zd_probes[i].name);
-		int truth = value ? PyObject_IsTrue(value) : 0;
+		PyObject *value;
+		int truth;
 
+		if (get(evidence, zd_probes[i].name, &value))
+			return -1;
+		truth = value ? PyObject_IsTrue(value) : 0;
 		if (truth < 0)
 			return -1;
 		present[i] = truth;

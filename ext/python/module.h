@@ -82,6 +82,9 @@ PyObject *names_tuple(const char *const *names, int count);
 /** dict[key] = value, taking the reference of @value; -1 on error (also when @value is NULL). */
 int put(PyObject *dict, const char *key, PyObject *value);
 
+/** dict[key], borrowed, or NULL where it is absent; -1 on error (PyDict_GetItemString() would hide it). */
+int get(PyObject *dict, const char *key, PyObject **ret);
+
 /** A finding as a dict; rule ids in "rule" and "also". */
 PyObject *finding_dict(const struct zd_finding *finding, uint32_t page_size);
 

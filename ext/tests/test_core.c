@@ -188,8 +188,31 @@ static void fail_every_allocation(void)
 	CHECK(failed >= 3);
 }
 
+/** Struct pages of a layout, and no byte more, through a scan. */
+static void scan_layout(const struct zd_layout *layout, const struct zd_pagemap *pagemap, const uint8_t *bytes,
+			uint64_t pages)
+{
+	struct zd_range range = { 1 << 20, (1 << 20) + pages, 0xffffea0004000000 };
+	uint8_t *copy = __real_malloc(pages * layout->page_size);
+	struct zd_scan scan;
+
+	memcpy(copy, bytes, pages * layout->page_size);
+	CHECK(!zd_scan_init(&scan, layout, &zd_schemes[ZD_SCHEME_H], pagemap, true, true));
+	CHECK(!zd_scan_begin(&scan, &range));
+	CHECK(!zd_scan_pages(&scan, copy, pages));
+	CHECK(!zd_scan_end(&scan));
+	zd_scan_deinit(&scan);
+	free(copy);
+}
+
+/** Layouts with one byte changed: refused, or safe to scan with. */
 static void refuse_layouts(void)
 {
+	static const struct zd_pagemap pagemap = { .type = ZD_FS_DAX, .severity_cap = ZD_ERROR };
+	static uint8_t bytes[8 * ZD_PAGE_MAX];
+
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = next_random();
 	for (int i = 0; i < ROUNDS * 20; i++) {
 		struct zd_layout layout = amd64;
 		struct zd_error *error;
@@ -200,15 +223,8 @@ static void refuse_layouts(void)
 		layout.big_endian = r >> 40 & 1;
 		layout.compound_mask = r >> 41 & 1;
 		error = zd_layout_check(&layout);
-		// What is accepted must be safe to load from.
-		if (!error) {
-			uint8_t *page = __real_malloc(layout.page_size * ZD_FOLIO_PAGES);
-
-			memset(page, 0xa5, layout.page_size * ZD_FOLIO_PAGES);
-			for (int member = 0; member < ZD_MEMBERS; member++)
-				zd_load(&layout, page, member);
-			free(page);
-		}
+		if (!error)
+			scan_layout(&layout, &pagemap, bytes, 8);
 		zd_error_destroy(error);
 	}
 }
@@ -393,6 +409,115 @@ static void count_rules(void)
 		CHECK(!zd_rules[i].predicate);
 }
 
+/** Is the layout refused?  Also when there is no memory to say why. */
+static bool is_refused(const struct zd_layout *layout)
+{
+	struct zd_error *error = zd_layout_check(layout);
+	bool refused = error;
+
+	CHECK(!error || (error->code == ZD_ERROR_INVALID && strstr(error->message, "layout: ")));
+	zd_error_destroy(error);
+	allocations = 0;
+	fail_at = 1;
+	error = zd_layout_check(layout);
+	fail_at = 0;
+	CHECK(refused ? error && error->code == ZD_ERROR_NO_MEMORY : !error);
+	zd_error_destroy(error);
+	return refused;
+}
+
+static void refuse_senseless_layouts(void)
+{
+	struct zd_layout layout;
+
+#define REFUSE(member, value)                                                                                  \
+	do {                                                                                                   \
+		layout = amd64;                                                                                \
+		layout.member = (value);                                                                       \
+		CHECK(is_refused(&layout));                                                                    \
+	} while (0)
+	CHECK(!is_refused(&amd64));
+	REFUSE(page_size, 136);
+	REFUSE(page_size, 60);
+	REFUSE(word_size, 2);
+	REFUSE(page_shift, 60);
+	REFUSE(pmd_order, ZD_ORDER_MAX + 1);
+	REFUSE(page_type_limit, 0);
+	REFUSE(field[ZD_REFCOUNT].offset, 61);
+	REFUSE(field[ZD_REFCOUNT].size, 0);
+	REFUSE(field[ZD_FLAGS].size, 4);
+	REFUSE(field[ZD_MAPCOUNT].bits, 16);
+	REFUSE(field[ZD_ORDER].size, 3);
+	REFUSE(field[ZD_ORDER].bits, 65);
+	REFUSE(field[ZD_PINCOUNT].offset, 253);
+	REFUSE(flag[ZD_PG_HEAD], 64);
+	REFUSE(zone.width, 32);
+	// A shift by a whole word is undefined, even for no bits.
+	layout = amd64;
+	layout.node = (struct zd_bits){ 64, 0 };
+	CHECK(is_refused(&layout));
+	REFUSE(zone_device, 8);
+#undef REFUSE
+}
+
+/** Members behind the 64 bytes that templates hold: struct page is larger in some configurations. */
+static void scan_large_struct_pages(void)
+{
+	static const struct zd_pagemap pagemap = { .type = ZD_FS_DAX, .severity_cap = ZD_ERROR };
+	static uint8_t bytes[8 * ZD_PAGE_MAX];
+	struct zd_layout layout = amd64;
+
+	layout.page_size = ZD_PAGE_MAX;
+	layout.field[ZD_MEMCG_DATA].offset = ZD_PAGE_MAX - 8;
+	layout.field[ZD_MAPPING].offset = ZD_PAGE_MAX - 16;
+	memset(bytes, 0x11, sizeof(bytes));
+	scan_layout(&layout, &pagemap, bytes, 8);
+}
+
+/** Numbers of a dump at the ends of their types: no shift and no sum goes over. */
+static void survive_extremes(void)
+{
+	struct zd_pagemap pagemap = { .type = ZD_GENERIC, .vmemmap_shift = 255, .severity_cap = ZD_ERROR };
+	uint64_t head[16] = { UINT64_C(4) << 51 | 1 << 13 | 1 << 6, 0, 0, 0, 0, 0, 0x100000000, 0, 0xc8 };
+	struct zd_layout layout = amd64;
+	struct zd_scheme scheme = zd_schemes[ZD_SCHEME_F1];
+	struct zd_range range = { 0, 1, 0xffffea0000000000 };
+	struct zd_scan scan;
+
+	for (head[8] = 0; head[8] < 256; head[8]++)
+		scan_layout(&layout, &pagemap, (const uint8_t *)head, 2);
+	// As many maps as there can be, a reference of the entry, and one of its own.
+	pagemap.type = ZD_FS_DAX;
+	pagemap.vmemmap_shift = 0;
+	head[0] &= ~(UINT64_C(1) << 6);
+	head[3] = 0xffff888101234500;
+	head[6] = INT32_MAX - 2;
+	scheme.type[ZD_FS_DAX] = (struct zd_scheme_type){ 1, 1, true, false, false, true };
+	CHECK(!zd_scan_init(&scan, &layout, &scheme, &pagemap, true, true));
+	CHECK(!zd_scan_begin(&scan, &range));
+	CHECK(!zd_scan_pages(&scan, (const uint8_t *)head, 1));
+	CHECK(!zd_scan_end(&scan));
+	CHECK(scan.tally.findings_count == 1 && scan.tally.findings[0].expected == 2);
+	zd_scan_deinit(&scan);
+}
+
+/** A node that the node bits cannot show would make the templates lie. */
+static void refuse_pagemaps(void)
+{
+	struct zd_pagemap pagemap = { .type = ZD_FS_DAX, .node = 1 << 10, .severity_cap = ZD_ERROR };
+	struct zd_layout layout = amd64;
+	struct zd_error *error;
+	struct zd_scan scan;
+
+	error = zd_scan_init(&scan, &layout, &zd_schemes[ZD_SCHEME_H], &pagemap, true, true);
+	CHECK(error && error->code == ZD_ERROR_INVALID);
+	zd_error_destroy(error);
+	zd_scan_deinit(&scan);
+	pagemap.node = (1 << 10) - 1;
+	CHECK(!zd_scan_init(&scan, &layout, &zd_schemes[ZD_SCHEME_H], &pagemap, true, true));
+	zd_scan_deinit(&scan);
+}
+
 int main(void)
 {
 	scan_everything();
@@ -401,6 +526,10 @@ int main(void)
 	walk_everything();
 	fail_every_allocation_of_entries();
 	count_rules();
+	refuse_senseless_layouts();
+	scan_large_struct_pages();
+	survive_extremes();
+	refuse_pagemaps();
 	printf("%d failures\n", failures);
 	return failures != 0;
 }

@@ -13,12 +13,14 @@ from typing import NamedTuple, Optional
 
 from drgn import FaultError, Object, Program
 from drgn.helpers.linux.block import disk_name, for_each_disk
+from drgn.helpers.linux.device import class_to_subsys
 
 # Bounds for a tree out of an untrusted dump.
 _MAX_RESOURCES = 100_000
 _MAX_DEPTH = 32
 _MAX_DISKS = 10_000
 _MAX_CLASSES = 10_000
+_MAX_DEVICES = 100_000
 
 # Bytes of a name that are believed.
 _MAX_NAME = 128
@@ -72,20 +74,31 @@ def read_resources(prog: Program) -> list[_Resource]:
     return resources
 
 
-def _is_endless(prog: Program) -> bool:
-    """True where the list of classes, which looking for disks walks first, does not come to an end.
+def _is_endless(head: Object, limit: int) -> bool:
+    """True where a list (*head* is its ``struct list_head``) does not come back to its head."""
+    address, node = int(head.address_ or 0), head.next.read_()
+    for _ in range(limit):
+        if int(node) == address:
+            return False
+        node = node.next.read_()
+    return True
+
+
+def _is_lost(prog: Program) -> bool:
+    """True where one of the lists that looking for disks walks does not come to an end: first that of
+    classes, then that of block devices, of which partitions are skipped without an end.
 
     Since commit 2df418cf4b72 ("driver core: class: remove subsystem private pointer from struct class")
     (in v6.4) a class is found in class_kset.
     """
     try:
-        head = prog["class_kset"].list.address_of_()
-        node = head.next
-        for _ in range(_MAX_CLASSES):
-            if int(node) == int(head):
-                return False
-            node = node.next.read_()
-        return True
+        if _is_endless(prog["class_kset"].list, _MAX_CLASSES):
+            return True
+    except (LookupError, AttributeError, FaultError):
+        pass
+    try:
+        devices = class_to_subsys(prog["block_class"].address_of_()).klist_devices.k_list
+        return _is_endless(devices, _MAX_DEVICES)
     except (LookupError, AttributeError, FaultError):
         return False
 
@@ -93,7 +106,7 @@ def _is_endless(prog: Program) -> bool:
 def read_disks(prog: Program) -> list[_Disk]:
     """All disks with their private_data; [] where the kernel's types or memory do not give them."""
     disks: list[_Disk] = []
-    if _is_endless(prog):
+    if _is_lost(prog):
         return []
     try:
         for disk in for_each_disk(prog):
@@ -105,7 +118,7 @@ def read_disks(prog: Program) -> list[_Disk]:
             disks.append(_Disk(disk_name(disk).decode(errors="replace"), private, word))
             if len(disks) >= _MAX_DISKS:
                 break
-    except (LookupError, FaultError, AttributeError, TypeError, ValueError):
+    except (LookupError, FaultError, AttributeError, TypeError, ValueError, OverflowError):
         pass
     return disks
 

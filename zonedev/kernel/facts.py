@@ -18,7 +18,13 @@ from zonedev.kernel.device import DeviceNames
 from zonedev.kernel.layout import KernelLayout, check_zone, kernel_layout, node_of
 from zonedev.kernel.registry import Registry, read_pagemap, read_registry, unsupported_registries
 from zonedev.kernel.scheme import detect_scheme
-from zonedev.kernel.vmemmap import first_sample, is_deduplicated, is_drained, zone_device_pages
+from zonedev.kernel.vmemmap import (
+    first_sample,
+    hidden_by_altmap,
+    is_deduplicated,
+    is_drained,
+    zone_device_pages,
+)
 from zonedev.model import Pagemap, SchemeInfo
 
 
@@ -105,6 +111,16 @@ def _ref_problems(pagemaps: list[Pagemap]) -> list[str]:
     ]
 
 
+def _hidden_pages(prog: Program, pagemaps: list[Pagemap], layout: KernelLayout) -> list[str]:
+    hidden = [(p, hidden_by_altmap(prog, p, layout)) for p in pagemaps]
+    return [
+        f"dev_pagemap {p.address:#x} ({p.device or p.type}): {count} pages that its altmap takes out have "
+        "struct pages of this pagemap, and were not judged"
+        for p, count in hidden
+        if count
+    ]
+
+
 def read_kernel(prog: Program) -> Kernel:
     """Layout, scheme and pagemaps of the kernel that *prog* is attached to.
 
@@ -126,7 +142,7 @@ def read_kernel(prog: Program) -> Kernel:
         if not layout.zone[1]:
             problems.append(f"no page can be positively identified as ZONE_DEVICE ({evidence})")
     problems += unsupported_registries(prog) + _ref_problems(pagemaps) + registry.problems
-    problems += _unfinished(pagemaps)
+    problems += _unfinished(pagemaps) + _hidden_pages(prog, pagemaps, layout)
     problems += _lost_registry(kernel)
     for pagemap, sample in zip(pagemaps, samples):
         pagemap.node = node_of(layout, sample)

@@ -181,7 +181,9 @@ def _zone_and_node(prog: Program, word_size: int) -> tuple[tuple[int, int], tupl
     zone_width = 1 if count <= 2 else 2 if count <= 4 else 3
     node_width = _nodes_shift(prog)
     node_shift = 8 * word_size - node_width
-    return (node_shift - zone_width, zone_width), (node_shift, node_width), zones["ZONE_DEVICE"]
+    # A kernel without CONFIG_NUMA has no node bits at all.
+    node = (node_shift, node_width) if node_width else (0, 0)
+    return (node_shift - zone_width, zone_width), node, zones["ZONE_DEVICE"]
 
 
 def _pmd_order(prog: Program, page_shift: int) -> int:

@@ -9,10 +9,20 @@ from __future__ import annotations
 
 import re
 
-from drgn import FaultError, Program
+from drgn import FaultError, Program, sizeof
 from drgn.helpers.linux.printk import get_printk_records
 
 _MAX_LINES = 50
+
+# Bounds for numbers out of a dump; the largest log buffer that can be configured has 2 GiB.
+_MAX_BITS = 31
+_MAX_RECORDS = 1 << 20
+
+# The two highest bits of a descriptor's number are its state (include/linux/printk_ringbuffer.h).
+_STATE_BITS = 2
+
+# Bytes of a record of an old log that say how long it is, after the time stamp.
+_LENGTH_AT, _LENGTH_SIZE = 8, 2
 
 # Source files whose warnings are about ZONE_DEVICE pages.
 _SOURCES = re.compile(
@@ -21,14 +31,51 @@ _SOURCES = re.compile(
 )
 
 
+def _ring_ends(prog: Program) -> bool:
+    """False where the numbers of a ring of descriptors (since 5.10) cannot be: walking it would not end."""
+    ring, text = prog["prb"].desc_ring, prog["prb"].text_data_ring
+    bits = int(ring.count_bits)
+    if bits > _MAX_BITS or int(text.size_bits) > _MAX_BITS:
+        return False
+    word = 8 * sizeof(ring.head_id)
+    distance = int(ring.head_id.counter) - int(ring.tail_id.counter)
+    return bool(distance % (1 << word - _STATE_BITS) < 1 << bits)
+
+
+def _chain_ends(prog: Program) -> bool:
+    """False where the records of an old log do not lead from the first to behind the last."""
+    buffer = int(prog.object("log_buf", filename="printk.c"))
+    index, end = int(prog["log_first_idx"]), int(prog["log_next_idx"])
+    for _ in range(_MAX_RECORDS):
+        if index == end:
+            return True
+        length = int.from_bytes(prog.read(buffer + index + _LENGTH_AT, _LENGTH_SIZE), "little")
+        if index < end < index + length:
+            return False
+        # A record of no length says that the next one stands at the beginning.
+        index = index + length if length else 0
+    return False
+
+
+def _has_end(prog: Program) -> bool:
+    """True where a walk over the records comes to an end."""
+    try:
+        prog["prb"]
+    except LookupError:
+        return _chain_ends(prog)
+    return _ring_ends(prog)
+
+
 def kernel_log_warnings(prog: Program) -> list[str]:
     """Lines of the log that speak of device memory, "[seconds] text", oldest first, at most 50."""
-    lines = []
+    lines: list[str] = []
     try:
+        if not _has_end(prog):
+            return lines
         for record in get_printk_records(prog):
             text = record.text.decode(errors="replace")
             if ("WARNING:" in text or "BUG" in text) and _SOURCES.search(text):
                 lines.append(f"[{record.timestamp / 1e9:13.6f}] {text}")
-    except (LookupError, FaultError, ValueError, AttributeError, TypeError):
+    except (LookupError, FaultError, ValueError, AttributeError, TypeError, OverflowError):
         return lines[:_MAX_LINES]
     return lines[:_MAX_LINES]

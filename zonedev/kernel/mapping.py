@@ -30,5 +30,5 @@ def describe_mapping(prog: Program, mapping: int) -> str:
         device = super_block.s_id.string_()[:_MAX_NAME].decode(errors="replace")
         kind = prog.read_c_string(int(super_block.s_type.name), max_size=_MAX_NAME)
         return f"inode {int(inode.i_ino)} of {device} ({kind.decode(errors='replace')})"
-    except (FaultError, LookupError, AttributeError, TypeError, ValueError):
+    except (FaultError, LookupError, AttributeError, TypeError, ValueError, OverflowError):
         return f"mapping {mapping:#x} cannot be followed"

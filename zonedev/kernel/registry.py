@@ -35,6 +35,7 @@ _PGMAP_ALTMAP_VALID = 1
 # Bounds for numbers out of a dump.
 _MAX_RANGES = 1 << 16
 _MAX_PROBLEMS = 20
+_MAX_SYMBOLS = 1 << 20
 
 # Behind every pfn.
 _BEYOND = 1 << 65
@@ -312,11 +313,12 @@ def _symbol_name(prog: Program, address: int) -> Optional[str]:
         module = address_to_module(prog, address)
         if not module:
             return None
-        for symbol in module_kallsyms(module):
-            if symbol.address == address:
-                return str(symbol.name)
+        if int(module.kallsyms.num_symtab) < _MAX_SYMBOLS:
+            for symbol in module_kallsyms(module):
+                if symbol.address == address:
+                    return str(symbol.name)
         return f"[{module.name.string_().decode(errors='replace')}]"
-    except (LookupError, FaultError, ValueError, AttributeError, TypeError):
+    except (LookupError, FaultError, ValueError, AttributeError, TypeError, OverflowError):
         return None
 
 

@@ -21,6 +21,9 @@ _MAX_SHIFT = 64
 _XA_NODE_MIN = 4096
 _XA_SIBLING_MAX = 256
 
+# XA_RETRY_ENTRY and XA_ZERO_ENTRY: nothing is stored where they stand.
+_XA_NOTHING = (256 << 2 | 2, 257 << 2 | 2)
+
 
 class CorruptTree(ValueError):
     """The tree is none; says which node tells."""
@@ -135,9 +138,14 @@ def _node_items(shape: _Shape, node: _Node) -> tuple[list[Item], list[tuple[int,
         elif shape.is_node(entry, node.shift):
             children.append((entry, index))
         elif entry and entry & 3 == 0:
-            # Anything with low bits is no pointer: values, and the internal entries retry and zero.
             items.append(Item(index, index + (1 << node.shift), entry))
             last_slot = slot
+        elif entry and entry not in _XA_NOTHING:
+            # Anything with low bits is no pointer, and what stood there is lost.
+            node.problems.append(
+                f"slot {slot} of node {node.address:#x} of the registry holds {entry:#x}, which is no "
+                "pagemap: pagemaps may be missing"
+            )
     return items, children
 
 

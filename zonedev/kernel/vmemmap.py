@@ -9,7 +9,7 @@ frame must not take its neighbours with it.  A frame that cannot be read is neve
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Optional, Union
+from typing import Literal, NamedTuple, Optional, Union
 
 from drgn import FaultError, Program
 from drgn.helpers.linux.mm import follow_phys
@@ -37,6 +37,9 @@ _CUT_OFF = ("short read", "unexpected EOF", "past end of file", "end of file")
 
 # Folios at the end of a dying pagemap that tell whether removal has put their first references.
 _DRAINED_HEADS = 256
+
+# Pages before the first one of a pagemap with an altmap that are asked whose they are.
+_HIDDEN_PAGES = 1 << 12
 
 
 class Pages(NamedTuple):
@@ -144,6 +147,28 @@ def is_drained(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> bool:
     return zeros > others
 
 
+def hidden_by_altmap(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> int:
+    """How many of the last pages that the altmap takes out have a struct page of this pagemap.
+
+    There can be none: memmap_init_zone_device() begins behind them.  An altmap that says more than it has
+    would hide pages that nobody looks at.
+    """
+    if not pagemap.altmap or not pagemap.ranges:
+        return 0
+    range_ = pagemap.ranges[0]
+    count = min(range_.first_pfn - range_.start_pfn, _HIDDEN_PAGES)
+    offset, size, _ = layout.fields["pgmap"]
+    order: Literal["little", "big"] = "big" if layout.spec["big_endian"] else "little"
+    word = pagemap.address.to_bytes(size, order)
+    address = layout.page_address(range_.first_pfn - count)
+    hidden = 0
+    for piece in read_memmap(prog, address, count, layout):
+        if isinstance(piece, Pages):
+            starts = range(offset, len(piece.data), layout.page_size)
+            hidden += sum(piece.data[at : at + size] == word for at in starts)
+    return hidden
+
+
 def zone_device_pages(prog: Program) -> Optional[int]:
     """Pages that the ZONE_DEVICE zones of all nodes span; None where that cannot be known.
 
@@ -155,7 +180,7 @@ def zone_device_pages(prog: Program) -> Optional[int]:
             int(NODE_DATA(prog, nid).node_zones[index].spanned_pages)
             for nid in for_each_online_node(prog)
         )
-    except (FaultError, LookupError, AttributeError, TypeError, ValueError):
+    except (FaultError, LookupError, AttributeError, TypeError, ValueError, OverflowError):
         return None
 
 

@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Makes the seeds of the fuzz targets out of the bundled cores: tests/corpus/TARGET/NAME.
+
+usage: fuzz_corpus.py [OUT]         (default: tests/corpus; PYTHONPATH must lead to zonedev)
+
+Seeds are small: the headers of a core, and some struct pages of each kind with the layout that they have.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
+
+from conftest import VMCORES, open_vmcore  # noqa: E402
+
+from zonedev import _zonedev  # noqa: E402
+from zonedev.kernel.facts import Kernel  # noqa: E402
+from zonedev.model import Pagemap  # noqa: E402
+
+CORES = ("5.10-nvdimm-leak", "6.1-nvdimm-leak", "7.2-p2p-hmm", "7.3-hmm-leak")
+ELF_CORES = ("5.10-bare", "7.2-nvdimm")
+KDUMPS = ("6.1-kdump-leak", "7.2-kdump-leak")
+
+# Struct pages of one seed.
+PAGES = 24
+
+# As enum zd_scheme_id has them.
+SCHEMES = ("A", "B", "C", "D", "E", "F1", "F2", "G", "H", "unknown")
+
+# Bytes of a file's beginning that hold its headers and notes.
+ELF_HEAD = 6 << 10
+KDUMP_HEAD = 12 << 10
+
+
+def layout_bytes(spec: dict[str, Any], zone: tuple[int, int], node: tuple[int, int]) -> bytes:
+    """A layout as ext/fuzz/fuzz_scan.c takes it."""
+    data = struct.pack(
+        "<BBBBBI",
+        spec["page_size"],
+        spec["word_size"],
+        spec["big_endian"] | spec["compound_mask"] << 1,
+        spec["page_shift"],
+        spec["pmd_order"],
+        spec["page_type_limit"] & 0xFFFFFFFF,
+    )
+    for member in _zonedev.MEMBERS:
+        data += struct.pack("<HBB", *spec["fields"].get(member, (0, 0, 0)))
+    for flag in _zonedev.FLAGS:
+        data += struct.pack("<b", spec["flags"].get(flag, -1))
+    return data + struct.pack("<BBBBI", *zone, *node, spec["zone_device"])
+
+
+def scan_head(kernel: Kernel, pagemap: Pagemap, pfn: int) -> bytes:
+    """All that stands before the pages of a seed of fuzz_scan."""
+    layout = kernel.layout
+    return (
+        layout_bytes(layout.spec, layout.zone, layout.node)
+        + struct.pack("<BI", SCHEMES.index(kernel.scheme.id), 0)
+        + struct.pack(
+            "<BBBBBiQ",
+            _zonedev.TYPES.index(pagemap.type),
+            ("live", "dying", "dead").index(pagemap.ref.state),
+            pagemap.vmemmap_shift,
+            _zonedev.SEVERITIES.index("error"),
+            pagemap.foreign_maps | pagemap.deduplicated << 1,
+            -1 if pagemap.node is None else pagemap.node,
+            pagemap.address,
+        )
+        + struct.pack("<QQI", pfn, layout.page_address(pfn), pfn & 0xFFFF)
+    )
+
+
+def telling_pfns(name: str, pagemaps: list[Pagemap]) -> dict[tuple[str, ...], tuple[Pagemap, int]]:
+    """Where seeds begin: the first page of each memory type, and of each class and order that the record
+    knows of it."""
+    pfns: dict[tuple[str, ...], tuple[Pagemap, int]] = {}
+    for pagemap in pagemaps:
+        pfns.setdefault((pagemap.type,), (pagemap, pagemap.ranges[0].first_pfn))
+        for state in open_vmcore(name).states:
+            key = (pagemap.type, state["class"], str(state["order"]))
+            if pagemap.covers(state["pfn"]):
+                pfns.setdefault(key, (pagemap, state["pfn"] // 4 * 4))
+    return pfns
+
+
+def scan_seeds(out: Path) -> None:
+    for name in CORES:
+        core = open_vmcore(name)
+        layout = core.kernel.layout
+        for pagemap, pfn in telling_pfns(name, core.kernel.pagemaps).values():
+            pages = core.prog.read(layout.page_address(pfn), PAGES * layout.page_size)
+            data = scan_head(core.kernel, pagemap, pfn) + pages
+            (out / f"{name}-{pfn:x}").write_bytes(data)
+
+
+def file_seeds(out: Path, names: tuple[str, ...], size: int) -> None:
+    for name in names:
+        with open(open_vmcore(name).core, "rb") as file:
+            (out / name).write_bytes(file.read(size))
+
+
+def main() -> int:
+    out = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests" / "corpus"
+    for target in ("scan", "elf", "kdump"):
+        (out / target).mkdir(parents=True, exist_ok=True)
+    scan_seeds(out / "scan")
+    file_seeds(out / "elf", ELF_CORES, ELF_HEAD)
+    with open(VMCORES / "7.2-bare" / "vmlinux", "rb") as file:
+        (out / "elf" / "vmlinux").write_bytes(file.read())
+    file_seeds(out / "kdump", KDUMPS, KDUMP_HEAD)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
