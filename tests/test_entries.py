@@ -374,7 +374,7 @@ CASES = [
     Case("6.1", CACHED, {2: 0}, {9: 0}, "multi-owner-unshared", "error", "violation"),
     # R34
     Case("E", {"mapping": 1}, {}, {}, "shared-state", "error", "violation"),
-    Case("6.1", {"mapping": 1}, {}, {}, "shared-state", "warning", "busy"),
+    Case("6.1", {"mapping": 1}, {}, {}, "shared-state", "info", "busy"),
     Case("6.1", {"mapping": 1, "share": 1}, {3: 0}, {}, None, None, "busy"),
     Case("H", {"share": 7}, {}, {}, "shared-state", "error", "violation"),
     Case("H", {"share": 7}, {}, {}, None, None, "busy", complete=False),

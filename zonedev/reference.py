@@ -734,15 +734,6 @@ def _reference_outlives_mapping(s: Subject) -> Optional[str]:
     return _when(unused and s.type == GENERIC and not s.pagemap.foreign_maps, WARNING)
 
 
-@_rule("shared-state")
-def _perhaps_shared_by_none(s: Subject) -> Optional[str]:
-    # 6.0 and 6.1 themselves leave it so.
-    counted = s.scheme.shared == "mapping is 1, index counts" and s.scheme_in("D", "E")
-    return _when(
-        s.type == FS_DAX and counted and s.page.mapping == 1 and s.page.index == 0, WARNING
-    )
-
-
 @_rule("wrong-node", "page")
 def _wrong_node(s: Subject) -> Optional[str]:
     known = s.page.node is not None and s.pagemap.node >= 0
@@ -766,6 +757,13 @@ def _dirty_free_state(s: Subject) -> Optional[str]:
 @_rule("hwpoison")
 def _hwpoison(s: Subject) -> Optional[str]:
     return _when(s.flag("PG_hwpoison"), WARNING if s.held else INFO)
+
+
+@_rule("shared-state")
+def _perhaps_shared_by_none(s: Subject) -> Optional[str]:
+    # 6.0 and 6.1 leave it so by themselves.
+    counted = s.scheme.shared == "mapping is 1, index counts" and s.scheme_in("D", "E")
+    return _when(s.type == FS_DAX and counted and s.page.mapping == 1 and s.page.index == 0, INFO)
 
 
 @_rule("free-or-allocated")

@@ -946,7 +946,7 @@ FAULTS: tuple[Fault, ...] = (
         needs="share",
     ),
     Fault(
-        "shared-counter-lost", "R34", "shared-state", "warning", (FS_DAX,), ("E",),
+        "shared-counter-lost", "R34", "shared-state", "info", (FS_DAX,), ("E",),
         Case("idle", lambda e: (e.put("mapping", 1), e.put("index", 0)), OWN),
         Case("idle", lambda e: (e.put("mapping", 1), e.put("index", 1))),
         needs="share unmarked",
