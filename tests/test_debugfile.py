@@ -83,9 +83,8 @@ int use_inlined(int y) { return inlined(y); }
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> str:
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler")
+    # There is one: the extension that is under test was compiled.
+    compiler = shutil.which("gcc") or shutil.which("cc") or "cc"
     directory = tmp_path_factory.mktemp("debugfile")
     (directory / "t.c").write_text(SOURCE)
     subprocess.run(

@@ -236,7 +236,9 @@ def drgn_session(words: list[str], lines: list[str], env: dict[str, str]) -> str
     try:
         main_fd, terminal = pty.openpty()
     except OSError as err:
-        pytest.skip(f"no terminal to run drgn's prompt on: {err}")
+        pytest.skip(
+            f"drgn's prompt wants a terminal, and this system grants no pseudo-terminal: {err}"
+        )
     with subprocess.Popen(
         [sys.executable, "-m", "drgn", *words],
         env=env,

@@ -21,7 +21,11 @@ import thin_kdump
 
 drgn = pytest.importorskip("drgn")
 if not hasattr(drgn.Program, "set_linux_kernel_custom"):
-    pytest.skip("this drgn cannot record", allow_module_level=True)
+    pytest.skip(
+        "slices are recorded by Program.set_linux_kernel_custom(), which drgn before 0.3 lacks: there, "
+        "zonedev slice says so and everything else works",
+        allow_module_level=True,
+    )
 
 from drgn import FaultError, Program  # noqa: E402
 from drgn.helpers.linux.mm import follow_phys  # noqa: E402
@@ -166,7 +170,9 @@ def write_core(path: Path, notes: bytes, loads: list[tuple[int, bytes, int]]) ->
 def make_kernel(directory: Path, *, with_build_id: bool) -> Kernel:
     compiler = shutil.which("gcc")
     if compiler is None or shutil.which("nm") is None or drgn.host_platform.arch.name != "X86_64":
-        pytest.skip("needs gcc and nm on x86-64")
+        pytest.skip(
+            "the made-up kernel is x86-64 code with page tables of that machine: it takes gcc and nm on one"
+        )
     (directory / "k.c").write_text(SOURCE)
     flags = "-g -O1 -mcmodel=kernel -fno-pic -no-pie -static -nostdlib -ffreestanding"
     flags += f" -Wl,--build-id=sha1 -Wl,-Ttext-segment={BASE:#x} -o vmlinux"

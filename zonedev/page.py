@@ -64,6 +64,7 @@ def _resolve_address(kernel: Kernel, address: int) -> tuple[int, str]:
             return pfn, f"{address:#x} is the struct page of pfn {pfn:#x}"
     try:
         physical = int(follow_phys(kernel.prog["init_mm"].address_of_(), address))
+    # Of a machine whose page tables it cannot walk drgn raises NotImplementedError: said like the others.
     except (FaultError, LookupError, NotImplementedError) as err:
         raise TargetError(
             f"{address:#x} is neither a struct page of a pagemap nor mapped: {err}"

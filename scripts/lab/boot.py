@@ -158,7 +158,9 @@ def guest_command(options: argparse.Namespace) -> str | None:
     if options.live_cmd or not options.audits:
         given: str | None = options.live_cmd
         return given
-    words = live.command(LAB, options.release, options.audits, "-k", "-o", "/dev/ttyS1")
+    # guest/init binds its /dev into the chroot: the counters of the churn lie there, too.
+    target = ["-k", "--counters", "/dev/churn", "-o", "/dev/ttyS1"]
+    words = live.command(LAB, options.release, options.audits, *target)
     return f"cd {live.REPO}; PYTHONPATH={live.REPO} {shlex.join(words)}"
 
 

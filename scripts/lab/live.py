@@ -40,8 +40,6 @@ REPO = HERE.parent.parent
 
 # struct counter of guest/churn.c: a name, operations done and failed.
 COUNTER = struct.Struct("40sQQ")
-# Where the chroot of scenario live sees the guest's files.
-GUEST_COUNTERS = Path("/proc/1/root/run/churn")
 
 # Findings of one kind that a line of the series tells in full; the others only count.
 _TOLD_MAX = 8
@@ -62,12 +60,14 @@ def read_counters(data: bytes) -> dict[str, int]:
     return dict(counts)
 
 
-def counters_of_file(path: Path) -> Callable[[], dict[str, int]]:
+def counters_of_file(name: str) -> Callable[[], dict[str, int]]:
+    path = Path(name)
     return lambda: read_counters(path.read_bytes()) if path.exists() else {}
 
 
-def counters_of_record(path: Path) -> Callable[[], dict[str, int]]:
+def counters_of_record(name: str) -> Callable[[], dict[str, int]]:
     """As churn.c tells them in the record, twice a second."""
+    path = Path(name)
 
     def last() -> dict[str, int]:
         lines = re.findall(r'^\{"ev":"churn",.*\}$', path.read_text(errors="replace"), re.M)
@@ -192,8 +192,7 @@ def run_audits(options: argparse.Namespace) -> None:
     target.symbols = [matching(attached(target), options.vmlinux)]
     prog = open_target(target)
     opened = round(time.monotonic() - start, 1)
-    record = options.record
-    counters = counters_of_record(record) if record else counters_of_file(GUEST_COUNTERS)
+    counters = options.churn
     devices = sorted({device_of(name) for name in counters()} - {""})
     say({"ev": "audits", "count": options.count, "open_s": opened, "devices": devices})
     how = {"samples": options.samples, "resample_ms": options.resample_ms}
@@ -434,7 +433,14 @@ def main() -> None:
     )
     audits.add_argument("-n", "--count", type=int, default=100, help="audits")
     audits.add_argument("-o", "--output", default="/dev/stdout", help="where the lines go")
-    audits.add_argument("--record", type=Path, help="truth.jsonl that tells of the churn")
+    churn = audits.add_mutually_exclusive_group(required=True)
+    churn.add_argument(
+        "--counters", dest="churn", type=counters_of_file, metavar="FILE", help="of churn.c"
+    )
+    churn.add_argument(
+        "--record", dest="churn", type=counters_of_record, metavar="FILE",
+        help="truth.jsonl that tells of the churn",
+    )  # fmt: skip
     audits.add_argument("--samples", type=int, help="samples that must agree (default: zonedev's)")
     audits.add_argument("--resample-ms", type=int, help="time between them (default: zonedev's)")
     audits.add_argument("vmlinux", nargs="+", help="debug files; the kernel's own is taken")

@@ -211,5 +211,7 @@ def _same_frame(prog: Program, addresses: list[int]) -> bool:
     try:
         mm = prog["init_mm"].address_of_()
         return len({int(follow_phys(mm, address)) for address in addresses}) == 1
-    except (FaultError, KeyError, LookupError, NotImplementedError):
+    except (FaultError, LookupError, NotImplementedError):
+        # Not known: a memmap that is not mapped there, types that lack, or a machine whose page tables drgn cannot
+        # walk (which it tells by NotImplementedError).  Each struct page is then judged at every place it has.
         return False
