@@ -396,6 +396,7 @@ bool zd_folio_is_identified(const struct zd_folio *folio, const struct zd_layout
 
 // ---------------------------------------------------------------- rules
 
+/** What a rule is applied to; to heads, where its row names nothing else. */
 enum zd_scope { ZD_SCOPE_HEAD, ZD_SCOPE_TAIL, ZD_SCOPE_PAGE, ZD_SCOPE_PAGEMAP };
 
 /** Evidence outside of the struct page that would settle a rule. */
@@ -457,9 +458,9 @@ enum {
 };
 
 /**
- * One rule for a set of types and schemes.  Rows that share an id are one rule whose
- * severity varies; they stand together.  Order matters: the first row that fires names
- * the finding, the others stand in "also".
+ * One rule for a set of types and schemes.  Rows that share an id are one rule, which
+ * varies with them; they need not stand together.  Order matters: the first row that fires
+ * names the finding, the others stand in "also".
  */
 struct zd_rule {
 	const char *id;	    /* stable for ever */
