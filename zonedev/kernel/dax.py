@@ -396,7 +396,9 @@ def _path(prog: Program, inode: Object) -> str:
     if not dentries:
         return ""
     type_ = prog.type("struct dentry")
-    address = int(dentries) - offsetof(type_, "d_u.d_alias")
+    # Since commit 3b7d764a37d0 ("struct dentry: make ->d_u anonymous") (in v7.1).
+    alias = "d_alias" if type_.has_member("d_alias") else "d_u.d_alias"
+    address = int(dentries) - offsetof(type_, alias)
     names: list[str] = []
     for _ in range(_DEPTH_MAX):
         dentry = Object(prog, type_, address=address)
