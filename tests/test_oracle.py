@@ -409,7 +409,10 @@ def random_item(rng: Random) -> Item:
 VARIATIONS = {
     "A": ["dax_associate_entry"],
     "B": ["dax_associate_entry"],
-    "C": ["pgmap_radix", "dax_associate_entry"],
+    "C": [
+        *("pgmap_radix", "dax_associate_entry"),
+        *("page.hpage_pinned_refcount", "NR_FOLL_PIN_ACQUIRED"),
+    ],
     "D": ["dax_mapping_set_cow", "MEMORY_DEVICE_COHERENT", "p2pmem_alloc_mmap"],
     "E": ["p2pmem_alloc_mmap"],
     "G": ["dax_folio_reset_order"],
@@ -550,6 +553,7 @@ def check_detection(present: set[str]) -> None:
     told = _zonedev.Scheme(dict.fromkeys(present, True))
     scheme = reference.detect(present)
     assert (told.id, told.stale_share) == (scheme.id, scheme.stale_share)
+    assert told.counts_pins == scheme.pins
     assert told.zero_when_dying == (scheme.id in ("B", "C"))
     words = {
         "mapping is 1, index counts": "mapping == 1, counted in index",
@@ -595,7 +599,8 @@ class Sample(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012
     extra: tuple[str, ...] = ()
     without: Optional[dict[str, Any]] = None
-    """Options of the Machine in which the row is not applicable; None: it needs nothing."""
+    """Options of the Machine, or other evidence (extra), without which the row is not applicable; None: it
+    needs nothing."""
 
 
 def page(**words: Any) -> Pages:
@@ -640,6 +645,8 @@ def held_tail(m: Machine) -> bytes:
 IN_USE = folio(3, refcount=1, maps=1, mapping=0xFFFF8881_04000018)
 NO_ORDER: dict[str, Any] = {"missing": ("order",)}
 NO_SHARE: dict[str, Any] = {"missing": ("share",)}
+PINS = ("page.hpage_pinned_refcount",)
+NO_PINS: dict[str, Any] = {"extra": ()}
 SMALL_PMD: dict[str, Any] = {"layout": {"pmd_order": 3}}
 HEADLESS = page(flags=("head",))
 
@@ -698,11 +705,17 @@ SAMPLES: dict[str, list[Sample]] = {
         ),
     ],
     "pinned-private": [
-        Sample("H", "PRIVATE", anon(refcount=1025, maps=1), anon(refcount=1024, maps=1))
+        Sample(
+            *("C", "PRIVATE", anon(refcount=1026, maps=1), anon(refcount=1025, maps=1)),
+            extra=PINS,
+            without=NO_PINS,
+        )
     ],
     "pinned-after-truncate": [
         Sample("H", "FS_DAX", page(refcount=1024), page(refcount=1023), without=NO_SHARE),
-        Sample("E", "FS_DAX", page(refcount=1025), page(refcount=1024)),
+        Sample(
+            "C", "FS_DAX", page(refcount=1025), page(refcount=1024), extra=PINS, without=NO_PINS
+        ),
     ],
     "reference-on-free-folio": [
         Sample("H", "FS_DAX", page(refcount=1), page(refcount=1, share=1), without=NO_SHARE),
@@ -735,7 +748,9 @@ SAMPLES: dict[str, list[Sample]] = {
     ],
     "free-or-allocated": [Sample("D", "PRIVATE", page(), anon(refcount=1, maps=1))],
     "dma-pinned": [
-        Sample("H", "FS_DAX", filed(refcount=1025, maps=1), filed(refcount=1024, maps=1))
+        Sample(
+            "C", "FS_DAX", filed(refcount=1025), filed(refcount=1024), extra=PINS, without=NO_PINS
+        )
     ],
     "held-without-map": [
         Sample("H", "FS_DAX", filed(refcount=2, maps=1), filed(refcount=1, maps=1)),
@@ -768,7 +783,9 @@ ids = [f"{i}-{row['id']}" for i, row in PAGE_ROWS]
 
 def sampled(i: int, **more: Any) -> tuple[Sample, Under]:
     sample = sample_of(i)
-    return sample, under(sample.letter, sample.type, *sample.extra, **{**sample.options, **more})
+    options = {**sample.options, **more}
+    extra = options.pop("extra", sample.extra)
+    return sample, under(sample.letter, sample.type, *extra, **options)
 
 
 @pytest.mark.parametrize("i", [i for i, _ in PAGE_ROWS], ids=ids)

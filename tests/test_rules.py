@@ -200,7 +200,11 @@ HEADS = [
     Case("A", "FS_DAX", {}, None, None, "idle"),
     Case("A", "FS_DAX", {"refcount": 2}, "held-without-map", "info", "busy"),
     Case("B", "GENERIC", {"refcount": 2}, "held-without-map", "info", "busy"),
-    Case("A", "FS_DAX", {"refcount": 1025}, "dma-pinned", "info", "busy"),
+    # Before pins were counted, 1024 references are just that.
+    Case("A", "FS_DAX", {"refcount": 1025}, "held-without-map", "info", "busy"),
+    Case("C", "FS_DAX", {"refcount": 1025}, "reference-outlives-mapping", "warning", "busy"),
+    Case("C", "FS_DAX", {"refcount": 1025, "mapping": M}, "held-without-map", "info", "busy"),
+    Case("C", "PRIVATE", {"refcount": 1026, "maps": 1, "mapping": M | 1}, None, None, "busy"),
     Case("A", "FS_DAX", {"mapping": M}, "wrong-mapping", "error", "violation"),
     Case("B", "FS_DAX", {"mapping": M}, "wrong-mapping", "error", "violation"),
     Case("B", "GENERIC", {"mapping": M}, None, None, "idle"),
@@ -266,6 +270,19 @@ def test_who_knows_its_file_in_scheme_c(
     # The same evidence in the older schemes, for backports.
     old = Machine("A", type_, *extra)
     assert [rule for rule, _ in old.judge(old.page(**page))[0]] == ([rule] if rule else [])
+
+
+@pytest.mark.parametrize("probe", ["page.hpage_pinned_refcount", "NR_FOLL_PIN_ACQUIRED"])
+def test_pins_are_told_by_what_came_with_them(probe: str) -> None:
+    machine = Machine("C", "FS_DAX", probe)
+    assert machine.judge(machine.page(refcount=1025))[0] == [("pinned-after-truncate", "warning")]
+    assert machine.judge(machine.page(refcount=1024))[0] == [
+        ("reference-outlives-mapping", "warning")
+    ]
+    old = Machine("C", "FS_DAX")
+    whys = _zonedev.why_not(old.layout, old.scheme)
+    told = {row["id"] for row, why in zip(ROWS, whys) if why and "does not count pins" in why}
+    assert told == {"dma-pinned", "pinned-after-truncate", "pinned-private"}
 
 
 @pytest.mark.parametrize(

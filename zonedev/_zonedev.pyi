@@ -65,6 +65,7 @@ class Scheme:
     stale_share: bool
     zero_when_dying: bool
     large_private: bool
+    counts_pins: bool
     shared: str
     confidence: str
     decisive: list[str]

@@ -131,6 +131,8 @@ class Scheme:
     counts", "share counts"."""
     stale_share: bool = False
     """The last put leaves the share word of an order-0 DAX page behind."""
+    pins: bool = True
+    """A pin of an order-0 page is 1024 references; before 5.7 there were no pins."""
 
     def of(self, type_: str) -> Counting:
         """How pages of a type are counted."""
@@ -226,7 +228,10 @@ def detect(present: set[str]) -> Scheme:
         # vm_insert_page() takes a reference, the idle one is put: the map inherits it.
         counting[PCI_P2PDMA] = Counting(1, 0, "refs")
     stale = id_ in ("G", "H") and "dax_folio_reset_order" not in present
-    return Scheme(id_, counting, _shared(id_, present), stale)
+    # What came with them: a counter of the pins of compound pages, and a statistic.
+    pins = {"page.hpage_pinned_refcount", "NR_FOLL_PIN_ACQUIRED"} & present
+    counted = id_ not in ("A", "B") and (id_ != "C" or bool(pins))
+    return Scheme(id_, counting, _shared(id_, present), stale, counted)
 
 
 def _shared(id_: str, present: set[str]) -> str:
@@ -452,6 +457,8 @@ class Subject:
     @property
     def pins(self) -> int:
         """Pins of get_user_pages(): counted apart, or many references each."""
+        if not self.scheme.pins:
+            return 0
         if self.page.large:
             return self.page.pincount if self.counting.idle is not None else 0
         return max(self.extra, 0) // GUP_PIN_COUNTING_BIAS
@@ -461,7 +468,7 @@ class Subject:
         """Extra references that are not pins."""
         if self.page.large:
             return self.extra - self.pins
-        return self.extra % GUP_PIN_COUNTING_BIAS if self.extra > 0 else self.extra
+        return self.extra - self.pins * GUP_PIN_COUNTING_BIAS
 
 
 def is_pointer(layout: Layout, mapping: int) -> bool:

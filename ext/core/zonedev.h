@@ -233,6 +233,8 @@ struct zd_scheme {
 	bool stale_share;
 	/** Large device-private folios exist, and leave stale tail words when freed. */
 	bool large_private;
+	/** There are pins, each so many references of an order-0 folio; before, those were just references. */
+	bool counts_pins;
 	/** PRIVATE and COHERENT pages hold a pagemap reference only while in use. */
 	bool private_refs_pgmap;
 };
@@ -270,6 +272,8 @@ enum zd_probe_id {
 	ZD_PROBE_P2PMEM_ALLOC_MMAP,
 	ZD_PROBE_DAX_FOLIO_RESET_ORDER,
 	ZD_PROBE_DAX_ASSOCIATE_ENTRY,
+	ZD_PROBE_HPAGE_PINNED_REFCOUNT,
+	ZD_PROBE_FOLL_PIN_ACQUIRED,
 	ZD_PROBES,
 };
 
@@ -455,6 +459,8 @@ enum {
 	ZD_NEEDS_SHARERS = 1 << 28,
 	/** A pass over DAX entries: without one the row is not applied. */
 	ZD_NEEDS_ENTRIES = 1 << 29,
+	/** A scheme that counts pins. */
+	ZD_NEEDS_PINS = 1 << 30,
 };
 
 /**

@@ -389,8 +389,8 @@ def folio_text(report: FolioReport) -> str:
 # ---------------------------------------------------------------- schemes
 
 _OTHER_REFERENCES = (
-    "Every other reference (a lookup, an I/O in flight) adds 1. A DMA pin adds 1024 to a folio of order 0, "
-    "1 and a pincount to a larger one."
+    "Every other reference (a lookup, an I/O in flight) adds 1. A DMA pin (since 5.7) adds 1024 to a folio of "
+    "order 0, 1 and a pincount to a larger one."
 )
 
 
