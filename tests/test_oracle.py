@@ -19,7 +19,7 @@ import pytest
 from conftest import NAMES, Vmcore, open_vmcore
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
-from pages import EVIDENCE, FLAGS, START, Machine
+from pages import EVIDENCE, FLAGS, MAPPING, START, Machine
 
 from zonedev import _zonedev, reference
 from zonedev.kernel.scheme import _ASK
@@ -126,7 +126,7 @@ def side_of_c(
     contents: list[Content],
 ) -> Side:
     scan = _zonedev.Scan(layout, scheme, pagemap, merge=False)
-    scan.begin(range_.start_pfn, range_.end_pfn, range_.memmap)
+    scan.begin(range_.start_pfn, range_.end_pfn, range_.memmap, range_.index_bias)
     for run in runs(contents):
         if isinstance(run, str):
             scan.hole(1, run)
@@ -161,7 +161,7 @@ def side_of_reference(verdicts: list[Verdict]) -> Side:
 def compare(case: Under, contents: list[Content]) -> list[Verdict]:
     """Assert that both sides say the same; what the reference says."""
     m = case.machine
-    range_ = Range(START, START + len(contents), m.memmap)
+    range_ = Range(START, START + len(contents), m.memmap, m.index_bias)
     verdicts = reference.scan(case.layout, case.scheme, case.pagemap, range_, contents)
     assert side_of_c(m.layout, m.scheme, m.pagemap, range_, contents) == side_of_reference(verdicts)
     compare_decoded(case, range_, contents, verdicts)
@@ -189,7 +189,7 @@ def compare_decoded(
         if not page.tail:
             for name in ("order", "mapcount", "mapping", "pincount", "has_type"):
                 expected[name] = getattr(page, name)
-            for name in ("index", "share", "memcg_data"):
+            for name in ("index", "share", "memcg_data", "zone_device_data"):
                 expected[name] = getattr(page, name) or 0
             if subject.counting.idle is not None:
                 expected |= {"extra": subject.extra, "plain": subject.plain, "pin": subject.pins}
@@ -240,6 +240,7 @@ WORDS: dict[str, list[Any]] = {
     ],
     "share": [0, 1, 2, 1 << 20],
     "flags": [[name] for name in FLAG_NAMES],
+    "data": [0, 1],
 }
 RARE: dict[str, list[Any]] = {
     "zone": [0, 2, 7],
@@ -438,6 +439,12 @@ def machines(draw: st.DrawFn, letter: str, type_: str) -> Under:
     if type_ == "GENERIC":
         options["vmemmap_shift"] = draw(st.sampled_from([0, 0, 3, 3, 4]))
         options["foreign_maps"] = draw(st.integers(0, 5)) == 5
+        if draw(st.booleans()):
+            # The first pages of the range are those of the file of the device, or lie far behind them.
+            options["dax_mapping"] = draw(st.sampled_from([MAPPING, 0xC4000018, 0x1000]))
+            options["index_bias"] = START - draw(st.sampled_from([0, 0, 1, 2, 1 << 10]))
+    if type_ in ("PRIVATE", "COHERENT"):
+        options["driver_data"] = draw(st.booleans())
     if draw(st.integers(0, 3)) == 3:
         options["ref"] = draw(st.sampled_from(["dying", "dead"]))
     return under(
@@ -645,6 +652,8 @@ def held_tail(m: Machine) -> bytes:
 IN_USE = folio(3, refcount=1, maps=1, mapping=0xFFFF8881_04000018)
 NO_ORDER: dict[str, Any] = {"missing": ("order",)}
 NO_SHARE: dict[str, Any] = {"missing": ("share",)}
+# The first page of the range is the third of the device's file.
+DEVICE: dict[str, Any] = {"dax_mapping": MAPPING, "index_bias": START - 2}
 PINS = ("page.hpage_pinned_refcount",)
 NO_PINS: dict[str, Any] = {"extra": ()}
 SMALL_PMD: dict[str, Any] = {"layout": {"pmd_order": 3}}
@@ -733,6 +742,12 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample("E", "FS_DAX", page(refcount=2), filed(refcount=2)),
         Sample("H", "GENERIC", page(refcount=2), filed(refcount=2)),
     ],
+    "gen-mapping": [
+        Sample(
+            *("E", "GENERIC", filed(share=3), filed(share=2), DEVICE),
+            without={"missing": ("index",)},
+        )
+    ],
     "wrong-node": [
         Sample("H", "FS_DAX", page(node=2), page(), without={"layout": {"node": (0, 0)}})
     ],
@@ -750,6 +765,13 @@ SAMPLES: dict[str, list[Sample]] = {
     "dma-pinned": [
         Sample(
             "C", "FS_DAX", filed(refcount=1025), filed(refcount=1024), extra=PINS, without=NO_PINS
+        )
+    ],
+    "zdd": [
+        Sample(
+            *("H", "PRIVATE", anon(refcount=1, maps=1), anon(refcount=1, maps=1, data=1)),
+            {"driver_data": True},
+            without={"missing": ("zone_device_data",)},
         )
     ],
     "held-without-map": [

@@ -132,7 +132,7 @@ class _Place:
         layout = self.kernel.layout
         entries = self.dax.entries if self.dax else None
         scan = _zonedev.Scan(layout.layout, self.scheme, self.spec, merge=False, entries=entries)
-        scan.begin(start, end, layout.page_address(start))
+        scan.begin(start, end, layout.page_address(start), self.pagemap.index_bias(start))
         feed(self.kernel, scan, start, lambda pages: None)
         scan.end()
         return scan.result()

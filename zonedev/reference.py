@@ -90,6 +90,8 @@ class Pagemap:
     deduplicated: bool = False
     severity_cap: str = ERROR
     miscalibrated: bool = False
+    driver_data: bool = False
+    dax_mapping: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class Range:
     start_pfn: int
     end_pfn: int
     memmap: int
+    index_bias: int = 0
+    """Of a device-dax range: page 0 of the device's file would be this pfn."""
 
 
 # ---------------------------------------------------------------- schemes
@@ -267,6 +271,7 @@ class Page:
     index: Optional[int]
     share: Optional[int]
     memcg_data: Optional[int]
+    zone_device_data: Optional[int]
     refcount: int
     raw_mapcount: int
     has_type: bool
@@ -374,6 +379,7 @@ def decode(
         index=layout.load(page, "index"),
         share=layout.load(page, "share"),
         memcg_data=layout.load(page, "memcg_data"),
+        zone_device_data=layout.load(page, "zone_device_data"),
         refcount=counter("_refcount"),
         raw_mapcount=raw_mapcount,
         has_type=has_type,
@@ -404,6 +410,8 @@ class Subject:
     """Of a tail: what it names was looked at."""
     within: Optional[str] = None
     """Class of the folio before it whose order says that it holds this page, too."""
+    index_bias: int = 0
+    """That of its range."""
 
     @property
     def type(self) -> str:
@@ -741,6 +749,17 @@ def _reference_outlives_mapping(s: Subject) -> Optional[str]:
     return _when(unused and s.type == GENERIC and not s.pagemap.foreign_maps, WARNING)
 
 
+@_rule("gen-mapping")
+def _gen_mapping(s: Subject) -> Optional[str]:
+    device = s.pagemap.dax_mapping
+    if s.type != GENERIC or not device or not s.page.mapping or s.page.index is None:
+        return None
+    # The first fault on a device-dax page says whose it is, and which page of it, for good.
+    place = s.page.pfn - s.index_bias
+    ours = s.page.mapping == device and s.page.index == place % (1 << 64)
+    return _when(not ours, WARNING)
+
+
 @_rule("wrong-node", "page")
 def _wrong_node(s: Subject) -> Optional[str]:
     known = s.page.node is not None and s.pagemap.node >= 0
@@ -782,6 +801,15 @@ def _free_or_allocated(s: Subject) -> Optional[str]:
 @_rule("dma-pinned")
 def _dma_pinned(s: Subject) -> Optional[str]:
     return _when(s.type != PRIVATE and s.pins > 0, INFO)
+
+
+@_rule("zdd")
+def _data_of_driver_missing(s: Subject) -> Optional[str]:
+    if not s.pagemap.driver_data or not _is_private(s) or s.counting.idle is None:
+        return None
+    # A page that was just allocated is locked, until its driver has filled it.
+    used = s.mapped or (s.held and not s.flag("PG_locked"))
+    return _when(used and s.page.zone_device_data == 0, INFO)
 
 
 @_rule("held-without-map")
@@ -981,7 +1009,14 @@ class Walk:
         if self.folio is not None and self.folio.page is not None:
             within = self.folio.class_ if page.pfn < self._believed_end(self.folio.page) else None
         return Subject(
-            self.layout, self.scheme, self.pagemap, page, head, known or head is not None, within
+            self.layout,
+            self.scheme,
+            self.pagemap,
+            page,
+            head,
+            known or head is not None,
+            within,
+            self.range.index_bias,
         )
 
     def _head(self, page: Page) -> Verdict:

@@ -204,6 +204,16 @@ bool zd_folio_is_busy(const struct zd_folio *folio, const struct zd_scheme *sche
 	       is_associated(folio, scheme, pagemap->type);
 }
 
+bool zd_folio_has_user(const struct zd_folio *folio, const struct zd_layout *layout,
+		       const struct zd_scheme *scheme, const struct zd_pagemap *pagemap)
+{
+	int idle = scheme->type[pagemap->type].idle;
+
+	if (folio->tail || idle < 0 || pagemap->type > ZD_COHERENT)
+		return false;
+	return folio->mapcount > 0 || (folio->refcount > idle && !has_flag(layout, folio->flags, ZD_PG_LOCKED));
+}
+
 bool zd_folio_is_identified(const struct zd_folio *folio, const struct zd_layout *layout,
 			    const struct zd_pagemap *pagemap)
 {

@@ -304,6 +304,24 @@ static bool hwpoison_in_use(const struct zd_subject *s)
 	return hwpoison(s) && s->folio->refcount > type_of(s)->idle;
 }
 
+/**
+ * device-dax gives a page the mapping of its dax_device and its place in there at the first fault, in all
+ * kernels (dax_set_mapping()), and never takes them away; a new pagemap has new struct pages.
+ */
+static bool gen_mapping(const struct zd_subject *s)
+{
+	const struct zd_folio *folio = s->folio;
+
+	return s->pagemap->dax_mapping && folio->mapping &&
+	       (folio->mapping != s->pagemap->dax_mapping || folio->index != s->device_index);
+}
+
+static bool driver_data_missing(const struct zd_subject *s)
+{
+	return s->pagemap->driver_data && !s->folio->zone_device_data &&
+	       zd_folio_has_user(s->folio, s->layout, s->scheme, s->pagemap);
+}
+
 // ---------------------------------------------------------------- what files say
 
 /** The page says of itself that several files share it. */
@@ -734,6 +752,13 @@ const struct zd_rule zd_rules[] = {
 	       "the DAX entry of the page is locked, and no task's stack names its file's tree or the page"),
 	  .meaning = "every fault on this page of the file waits for ever",
 	  .bug_class = "lost wake-up, leaked lock", .near_miss = "a task is there that may hold the lock" },
+	{ RULE("gen-mapping", "R40"), .severity = ZD_WARNING, FOR(T(GENERIC), ALL_SCHEMES), .needs = M(INDEX),
+	  WHEN(gen_mapping, "mapping is neither NULL nor that of the page's dax_device, or index is not the "
+			    "page's place in that (where struct dev_dax can be read)"),
+	  .meaning = "the page was mapped as another one than it is: memory_failure() looks for its users in "
+		     "the wrong place",
+	  .bug_class = "wrong alignment in dax_set_mapping() (CVE-2024-50022); a stray write",
+	  .near_miss = "mapping and index that the first fault left on a page that is free again" },
 	{ RULE("wrong-node", "R22"), .scope = ZD_SCOPE_PAGE, .severity = ZD_WARNING,
 	  FOR(ALL_TYPES, ALL_SCHEMES), .needs = NEEDS(NODE),
 	  WHEN(wrong_node, "the node bits of flags differ from those of most of the pagemap's first pages"),
@@ -785,6 +810,13 @@ const struct zd_rule zd_rules[] = {
 	  .calibrated = true, .needs = NEEDS(PINS),
 	  WHEN(pinned, "extra >= 1024 (order 0) or pincount > 0 (large folio)"), .meaning = "pinned for DMA",
 	  .bug_class = "none, or a missed unpin", .near_miss = "extra == 1023" },
+	{ RULE("zdd", "R42"), .severity = ZD_INFO, FOR(PRIV_COH, KNOWN_SCHEMES), .calibrated = true,
+	  .needs = M(ZONE_DEVICE_DATA),
+	  WHEN(driver_data_missing, "zone_device_data == NULL and mapped, or refcount > idle and not locked; "
+				    "where most pages in use of the pagemap have it"),
+	  .meaning = "the page is in use, and its driver does not know by whom",
+	  .bug_class = "allocation that was not initialised",
+	  .near_miss = "a driver that leaves it NULL on all pages (coherent pages of test_hmm); PG_locked" },
 	{ HELD_WITHOUT_MAP, FOR(T(FS_DAX), KNOWN_SCHEMES),
 	  WHEN(associated_held_without_map,
 	       "plain > 0 and the page belongs to a file, or cannot tell (before 4.17)"),

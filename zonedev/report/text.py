@@ -237,6 +237,9 @@ def _pass_text(one: dict[str, Any]) -> str:
     name = str(one["pass"]).replace("-", " ")
     if not one["ran"]:
         return f"{name}: not read: {one['why']}"
+    if one["pass"] == "removal-waiters":
+        lost = f"; the stacks of {one['lost']} could not be read" if one["lost"] else ""
+        return f"{name}: {one['waiters']} of {one['tasks']} tasks{lost}"
     text = (
         f"{name}: {one['entries']} entries of {one['files']} files read (of {one['dax_inodes']} DAX "
         f"inodes in {one['file_systems']} file systems)"
