@@ -130,7 +130,7 @@ class _Place:
     def scan(self, start: int, end: int) -> dict[str, Any]:
         """The tally of [start, end) by itself."""
         entries = self.dax.entries if self.dax else None
-        return scan_pages(self.kernel, self.scheme, self.spec, (start, end), entries)
+        return scan_pages(self.kernel, self.scheme, self.pagemap, self.spec, (start, end), entries)
 
     def findings(self, start: int, end: int) -> list[Finding]:
         """What is wrong with the pages [start, end) by themselves."""

@@ -15,7 +15,7 @@ from zonedev import _zonedev
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.registry import known_type
 from zonedev.kernel.vmemmap import Pages, read_memmap
-from zonedev.model import Finding, Pagemap, PagemapResult, PfnRange
+from zonedev.model import DevDax, Finding, Pagemap, PagemapResult, PfnRange
 from zonedev.pagemap_rules import contradicted_types
 from zonedev.second_pass import FS_DAX, DaxPass
 
@@ -64,6 +64,8 @@ def pagemap_spec(pagemap: Pagemap, caps: Optional[Caps] = None) -> dict[str, Any
         "deduplicated": pagemap.deduplicated,
         "severity_cap": caps.severity,
         "miscalibrated": caps.miscalibrated,
+        "driver_data": pagemap.driver_data,
+        "dax_mapping": pagemap.dev_dax.mapping if isinstance(pagemap.dev_dax, DevDax) else 0,
     }
 
 
@@ -98,6 +100,7 @@ def feed(
 def scan_pages(
     kernel: Kernel,
     scheme: _zonedev.Scheme,
+    pagemap: Pagemap,
     spec: dict[str, Any],
     pfns: tuple[int, int],
     entries: Optional[_zonedev.Entries] = None,
@@ -108,7 +111,7 @@ def scan_pages(
     """
     first, end = pfns
     scan = _zonedev.Scan(kernel.layout.layout, scheme, spec, merge=False, entries=entries)
-    scan.begin(first, end, kernel.layout.page_address(first))
+    scan.begin(first, end, kernel.layout.page_address(first), pagemap.index_bias(first))
     feed(kernel, scan, first, lambda pages: None)
     scan.end()
     return scan.result()
@@ -150,7 +153,8 @@ class _RangeScan:
     def add(self, range_: PfnRange) -> None:
         """Scan one range; after Ctrl-C, book it as unreadable."""
         layout = self.kernel.layout
-        self.scan.begin(range_.start_pfn, range_.end_pfn, layout.page_address(range_.start_pfn))
+        start, bias = range_.start_pfn, self.pagemap.index_bias(range_.start_pfn)
+        self.scan.begin(start, range_.end_pfn, layout.page_address(start), bias)
         if range_.first_pfn > range_.start_pfn:
             self.scan.hole(range_.first_pfn - range_.start_pfn, "skipped")
         if self.interrupted:
@@ -214,6 +218,7 @@ def scan_pagemap(
         "refcounts",
         "refcounts_other",
         "idle_looking",
+        "driver_data",
         "pages_referenced",
         "heads_above_idle",
         "pages_mapped",
@@ -307,7 +312,7 @@ class Scanner:
         """Findings on the pages [start, end) of a pagemap by themselves, read afresh."""
         spec = pagemap_spec(pagemap, self.caps.get(pagemap.type))
         scheme = self.kernel.scheme_of(pagemap, self.scheme)
-        tally = scan_pages(self.kernel, scheme, spec, (start, end))
+        tally = scan_pages(self.kernel, scheme, pagemap, spec, (start, end))
         return [make_finding(self.kernel, pagemap, raw) for raw in tally["findings"]]
 
     def run(self) -> None:
@@ -316,7 +321,20 @@ class Scanner:
         if not self.interrupted:
             self._calibrate_unknown()
             self._check_calibration()
+            self._look_for_driver_data()
         self._settle()
+
+    def _look_for_driver_data(self) -> None:
+        """Judge private pages again where most in use have their driver's data, and some have not.
+
+        test_hmm, nouveau, amdgpu and drm_pagemap set it when they hand a page out; coherent pages of test_hmm have
+        none. Which driver it is need not be known: its other pages show what it does.
+        """
+        for i, scanned in enumerate(self.scanned):
+            counts, pagemap = scanned.result.driver_data, scanned.result.pagemap
+            if 0 < counts.get("missing", 0) < counts.get("set", 0) and not self.interrupted:
+                pagemap.driver_data = True
+                self.scanned[i] = self.scan(pagemap)
 
     def _settle(self) -> None:
         """Judge FS_DAX pages again while their mappings lead to files that no super block has."""

@@ -72,6 +72,13 @@ static void demand_identity(const struct zd_scan *scan, struct zd_template *temp
 				bits_mask(layout->node));
 }
 
+/** The rules look at the mapping of device-dax pages. */
+static bool knows_device(const struct zd_scan *scan)
+{
+	return scan->pagemap.type == ZD_GENERIC && scan->pagemap.dax_mapping &&
+	       zd_layout_has(scan->layout, ZD_INDEX);
+}
+
 /** A head of order 0 in the state that @template names. */
 static void make_head_template(const struct zd_scan *scan, struct zd_template *template)
 {
@@ -87,10 +94,12 @@ static void make_head_template(const struct zd_scan *scan, struct zd_template *t
 	template_demand(template, layout, ZD_PGMAP, scan->pagemap.address, UINT64_MAX);
 	template_demand(template, layout, ZD_MAPCOUNT, (uint32_t)(template->mapcount - 1), UINT32_MAX);
 	template_demand(template, layout, ZD_REFCOUNT, (uint32_t) template->refcount, UINT32_MAX);
+	if (template->indexed)
+		template_demand(template, layout, ZD_MAPPING, scan->pagemap.dax_mapping, UINT64_MAX);
 	if (template->associated)
 		return;
 	// device-dax pages keep the mapping of their first fault when they are free.
-	bool keeps = type == ZD_GENERIC && !scan->scheme->type[type].entry_takes_ref;
+	bool keeps = type == ZD_GENERIC && !scan->scheme->type[type].entry_takes_ref && !knows_device(scan);
 
 	template_demand(template, layout, ZD_MAPPING, 0, keeps ? 0 : UINT64_MAX);
 	template_demand(template, layout, ZD_SHARE, 0, type == ZD_FS_DAX ? UINT64_MAX : 0);
@@ -106,6 +115,8 @@ static void choose_head_templates(struct zd_scan *scan)
 	// A compound devmap has no such heads; where free pages hand over their reference, free is a finding.
 	bool plain = type->idle >= 0 && scan->pagemap.vmemmap_shift == 0 && !scan->pagemap.foreign_maps;
 	bool ambiguous = anon && type->idle == 1 && type->mapped_base == 0;
+	// Of a device-dax page that was mapped and is free.
+	bool touched = knows_device(scan) && !type->entry_takes_ref;
 
 	scan->head[ZD_TEMPLATE_IDLE] = (struct zd_template){
 		.serves = plain && !ambiguous,
@@ -113,10 +124,11 @@ static void choose_head_templates(struct zd_scan *scan)
 		.refcount = type->idle,
 	};
 	scan->head[ZD_TEMPLATE_CACHED] = (struct zd_template){
-		.serves = plain && dax && !type->unassociated,
+		.serves = plain && ((dax && !type->unassociated) || touched),
 		.associated = true,
 		.pointer = true,
-		.class = ZD_BUSY,
+		.indexed = touched,
+		.class = touched ? ZD_IDLE : ZD_BUSY,
 		.refcount = type->idle + type->entry_takes_ref,
 		.mark = ONE_ENTRY,
 	};
@@ -124,6 +136,7 @@ static void choose_head_templates(struct zd_scan *scan)
 		.serves = plain && (dax || anon) && type->maps_take_refs,
 		.associated = true,
 		.pointer = dax,
+		.data = anon && scan->pagemap.driver_data && zd_layout_has(scan->layout, ZD_ZONE_DEVICE_DATA),
 		.class = ZD_BUSY,
 		.refcount = type->mapped_base + 1,
 		.mapcount = 1,
@@ -220,17 +233,29 @@ static uint64_t marked_run(const struct zd_entries *entries, const struct zd_tem
 	return done;
 }
 
-/** The same for a template whose pages have a mapping, the 64-bit word at @offset. */
-static uint64_t associated_run(const struct zd_template *template, const uint8_t *bytes, uint64_t count,
-			       const struct zd_layout *layout)
+/** What a template with a mapping demands beside fixed words, of the @i th page from here. */
+static bool has_own_words(const struct zd_scan *scan, const struct zd_template *template, const uint8_t *page,
+			  uint64_t i)
 {
+	uint64_t index = scan->next_pfn + i - scan->range.index_bias;
+
+	if (template->indexed && zd_load(scan->layout, page, ZD_INDEX) != index)
+		return false;
+	return !template->data || zd_load(scan->layout, page, ZD_ZONE_DEVICE_DATA);
+}
+
+/** The same for a template whose pages have a mapping, the 64-bit word at @offset. */
+static uint64_t associated_run(const struct zd_scan *scan, const struct zd_template *template,
+			       const uint8_t *bytes, uint64_t count)
+{
+	const struct zd_layout *layout = scan->layout;
 	unsigned int offset = layout->field[ZD_MAPPING].offset;
 	uint64_t i = 0, mapping;
 
 	for (; i < count; i++) {
 		memcpy(&mapping, bytes + i * 64 + offset, sizeof(mapping));
 		if (!mapping || (template->pointer && !zd_mapping_is_pointer(layout, mapping)) ||
-		    mismatch(template, bytes + i * 64))
+		    mismatch(template, bytes + i * 64) || !has_own_words(scan, template, bytes + i * 64, i))
 			break;
 	}
 	return i;
@@ -581,6 +606,7 @@ static struct zd_subject subject_of(const struct zd_scan *scan, const struct zd_
 		.pattern = pattern,
 		.inside = inside_span(scan),
 		.inside_busy = scan->span.busy,
+		.device_index = folio->pfn - scan->range.index_bias,
 	};
 
 	subject.files = files_of(scan, folio);
@@ -633,6 +659,8 @@ static struct zd_error *count_head(struct zd_scan *scan, const struct zd_folio *
 
 	if (type->idle >= 0 && folio->refcount > type->idle)
 		tally->heads_above_idle++;
+	if (zd_folio_has_user(folio, scan->layout, scan->scheme, &scan->pagemap))
+		tally->driver_data[folio->zone_device_data != 0]++;
 	if (folio->mapcount == 0 && unclaimed && !locked)
 		add_idle_looking(tally, folio->refcount, 1);
 	return zd_tally_add_refcount(tally, folio->refcount, 1);
@@ -738,9 +766,11 @@ static struct zd_error *scan_page(struct zd_scan *scan, const uint8_t *bytes, ui
 // ---------------------------------------------------------------- many pages at a time
 
 /** Book @count order-0 heads that show @template: what scan_head() would do for each. */
-static struct zd_error *add_head_run(struct zd_scan *scan, const struct zd_template *template, uint64_t count)
+static struct zd_error *add_head_run(struct zd_scan *scan, const struct zd_template *template,
+				     const uint8_t *bytes, uint64_t count)
 {
 	struct zd_tally *tally = &scan->tally;
+	bool has_user = template->mapcount && scan->pagemap.type <= ZD_COHERENT;
 
 	leave_span(scan);
 	memset(&scan->span, 0, sizeof(scan->span));
@@ -751,6 +781,8 @@ static struct zd_error *add_head_run(struct zd_scan *scan, const struct zd_templ
 		tally->heads_above_idle += count;
 	if (template->mapcount)
 		tally->pages_mapped += count;
+	for (uint64_t i = 0; has_user && i < count; i++)
+		tally->driver_data[zd_load(scan->layout, bytes + i * 64, ZD_ZONE_DEVICE_DATA) != 0]++;
 	if (template->class == ZD_IDLE)
 		add_idle_looking(tally, template->refcount, count);
 	scan->next_pfn += count;
@@ -766,12 +798,12 @@ static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes
 
 		if (!template->serves)
 			continue;
-		*ret = template->associated ? associated_run(template, bytes, count, scan->layout)
+		*ret = template->associated ? associated_run(scan, template, bytes, count)
 					    : template_run(template, bytes, count);
 		if (scan->entries)
 			*ret = marked_run(scan->entries, template, scan->next_pfn, *ret);
 		if (*ret)
-			return add_head_run(scan, template, *ret);
+			return add_head_run(scan, template, bytes, *ret);
 	}
 	return NULL;
 }

@@ -70,6 +70,8 @@ static const struct state states[] = {
 	  .why = "shared extents came with 6.0" },
 	{ PMEM, .at = 128, .count = 1, .refcount = 1, .mapping = M_POISON, ERROR("wrong-mapping"),
 	  .why = "the mapping of a tail page" },
+	{ PMEM, .at = 136, .count = 1, .refcount = 1 + 1024, .mapping = M_FILE, .class = "busy",
+	  INFO("held-without-map"), .why = "1024 I/Os: pins came with 5.7" },
 	{ DEVDAX, .at = 0, .count = 4, .refcount = 2, .class = "busy", INFO("held-without-map"),
 	  .why = "an I/O; whether devdax pages know their file, this kernel does not tell" },
 	{ DEVDAX, .at = 8, .count = 4, .refcount = 2, .mapping = M_FILE, .class = "busy",

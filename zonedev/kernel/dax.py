@@ -163,7 +163,7 @@ def _text(prog: Program, address: int) -> str:
     return raw.decode(errors="replace")
 
 
-def _list_nodes(prog: Program, head: Object, limit: int) -> Iterator[int]:
+def list_nodes(prog: Program, head: Object, limit: int) -> Iterator[int]:
     """Addresses of the nodes of a list_head.
 
     :raises CannotWalk: the list is corrupt or cannot be read
@@ -195,7 +195,7 @@ def super_blocks(prog: Program) -> Iterator[SuperBlock]:
             f"the debug file does not tell where the super blocks are: {err}"
         ) from None
     try:
-        for node in _list_nodes(prog, head, _SUPER_BLOCKS_MAX):
+        for node in list_nodes(prog, head, _SUPER_BLOCKS_MAX):
             one = Object(prog, type_, address=node - offset)
             kind = _text(prog, int(one.s_type.name))
             if kind not in _NO_DAX:

@@ -90,19 +90,21 @@ def for_each_task(prog: Program) -> Iterator[Object]:
             yield task
 
 
-def _stacks(prog: Program) -> Iterator[tuple[Object, bytes]]:
-    """Every task and its kernel stack.
+def each_stack(prog: Program) -> Iterator[tuple[Object, bytes]]:
+    """Every task and its kernel stack; b"" for one that is not in the dump.
 
-    :raises FaultError: a stack cannot be read
-    :raises ValueError: a stack is not in the dump, or there are no tasks
+    :raises FaultError: the tasks cannot be walked
+    :raises LookupError: neither can they, or the size of a stack is not known
+    :raises ValueError: the tree of tasks is corrupt, or there are none
     """
     size, count = _stack_size(prog), 0
     for task in for_each_task(prog):
-        stack = prog.read(int(task.stack), size)
-        if not any(stack):
-            raise ValueError("a stack of zeroes")
         count += 1
-        yield task, stack
+        try:
+            stack = prog.read(int(task.stack), size)
+        except FaultError:
+            stack = b""
+        yield task, stack if any(stack) else b""
     if not count:
         raise ValueError("no tasks")
 
@@ -112,7 +114,9 @@ def find_owners(prog: Program, locks: Iterable[Lock]) -> Optional[dict[Lock, boo
     try:
         wanted = {lock: _words(prog, lock) for lock in locks}
         held = dict.fromkeys(wanted, False)
-        for task, stack in _stacks(prog):
+        for task, stack in each_stack(prog):
+            if not stack:
+                return None
             for lock, words in wanted.items():
                 named = not held[lock] and any(word in stack for word in words)
                 held[lock] |= named and not _waits(prog, task)
