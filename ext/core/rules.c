@@ -421,6 +421,9 @@ static bool entry_order(const struct zd_subject *s)
 
 	if (s->files.flux)
 		return false;
+	// dax_associate_entry() warns of a sharer whose entry has another order than the folio.
+	if (s->files.misfit)
+		return true;
 	if (s->files.pmd)
 		return !large;
 	return large && s->files.complete && unassociated(s);
@@ -1044,12 +1047,13 @@ const struct zd_rule zd_rules[] = {
 	  .schemes = GH,
 	  .needs = M(ORDER) | NEEDS(PMD) | NEEDS(ENTRIES),
 	  .predicate = entry_order,
-	  .predicate_text =
-		  "a PMD entry covers the page, whose folio is not of that order; or a folio of that order "
-		  "without a file has no PMD entry",
+	  .predicate_text = "a PMD entry covers the page, whose folio is not of that order; or an entry leads "
+			    "to a part of a "
+			    "large folio; or a folio of that order without a file has no PMD entry",
 	  .meaning = "the folio and the entry that it was made for do not have the same size",
 	  .bug_class = "missed split or reset",
-	  .near_miss = "a PMD entry on a folio of its order" },
+	  .near_miss =
+		  "a PMD entry on a folio of its order; a locked entry of a part, which is being changed" },
 	{ .id = "dax-lock-stuck",
 	  .number = "R38",
 	  .scope = ZD_SCOPE_HEAD,
@@ -1060,8 +1064,9 @@ const struct zd_rule zd_rules[] = {
 	  .schemes = WITH_ENTRIES,
 	  .needs = NEEDS(ENTRIES),
 	  .predicate = entry_stuck,
-	  .predicate_text =
-		  "the DAX entry of the page is locked, and no task's stack names its file's tree or the page",
+	  .predicate_text = "the DAX entry of the page is locked, and no task's stack names its file's tree or "
+			    "the page; or "
+			    "one that has no page yet, or the zero page",
 	  .meaning = "every fault on this page of the file waits for ever",
 	  .bug_class = "lost wake-up, leaked lock",
 	  .near_miss = "a task is there that may hold the lock" },
