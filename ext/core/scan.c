@@ -325,7 +325,6 @@ struct zd_error *zd_scan_init(struct zd_scan *scan, const struct zd_layout *layo
 void zd_scan_set_entries(struct zd_scan *scan, const struct zd_entries *entries)
 {
 	scan->entries = entries;
-	scan->evidence = entries && entries->complete ? UINT32_C(1) << ZD_EVIDENCE_DAX_ENTRIES : 0;
 	choose_rules(scan);
 }
 
@@ -430,6 +429,10 @@ struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *rang
 	scan->range = *range;
 	scan->next_pfn = scan->known_from = range->start_pfn;
 	scan->alias_valid = false;
+	// Each pagemap has files of its own.
+	scan->evidence = scan->entries && zd_entries_complete(scan->entries, range->start_pfn)
+				 ? UINT32_C(1) << ZD_EVIDENCE_DAX_ENTRIES
+				 : 0;
 	return NULL;
 }
 
@@ -578,9 +581,10 @@ static struct zd_files files_of(const struct zd_scan *scan, const struct zd_foli
 	if (!files.known)
 		return files;
 	kind = zd_entries_kind(scan->entries, folio->mapping);
-	files.complete = scan->entries->complete;
+	files.complete = scan->evidence >> ZD_EVIDENCE_DAX_ENTRIES & 1;
 	files.mapping_unknown = kind == ZD_MAPPING_UNKNOWN;
 	files.mapping_no_file = kind == ZD_MAPPING_NO_FILE;
+	files.misfit = folio->order && zd_entries_misfit(scan->entries, folio->pfn);
 	if (!marks)
 		return files;
 	files.count = *marks & ZD_MARK_COUNT;
