@@ -991,9 +991,9 @@ FAULTS: tuple[Fault, ...] = (
         needs="device",
     ),
     Fault(
-        "driver-data-null", "R42", "zdd", "info", (PRIVATE,), EVERY,
+        "driver-data-null", "R42", "zdd", "info", ANON, EVERY,
         Case("mapped", lambda e: e.put("zone_device_data", 0), OWN),
-        Case("mapped", lambda e: e.put("zone_device_data", 0), types=(COHERENT,)),
+        Case("mapped", lambda e: e.put("zone_device_data", 1)),
     ),
     Fault(
         "section-without-memmap", "P07", "memmap-missing", "error", (*ANON, FS_DAX, GENERIC), EVERY,
@@ -1056,10 +1056,6 @@ EXCUSES = (
     Excuse(
         "ref-versus-pages", (FS_DAX,), ("C",),
         "a block queue's counter, which counts its I/O as well",
-    ),
-    Excuse(
-        "zdd", (COHERENT,), EVERY,
-        "the lab's driver leaves it NULL on coherent pages, which is the near miss",
     ),
     Excuse(
         "idle-count-mismatch", ANON, EVERY,
