@@ -327,8 +327,8 @@ class Scanner:
     def _look_for_driver_data(self) -> None:
         """Judge private pages again where most in use have their driver's data, and some have not.
 
-        test_hmm, nouveau, amdgpu and drm_pagemap set it when they hand a page out; coherent pages of test_hmm have
-        none. Which driver it is need not be known: its other pages show what it does.
+        test_hmm, nouveau, amdgpu and drm_pagemap set it when they hand a page out. Which driver it is need not be
+        known: its other pages show what it does.
         """
         for i, scanned in enumerate(self.scanned):
             counts, pagemap = scanned.result.driver_data, scanned.result.pagemap

@@ -823,7 +823,7 @@ const struct zd_rule zd_rules[] = {
 				    "where most pages in use of the pagemap have it"),
 	  .meaning = "the page is in use, and its driver does not know by whom",
 	  .bug_class = "allocation that was not initialised",
-	  .near_miss = "a driver that leaves it NULL on all pages (coherent pages of test_hmm); PG_locked" },
+	  .near_miss = "a driver that leaves it NULL on all pages; PG_locked" },
 	{ HELD_WITHOUT_MAP, FOR(T(FS_DAX), KNOWN_SCHEMES),
 	  WHEN(associated_held_without_map,
 	       "plain > 0 and the page belongs to a file, or cannot tell (before 4.17)"),

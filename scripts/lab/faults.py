@@ -861,12 +861,11 @@ FAULTS: tuple[Fault, ...] = (
     ),
     *of_rule("R40", "gen-mapping", "warning",
         Fault("devdax-index", (GENERIC,), EVERY,
-              Case("associated", add("index", 1)), near("idle", put("index", 1)), SECOND_PASS),
+              shown("associated", add("index", 1)), near("idle", put("index", 1)), needs="device"),
     ),
     *of_rule("R42", "zdd", "info",
-        Fault("driver-data-null", (PRIVATE,), EVERY,
-              Case("mapped", put("zone_device_data", 0)),
-              near("mapped", put("zone_device_data", 0), types=(COHERENT,)), SECOND_PASS),
+        Fault("driver-data-null", ANON, EVERY,
+              shown("mapped", put("zone_device_data", 0)), near("mapped", put("zone_device_data", 1))),
     ),
     *of_rule("P07", "memmap-missing", "error",
         Fault("section-without-memmap", (*ANON, FS_DAX, GENERIC), EVERY,
@@ -938,7 +937,5 @@ EXCUSES = (
 # The rules of kernel-semantics 8 that the auditor has no row for: number, id.
 CATALOGUE_ONLY = {
     "R15": "free-list-nonidle",
-    "R40": "gen-mapping",
-    "R42": "zdd",
     "P10": "pool-vs-pages",
 }
