@@ -25,13 +25,12 @@ from zonedev import _zonedev
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from pages import START, Machine
+from trees import NODE_SIZE, NODES, SPACES, SPEC
 
 ROUNDS = 3
-NODE_SIZE, BITS = 576, 6
-NODE = (NODE_SIZE, 64, 0, 1, 2, 8, 16, 40)
-SPACE = (32, 0, 8, 16, 8)
-INODE = (64, 16, 40, 12)
-NODES, MAPPING = 0xFFFF888100000000, 0xFFFF888200000000
+BITS = 6
+# The only file's.
+MAPPING = SPACES
 
 
 class Tree:
@@ -104,14 +103,8 @@ def best(work: Callable[[], None]) -> float:
 def bench(name: str, pfns: array[int]) -> None:
     machine, tree, pages = make_world(pfns)
     count = len(pfns)
-    entries = _zonedev.Entries(
-        machine.layout,
-        machine.scheme,
-        reader(machine, tree, pages),
-        node=NODE,
-        space=SPACE,
-        inode=INODE,
-    )
+    read = reader(machine, tree, pages)
+    entries = _zonedev.Entries(machine.layout, machine.scheme, read, **SPEC)
     entries.range(START, START + count, machine.memmap)
 
     def walk() -> None:

@@ -201,10 +201,18 @@ class Machine:
         pages[: len(first)] = first
         return bytes(pages)
 
-    def scan(self, data: bytes, fast: bool = True, merge: bool = True) -> dict[str, Any]:
+    def scan(
+        self,
+        data: bytes,
+        fast: bool = True,
+        merge: bool = True,
+        entries: Optional[_zonedev.Entries] = None,
+    ) -> dict[str, Any]:
         """The tally of a range that holds just these struct pages."""
         count = len(data) // self.page_size
-        scan = _zonedev.Scan(self.layout, self.scheme, self.pagemap, merge=merge, fast=fast)
+        scan = _zonedev.Scan(
+            self.layout, self.scheme, self.pagemap, merge=merge, fast=fast, entries=entries
+        )
         scan.begin(START, START + count, self.memmap)
         scan.pages(data)
         scan.end()
