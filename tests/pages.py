@@ -148,6 +148,12 @@ class Machine:
         order = "big" if self.big_endian else "little"
         page[offset : offset + size] = (value & (1 << 8 * size) - 1).to_bytes(size, order)
 
+    def changed(self, pages: bytes, member: str, value: int) -> bytes:
+        """The same with another value of a member of the first page."""
+        copy = bytearray(pages)
+        self.put(copy, member, value)
+        return bytes(copy)
+
     def page(
         self,
         refcount: Optional[int] = None,
