@@ -31,14 +31,13 @@ from zonedev import _zonedev
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import pages as machines
 from pages import START, Machine
+from trees import NODE_SIZE, NODES, SPACES, SPEC
 
 ROUNDS = 3
 PAUSE_S = 5e-6
-NODE_SIZE, BITS = 576, 6
-NODE = (NODE_SIZE, 64, 0, 1, 2, 8, 16, 40)
-SPACE = (32, 0, 8, 16, 8)
-INODE = (64, 16, 40, 12)
-NODES, MAPPING = 0xFFFF888100000000, 0xFFFF888200000000
+BITS = 6
+# The only file's.
+MAPPING = SPACES
 
 
 class Tree:
@@ -131,7 +130,7 @@ class Build:
         self.reader = Reader(self.machine, world, pause)
         self.entries = module.Entries(
             *(self.machine.layout, self.machine.scheme, self.reader),
-            **{"node": NODE, "space": SPACE, "inode": INODE},
+            **SPEC,
         )
         self.entries.range(START, START + world.count, self.machine.memmap)
         self.walk_s = self.plain_s = self.marked_s = float("inf")

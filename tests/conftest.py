@@ -51,6 +51,11 @@ def open_vmcore(name: str) -> Vmcore:
     return Vmcore(name, core, vmlinux, prog, read_kernel(prog), truth)
 
 
+def fresh_vmcore(name: str) -> Vmcore:
+    """The same, opened anew: what is laid over it is seen by nobody else."""
+    return open_vmcore.__wrapped__(name)
+
+
 def lay_over(prog: Program, address: int, data: bytes) -> None:
     """What reads of [address, address + len(data)) shall find."""
     prog.add_memory_segment(

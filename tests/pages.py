@@ -151,6 +151,12 @@ class Machine:
         order = "big" if self.big_endian else "little"
         page[offset : offset + size] = (value & (1 << 8 * size) - 1).to_bytes(size, order)
 
+    def changed(self, pages: bytes, member: str, value: int) -> bytes:
+        """The same with another value of a member of the first page."""
+        copy = bytearray(pages)
+        self.put(copy, member, value)
+        return bytes(copy)
+
     def page(
         self,
         refcount: Optional[int] = None,
@@ -206,10 +212,18 @@ class Machine:
         pages[: len(first)] = first
         return bytes(pages)
 
-    def scan(self, data: bytes, fast: bool = True, merge: bool = True) -> dict[str, Any]:
+    def scan(
+        self,
+        data: bytes,
+        fast: bool = True,
+        merge: bool = True,
+        entries: Optional[_zonedev.Entries] = None,
+    ) -> dict[str, Any]:
         """The tally of a range that holds just these struct pages."""
         count = len(data) // self.page_size
-        scan = _zonedev.Scan(self.layout, self.scheme, self.pagemap, merge=merge, fast=fast)
+        scan = _zonedev.Scan(
+            self.layout, self.scheme, self.pagemap, merge=merge, fast=fast, entries=entries
+        )
         scan.begin(START, START + count, self.memmap, self.index_bias)
         scan.pages(data)
         scan.end()

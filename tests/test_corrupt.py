@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Vmcore, lay_over, open_vmcore
+from conftest import ROOT, fresh_vmcore, lay_over
 from drgn import Object, Program, sizeof
 
 from zonedev.audit import audit
@@ -22,11 +22,6 @@ from zonedev.kernel import device, log
 from zonedev.kernel.registry import read_registry
 
 SECONDS = 10
-
-
-def fresh(name: str) -> Vmcore:
-    """A core of one's own: what is laid over it stays."""
-    return open_vmcore.__wrapped__(name)
 
 
 def lay_word(prog: Program, address: int, word: int, size: int = 8) -> None:
@@ -44,7 +39,7 @@ def slots_of_leaf(prog: Program) -> Object:
 
 
 def test_an_entry_that_is_no_pagemap_is_a_problem() -> None:
-    core = fresh("6.16-hmm")
+    core = fresh_vmcore("6.16-hmm")
     slots = slots_of_leaf(core.prog)
     slot = next(i for i, entry in enumerate(slots) if entry)
     lay_word(core.prog, slots[slot].address_, 0x1197BE49B766F4BF)
@@ -59,7 +54,7 @@ def test_an_entry_that_is_no_pagemap_is_a_problem() -> None:
 
 @pytest.mark.parametrize("entry", [0x402, 0x406])
 def test_entries_that_stand_for_nothing_are_none(entry: int) -> None:
-    core = fresh("6.16-hmm")
+    core = fresh_vmcore("6.16-hmm")
     before = read_registry(core.prog)
     slots = slots_of_leaf(core.prog)
     free = next(i for i, value in enumerate(slots) if not value)
@@ -69,7 +64,7 @@ def test_entries_that_stand_for_nothing_are_none(entry: int) -> None:
 
 
 def test_a_range_that_begins_too_early_is_not_walked() -> None:
-    core = fresh("6.16-hmm")
+    core = fresh_vmcore("6.16-hmm")
     pagemap = core.kernel.pagemaps[-1]
     range_ = Object(core.prog, "struct dev_pagemap *", value=pagemap.address).range
     lay_word(core.prog, range_.start.address_, 1 << 30)
@@ -82,7 +77,7 @@ def test_a_range_that_begins_too_early_is_not_walked() -> None:
 
 
 def test_an_altmap_does_not_hide_pages() -> None:
-    core = fresh("5.10-nvdimm")
+    core = fresh_vmcore("5.10-nvdimm")
     pagemap = next(p for p in core.kernel.pagemaps if p.altmap)
     assert audit(core.prog).verdict == "clean"
     altmap = Object(core.prog, "struct dev_pagemap *", value=pagemap.address).altmap
@@ -98,7 +93,7 @@ def test_an_altmap_does_not_hide_pages() -> None:
 
 
 def test_a_log_whose_numbers_cannot_be_is_not_walked() -> None:
-    core = fresh("7.2-nvdimm")
+    core = fresh_vmcore("7.2-nvdimm")
     ring = core.prog["prb"].desc_ring
     assert log._has_end(core.prog)
     tail = int(ring.tail_id.counter)
@@ -113,7 +108,7 @@ def test_a_log_whose_numbers_cannot_be_is_not_walked() -> None:
 
 @pytest.mark.parametrize("member", ["desc_ring.count_bits", "text_data_ring.size_bits"])
 def test_a_log_without_bounds_is_not_walked(member: str) -> None:
-    core = fresh("7.2-nvdimm")
+    core = fresh_vmcore("7.2-nvdimm")
     bits = core.prog["prb"]
     for name in member.split("."):
         bits = bits.member_(name)
@@ -160,7 +155,7 @@ def test_an_old_log_is_walked_if_it_has_an_end(
 
 
 def test_a_list_of_block_devices_without_an_end_is_not_walked() -> None:
-    core = fresh("7.2-nvdimm")
+    core = fresh_vmcore("7.2-nvdimm")
     assert len(device.read_disks(core.prog)) == 3
     head = device.class_to_subsys(core.prog["block_class"].address_of_()).klist_devices.k_list
     first = head.next.read_()

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
-from conftest import ROOT, Vmcore, Zonedev, lay_over, open_vmcore
+from conftest import ROOT, Vmcore, Zonedev, fresh_vmcore, lay_over, open_vmcore
 from drgn import Architecture, Object, Platform, Program, TypeMember, offsetof, sizeof
 
 from zonedev import _zonedev
@@ -20,7 +20,6 @@ from zonedev.kernel.dax_lock import Lock, find_owners
 from zonedev.kernel.facts import read_kernel
 from zonedev.model import Audit
 from zonedev.second_pass import DaxPass, rules_of_pass
-from zonedev.target import Target, open_target
 
 ENTRIES = ["5.10-entries", "6.1-entries", "6.16-entries", "7.2-entries"]
 WITHOUT = ["5.10-nvdimm", "6.1-nvdimm", "7.2-nvdimm", "7.3-nvdimm"]
@@ -44,7 +43,7 @@ def core(request: pytest.FixtureRequest) -> Vmcore:
 
 def fresh(vmcore: Vmcore) -> Program:
     """A Program of the same core, to lay something over."""
-    return open_target(Target(vmcore.core, [vmcore.vmlinux]))
+    return fresh_vmcore(vmcore.name).prog
 
 
 def audited(prog: Program, **options: Any) -> Audit:
@@ -309,16 +308,21 @@ def test_a_lost_list_of_super_blocks(core: Vmcore) -> None:
         list(super_blocks(prog))
 
 
-def test_an_inode_that_is_being_evicted_is_no_finding(core: Vmcore) -> None:
-    """evict() takes it off its super block's list first, and truncates its pages later."""
-    before = alarms(audited(core.prog))
-    prog = fresh(core)
-    file = some_file(core)
+def unlink(prog: Program, file: DaxFile) -> None:
+    """Take an inode off the list of its super block."""
     node = file.inode + offsetof(prog.type("struct inode"), "i_sb_list")
     links = Object(prog, "struct list_head", address=node)
     after, ahead = int(links.next), int(links.prev)
     lay_over(prog, ahead, struct.pack("<Q", after))
     lay_over(prog, after + 8, struct.pack("<Q", ahead))
+
+
+def test_an_inode_that_is_being_evicted_is_no_finding(core: Vmcore) -> None:
+    """evict() takes it off its super block's list first, and truncates its pages later."""
+    before = alarms(audited(core.prog))
+    prog = fresh(core)
+    file = some_file(core)
+    unlink(prog, file)
     result = audited(prog)
     seen = the_pass(result)
     assert seen["complete"]
@@ -330,13 +334,9 @@ def test_a_page_of_a_freed_file_is_found(core: Vmcore) -> None:
     """The same, but the inode is somebody else's by now."""
     prog = fresh(core)
     file = some_file(core)
-    type_ = prog.type("struct inode")
-    node = file.inode + offsetof(type_, "i_sb_list")
-    links = Object(prog, "struct list_head", address=node)
-    after, ahead = int(links.next), int(links.prev)
-    lay_over(prog, ahead, struct.pack("<Q", after))
-    lay_over(prog, after + 8, struct.pack("<Q", ahead))
-    lay_over(prog, file.inode + offsetof(type_, "i_mapping"), struct.pack("<Q", 0x1234))
+    unlink(prog, file)
+    mapping = file.inode + offsetof(prog.type("struct inode"), "i_mapping")
+    lay_over(prog, mapping, struct.pack("<Q", 0x1234))
     result = audited(prog)
     assert "wrong-mapping" in alarms(result)
     assert result.verdict == "violations"

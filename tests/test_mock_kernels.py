@@ -37,8 +37,9 @@ pytestmark = pytest.mark.skipif(
 NAMES = sorted(MOCKS)
 BOTH = [(name, variant) for name in NAMES for variant in VARIANTS]
 
-# Registries: sections and heights, sections, chunks of powers of two, an xarray.
-TREES = ["a-oldest", "a", "c14", "d"]
+# Registries: sections and heights, sections, chunks of powers of two, an xarray; and what is set in a
+# pointer to a node of theirs.
+TREES = {"a-oldest": 1, "a": 1, "c14": 1, "d": 2}
 
 PROBLEM_STATUS = (1, 3)
 
@@ -241,8 +242,7 @@ class Damage:
         self.nodes = core.truth["nodes"]
         self.path = tmp_path / "vmcore"
         self.args = (str(self.path), *core.args[1:])
-        # A pointer to a node has bit 0 set in a radix tree, bit 1 in an xarray.
-        self.tag = 2 if MOCKS[name].source in ("d.c", "f1.c", "f2.c") else 1
+        self.tag = TREES[name]
         self.top = max(self.nodes, key=lambda n: self.level(n))
 
     def level(self, node: dict[str, int]) -> int:

@@ -342,9 +342,7 @@ def hit(machine: Machine, pages: list[Content], damage: Damage) -> None:
         pages[1] = bytes(first)
     if damage.by == "held":
         assert isinstance(page, bytes)
-        held = bytearray(page)
-        machine.put(held, "_refcount", 1)
-        pages[at] = bytes(held)
+        pages[at] = machine.changed(page, "_refcount", 1)
     elif isinstance(damage.by, str):
         pages[at] = bytes(machine.page_size) if damage.by == "zero" else damage.by
     elif damage.by is not None:
@@ -641,15 +639,14 @@ def edited(pages: Pages, at: int, by: Pages) -> Pages:
     return make
 
 
+IN_USE = folio(3, refcount=1, maps=1, mapping=MAPPING)
+
+
 def held_tail(m: Machine) -> bytes:
-    pages = bytearray(m.folio(3, refcount=1, maps=1, mapping=m.mapping))
-    second = bytearray(pages[2 * m.page_size : 3 * m.page_size])
-    m.put(second, "_refcount", 1)
-    pages[2 * m.page_size : 3 * m.page_size] = second
-    return bytes(pages)
+    tail = IN_USE(m)[2 * m.page_size : 3 * m.page_size]
+    return edited(IN_USE, 2, lambda m: m.changed(tail, "_refcount", 1))(m)
 
 
-IN_USE = folio(3, refcount=1, maps=1, mapping=0xFFFF8881_04000018)
 NO_ORDER: dict[str, Any] = {"missing": ("order",)}
 NO_SHARE: dict[str, Any] = {"missing": ("share",)}
 # The first page of the range is the third of the device's file.
@@ -887,9 +884,8 @@ def check_deduplicated(seed: int, letter: str) -> None:
         for place in places if everywhere and at % 64 >= 16 else [at]:
             content = pages[place]
             assert isinstance(content, bytes)
-            changed = bytearray(state.damage(content))
-            m.put(changed, "_refcount", state.words.get("refcount", (True, 0))[1])
-            pages[place] = bytes(changed)
+            count = state.words.get("refcount", (True, 0))[1]
+            pages[place] = m.changed(state.damage(content), "_refcount", count)
     if rng.random() < 0.3:
         pages[rng.randrange(128)] = rng.choice([bytes(m.page_size), "unreadable"])
     compare(case, pages)

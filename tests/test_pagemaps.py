@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Optional
 
 import pytest
-from conftest import lay_over, open_vmcore
+from conftest import fresh_vmcore, lay_over, open_vmcore
 from drgn import FaultError
 from drgn.helpers.linux.mmzone import pfn_to_section
 from pages import scheme
@@ -37,7 +37,6 @@ from zonedev.live import (
 from zonedev.model import Finding, Pagemap, PagemapResult, PfnRange, PgmapRef, SchemeInfo
 from zonedev.pagemap_rules import Case, contradicted_types, judge_pagemap
 from zonedev.scanner import Scanner, scan_pagemap
-from zonedev.target import Target, open_target
 
 PAGES = 1024
 
@@ -627,8 +626,8 @@ def test_altmap_pages_that_a_removal_left(state: str, alloc: int, fires: bool) -
 @pytest.mark.parametrize("name", ["5.10-nvdimm", "7.3-nvdimm"])
 def test_sections_of_a_real_core(name: str) -> None:
     """All ranges have their sections; a pfn far above everything has none; a cleared word is seen."""
-    vmcore = open_vmcore(name)
-    prog = open_target(Target(vmcore.core, [vmcore.vmlinux]))
+    vmcore = fresh_vmcore(name)
+    prog = vmcore.prog
     ranges = [r for p in vmcore.kernel.pagemaps for r in p.ranges]
     assert missing_memmap(prog, ranges) == []
     beyond = 1 << 50

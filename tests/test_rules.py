@@ -415,9 +415,8 @@ def test_both_map_counters_of_a_large_folio() -> None:
     negative = [("mapcount-out-of-range", "error")]
     large = machine.folio(9, refcount=1, maps=-1, mapping=MAPPING)
     assert machine.judge(large)[0] == negative
-    own = bytearray(machine.folio(9, refcount=1, maps=1, mapping=MAPPING))
-    machine.put(own, "_mapcount", -2)
-    assert machine.judge(bytes(own))[0] == negative
+    own = machine.folio(9, refcount=1, maps=1, mapping=MAPPING)
+    assert machine.judge(machine.changed(own, "_mapcount", -2))[0] == negative
 
 
 @pytest.mark.parametrize("refcount", [1, 1024])

@@ -184,7 +184,7 @@ def tail_of_outside(e: Editor) -> None:
 
 def tail_of_head(e: Editor) -> None:
     """A tail of the folio of its place."""
-    e.tail_of(e.head_pfn)
+    e.tail_of(e.folio.pfn)
 
 
 def head_alone(e: Editor) -> None:
@@ -280,14 +280,14 @@ def foreign(e: Editor) -> None:
 def lose_head(e: Editor) -> None:
     """PG_head goes, and every tail is on its own."""
     e.unflag("PG_head")
-    e.also("bad-head", "error", e.pfn + 1, e.folio_pages - 1)
+    e.also("bad-head", "error", e.pfn + 1, e.folio.pages - 1)
     if e.has_entries:
         e.also("entry-order-vs-folio", "warning", e.pfn)
 
 
 def halve_order(e: Editor) -> None:
     """A folio of half the size; the tails of the other half are on their own."""
-    half = e.folio_pages // 2
+    half = e.folio.pages // 2
     e.add("order", -1)
     e.also("bad-head", "error", e.pfn + half, half)
 
@@ -313,10 +313,10 @@ def hold_tail_of_wrong(e: Editor) -> None:
 def split_unseen(e: Editor) -> None:
     """The folio of a PMD entry falls apart; the entry stays."""
     e.unflag("PG_head")
-    for i in range(1, e.folio_pages):
+    for i in range(1, e.folio.pages):
         e.at(i).template()
     if e.has_entries:
-        e.also("entry-order-vs-folio", "warning", e.pfn + 1, e.folio_pages - 1)
+        e.also("entry-order-vs-folio", "warning", e.pfn + 1, e.folio.pages - 1)
 
 
 def without_entry(e: Editor) -> None:
@@ -337,6 +337,12 @@ def entry_to_free(e: Editor) -> None:
     e.entry(e.entry_value + (pfn - e.pfn) * e.entry_page)
     without_entry(e)
     e.about(pfn)
+
+
+def file_without_block(e: Editor) -> None:
+    """The page says that it is a file's, far behind what any file has."""
+    e.put("mapping", e.some_file)
+    e.put("index", 1 << 40)
 
 
 def pmd_of_no_entry(e: Editor) -> None:
@@ -391,6 +397,12 @@ def unknown_type(e: Editor) -> None:
     e.also("memmap-unreadable", "info")
 
 
+def being_added(e: Editor) -> None:
+    """memremap_pages() stores the ranges last."""
+    e.member("nr_range", 0)
+    e.hide_all()
+
+
 def unaligned(e: Editor) -> None:
     """One page less than the registry has."""
     e.member("range.end", e.range_end - e.page_bytes)
@@ -429,13 +441,13 @@ def overlap_next(e: Editor) -> None:
     pages = e.subsection // e.page_bytes
     e.member("range.end", e.range_end + e.subsection)
     e.ref(pages >> e.pagemap.vmemmap_shift)
-    e.also_on(e.next_pagemap, "registry-coverage", "error")
+    e.also_on(e.place.others[0], "registry-coverage", "error")
     e.also("wrong-pgmap", "error", e.end_pfn, pages)
 
 
 def hand_last_index(e: Editor) -> None:
     """The last entry of the registry now leads to another pagemap."""
-    e.last_slot(e.other_pgmap)
+    e.last_slot(e.other.address)
     e.also_on(e.other, "registry-coverage", "error")
 
 
@@ -465,8 +477,8 @@ FAULTS: tuple[Fault, ...] = (
         Fault("pgmap-null", ALL, EVERY,
               shown("idle", put("pgmap", 0)), near("idle", lambda e: e.beside(0))),
         Fault("pgmap-other", ALL, EVERY,
-              shown("idle", lambda e: e.put("pgmap", e.other_pgmap)),
-              near("idle", lambda e: e.beside(e.other_pgmap))),
+              shown("idle", lambda e: e.put("pgmap", e.other.address)),
+              near("idle", lambda e: e.beside(e.other.address))),
         Fault("pgmap-list", ALL, EVERY,
               shown("idle", lambda e: e.put("pgmap", e.page_address(e.pfn + 1) + 8)),
               near("idle", lambda e: e.beside(e.page_address(e.pfn + 1) + 8))),
@@ -722,8 +734,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     *of_rule("P06", "pgmap-sanity", "info",
         Fault("being-added", (FS_DAX, GENERIC), EVERY,
-              shown("pagemap", lambda e: (e.member("nr_range", 0), e.hide_all())),
-              near("pagemap-ram", split_range, types=(GENERIC,))),
+              shown("pagemap", being_added), near("pagemap-ram", split_range, types=(GENERIC,))),
     ),
     *of_rule("P06", "pgmap-sanity", "error",
         Fault("altmap-takes-all", (FS_DAX, GENERIC), EVERY,
@@ -744,8 +755,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     *of_rule("P05", "registry-coverage", "error",
         Fault("index-erased", ALL, EVERY,
-              shown("pagemap-slots", lambda e: e.last_slot(0)),
-              near("pagemap-slots", dying_without_entry)),
+              shown("pagemap", lambda e: e.last_slot(0)), near("pagemap", dying_without_entry)),
         Fault("index-of-other", ALL, EVERY,
               shown("two-pagemaps", hand_last_index),
               near("pagemap-ram", split_range, types=(GENERIC,))),
@@ -797,7 +807,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     *of_rule("R32", "mapping-without-entry", "error",
         Fault("block-without-entry", (FS_DAX,), EVERY,
-              by_entries("idle", lambda e: (e.put("mapping", e.some_file), e.put("index", 1 << 40))),
+              by_entries("idle", file_without_block),
               near("associated", put("zone_device_data", 1)), SECOND_PASS),
     ),
     *of_rule("R33", "entry-page-mismatch", "error",

@@ -37,7 +37,7 @@ from coreedit import CannotEdit, CoreFile, Memory, Write, copy_core, pack, unpac
 from drgn import FaultError
 from edits import Editor, Expect
 from faults import ALL, EVERY, FAULTS, OWN, SECOND_PASS, Case, Fault
-from places import PLACES, Core, Find, Place, Survey
+from places import PLACES, Core, Find, Place, Runs, Survey
 
 from zonedev.audit import audit
 from zonedev.errors import TargetError
@@ -258,14 +258,12 @@ def _joined(expects: list[Expect]) -> list[Expect]:
     return joined
 
 
-def _pfn_runs(pfns: Iterable[int]) -> list[tuple[int, int]]:
-    runs: list[tuple[int, int]] = []
+def _pfn_runs(pfns: Iterable[int]) -> list[list[int]]:
+    """[start, end] of pfns in a row."""
+    runs = Runs()
     for pfn in sorted(pfns):
-        if runs and runs[-1][1] == pfn:
-            runs[-1] = (runs[-1][0], pfn + 1)
-        else:
-            runs.append((pfn, pfn + 1))
-    return runs
+        runs.add(pfn)
+    return runs.runs
 
 
 def _describe(injection: Injection) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from zonedev.second_pass import DaxPass
 
 _PREFIX = "MEMORY_DEVICE_"
 _POINTERS = 1 << 63
-_SUBSECTION = 2 << 20
+SUBSECTION = 2 << 20
 
 # A survey reads no more pages of a pagemap than this.
 _SURVEY_MAX = 1 << 22
@@ -485,13 +485,13 @@ def _has_altmap(core: Core, survey: Survey) -> bool:
 def _in_ram(core: Core, survey: Survey) -> bool:
     """One range, no altmap, and more than one subsection."""
     pagemap = survey.pagemap
-    pages = _SUBSECTION >> core.layout.page_shift
+    pages = SUBSECTION >> core.layout.page_shift
     return pagemap.altmap is None and pagemap.nr_range == 1 and pagemap.pages >= 2 * pages
 
 
 def _ends_free(core: Core, survey: Survey) -> bool:
     """The last subsection holds nothing that counts."""
-    pages = _SUBSECTION >> core.layout.page_shift
+    pages = SUBSECTION >> core.layout.page_shift
     end = survey.pagemap.ranges[-1].end_pfn if survey.pagemap.ranges else 0
     used = [pfn for pfn, order in survey.above_idle if pfn + (1 << order) > end - pages]
     return survey.pagemap.pages > 2 * pages and survey.complete and not used
@@ -595,7 +595,6 @@ PLACES: dict[str, Find] = {
     "pagemap-free-end": _pagemap(_ends_free),
     "pagemap-held": _pagemap(lambda core, s: s.held),
     "pagemap-few-held": _pagemap(_few_held),
-    "pagemap-slots": _pagemap(),
     "two-pagemaps": _two_pagemaps,
     "pagemap-neighbour": _neighbour,
     "pagemaps-of-ops": _of_ops,
