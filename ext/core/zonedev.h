@@ -605,7 +605,8 @@ struct zd_template {
 	enum zd_class class;
 	int32_t refcount;
 	int32_t mapcount; /* number of maps */
-	uint8_t mark;	  /* of its page, where there was a pass over DAX entries */
+	uint8_t mark;	  /* of its page under mark_mask, where there was a pass over DAX entries */
+	uint8_t mark_mask;
 };
 
 /** Templates of order-0 heads: free; in a file and unmapped; mapped once. */
