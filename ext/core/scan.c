@@ -287,8 +287,10 @@ struct zd_error *zd_scan_init(struct zd_scan *scan, const struct zd_layout *layo
 	scan->pagemap = *pagemap;
 	scan->merge = merge;
 	scan->fast = fast && templates_serve(layout) && make_templates(scan);
-	scan->pagemap.deduplicated = pagemap->deduplicated && pages_per_frame(layout);
+	scan->frame_pages = pagemap->deduplicated ? pages_per_frame(layout) : 0;
 	choose_rules(scan);
+	if (!scan->frame_pages)
+		return NULL;
 	scan->alias = malloc((size_t)1 << layout->page_shift);
 	return scan->alias ? NULL : zd_error_no_memory();
 }
@@ -803,10 +805,9 @@ static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes
 /** Keep the folio's second vmemmap page, which the later ones alias, when it lies here whole. */
 static void keep_alias(struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
 {
-	uint64_t frame = pages_per_frame(scan->layout);
+	uint64_t frame = scan->frame_pages;
 
-	if (!scan->pagemap.deduplicated || !frame || !inside_span(scan) || count < frame ||
-	    scan->next_pfn - scan->span.head_pfn != frame)
+	if (!frame || !inside_span(scan) || count < frame || scan->next_pfn - scan->span.head_pfn != frame)
 		return;
 	memcpy(scan->alias, bytes, frame * scan->layout->page_size);
 	scan->alias_head = scan->span.head_pfn;
@@ -817,7 +818,7 @@ static void keep_alias(struct zd_scan *scan, const uint8_t *bytes, uint64_t coun
 static bool may_alias(const struct zd_scan *scan)
 {
 	return scan->alias_valid && inside_span(scan) && scan->alias_head == scan->span.head_pfn &&
-	       scan->next_pfn - scan->span.head_pfn >= 2 * pages_per_frame(scan->layout);
+	       scan->next_pfn - scan->span.head_pfn >= 2 * scan->frame_pages;
 }
 
 /**
@@ -826,7 +827,7 @@ static bool may_alias(const struct zd_scan *scan)
  */
 static uint64_t alias_run(const struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
 {
-	uint64_t frame = pages_per_frame(scan->layout);
+	uint64_t frame = scan->frame_pages;
 	uint64_t size = scan->layout->page_size;
 	uint64_t first = scan->next_pfn - scan->span.head_pfn;
 	uint64_t i = 0;
@@ -843,14 +844,14 @@ static uint64_t alias_run(const struct zd_scan *scan, const uint8_t *bytes, uint
 /** Tails of the folio that the walk is in. */
 static uint64_t scan_tail_run(struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
 {
-	uint64_t frame = pages_per_frame(scan->layout);
+	uint64_t frame = scan->frame_pages;
 	uint64_t left = scan->span.end_pfn - scan->next_pfn;
 	uint64_t run;
 
 	if (!scan->span.tail_word)
 		return 0;
 	// Stop where the second vmemmap page, which others alias, or another alias may begin.
-	if (scan->pagemap.deduplicated && left > frame)
+	if (frame && left > frame)
 		left = frame - (scan->next_pfn - scan->span.head_pfn) % frame;
 	if (may_alias(scan))
 		left = 1;

@@ -647,6 +647,8 @@ struct zd_scan {
 	uint32_t evidence;			    /* bit mask of enum zd_evidence */
 	uint64_t next_pfn;
 	uint64_t known_from; /* every page from here to next_pfn was read */
+	/** Struct pages in one page of a deduplicated vmemmap, else 0. */
+	uint64_t frame_pages;
 	/** The second vmemmap page of the current compound, which later ones alias. */
 	uint8_t *alias;
 	uint64_t alias_head;
