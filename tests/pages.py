@@ -74,13 +74,16 @@ class Machine:
         zone_known: bool = True,
         missing: tuple[str, ...] = (),
         layout: Optional[dict[str, Any]] = None,
+        index_bias: int = 0,
         **pagemap: Any,
     ) -> None:
         """
         :param missing: members and page flags that this kernel lacks
         :param layout: arguments of Layout to be others than usual
+        :param index_bias: pfn less index of a device-dax page
         """
         self.word, self.big_endian = word, big_endian
+        self.index_bias = index_bias
         self.page_size = 64 if word == 8 else 40
         self.bits = 8 * word
         self.zone = (self.bits - 13, 3)
@@ -161,6 +164,7 @@ class Machine:
         pgmap: Optional[int] = None,
         raw_mapcount: Optional[int] = None,
         memcg: int = 0,
+        data: int = 0,
     ) -> bytes:
         """A head of order 0; by default an idle one."""
         page = bytearray(self.page_size)
@@ -171,6 +175,7 @@ class Machine:
         self.put(page, "_mapcount", maps - 1 if raw_mapcount is None else raw_mapcount)
         self.put(page, "_refcount", self.idle if refcount is None else refcount)
         self.put(page, "memcg_data", memcg)
+        self.put(page, "zone_device_data", data)
         return bytes(page)
 
     def tail(self, word: int, refcount: int = 0, **options: Any) -> bytes:
@@ -205,7 +210,7 @@ class Machine:
         """The tally of a range that holds just these struct pages."""
         count = len(data) // self.page_size
         scan = _zonedev.Scan(self.layout, self.scheme, self.pagemap, merge=merge, fast=fast)
-        scan.begin(START, START + count, self.memmap)
+        scan.begin(START, START + count, self.memmap, self.index_bias)
         scan.pages(data)
         scan.end()
         return scan.result()

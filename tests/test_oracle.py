@@ -19,7 +19,7 @@ import pytest
 from conftest import NAMES, Vmcore, open_vmcore
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
-from pages import EVIDENCE, FLAGS, START, Machine
+from pages import EVIDENCE, FLAGS, MAPPING, START, Machine
 
 from zonedev import _zonedev, reference
 from zonedev.kernel.scheme import _ASK
@@ -126,7 +126,7 @@ def side_of_c(
     contents: list[Content],
 ) -> Side:
     scan = _zonedev.Scan(layout, scheme, pagemap, merge=False)
-    scan.begin(range_.start_pfn, range_.end_pfn, range_.memmap)
+    scan.begin(range_.start_pfn, range_.end_pfn, range_.memmap, range_.index_bias)
     for run in runs(contents):
         if isinstance(run, str):
             scan.hole(1, run)
@@ -161,7 +161,7 @@ def side_of_reference(verdicts: list[Verdict]) -> Side:
 def compare(case: Under, contents: list[Content]) -> list[Verdict]:
     """Assert that both sides say the same; what the reference says."""
     m = case.machine
-    range_ = Range(START, START + len(contents), m.memmap)
+    range_ = Range(START, START + len(contents), m.memmap, m.index_bias)
     verdicts = reference.scan(case.layout, case.scheme, case.pagemap, range_, contents)
     assert side_of_c(m.layout, m.scheme, m.pagemap, range_, contents) == side_of_reference(verdicts)
     compare_decoded(case, range_, contents, verdicts)
@@ -189,7 +189,7 @@ def compare_decoded(
         if not page.tail:
             for name in ("order", "mapcount", "mapping", "pincount", "has_type"):
                 expected[name] = getattr(page, name)
-            for name in ("index", "share", "memcg_data"):
+            for name in ("index", "share", "memcg_data", "zone_device_data"):
                 expected[name] = getattr(page, name) or 0
             if subject.counting.idle is not None:
                 expected |= {"extra": subject.extra, "plain": subject.plain, "pin": subject.pins}
@@ -240,6 +240,7 @@ WORDS: dict[str, list[Any]] = {
     ],
     "share": [0, 1, 2, 1 << 20],
     "flags": [[name] for name in FLAG_NAMES],
+    "data": [0, 1],
 }
 RARE: dict[str, list[Any]] = {
     "zone": [0, 2, 7],
@@ -409,7 +410,10 @@ def random_item(rng: Random) -> Item:
 VARIATIONS = {
     "A": ["dax_associate_entry"],
     "B": ["dax_associate_entry"],
-    "C": ["pgmap_radix", "dax_associate_entry"],
+    "C": [
+        *("pgmap_radix", "dax_associate_entry"),
+        *("page.hpage_pinned_refcount", "NR_FOLL_PIN_ACQUIRED"),
+    ],
     "D": ["dax_mapping_set_cow", "MEMORY_DEVICE_COHERENT", "p2pmem_alloc_mmap"],
     "E": ["p2pmem_alloc_mmap"],
     "G": ["dax_folio_reset_order"],
@@ -435,6 +439,12 @@ def machines(draw: st.DrawFn, letter: str, type_: str) -> Under:
     if type_ == "GENERIC":
         options["vmemmap_shift"] = draw(st.sampled_from([0, 0, 3, 3, 4]))
         options["foreign_maps"] = draw(st.integers(0, 5)) == 5
+        if draw(st.booleans()):
+            # The first pages of the range are those of the file of the device, or lie far behind them.
+            options["dax_mapping"] = draw(st.sampled_from([MAPPING, 0xC4000018, 0x1000]))
+            options["index_bias"] = START - draw(st.sampled_from([0, 0, 1, 2, 1 << 10]))
+    if type_ in ("PRIVATE", "COHERENT"):
+        options["driver_data"] = draw(st.booleans())
     if draw(st.integers(0, 3)) == 3:
         options["ref"] = draw(st.sampled_from(["dying", "dead"]))
     return under(
@@ -550,6 +560,7 @@ def check_detection(present: set[str]) -> None:
     told = _zonedev.Scheme(dict.fromkeys(present, True))
     scheme = reference.detect(present)
     assert (told.id, told.stale_share) == (scheme.id, scheme.stale_share)
+    assert told.counts_pins == scheme.pins
     assert told.zero_when_dying == (scheme.id in ("B", "C"))
     words = {
         "mapping is 1, index counts": "mapping == 1, counted in index",
@@ -595,7 +606,8 @@ class Sample(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012
     extra: tuple[str, ...] = ()
     without: Optional[dict[str, Any]] = None
-    """Options of the Machine in which the row is not applicable; None: it needs nothing."""
+    """Options of the Machine, or other evidence (extra), without which the row is not applicable; None: it
+    needs nothing."""
 
 
 def page(**words: Any) -> Pages:
@@ -640,6 +652,10 @@ def held_tail(m: Machine) -> bytes:
 IN_USE = folio(3, refcount=1, maps=1, mapping=0xFFFF8881_04000018)
 NO_ORDER: dict[str, Any] = {"missing": ("order",)}
 NO_SHARE: dict[str, Any] = {"missing": ("share",)}
+# The first page of the range is the third of the device's file.
+DEVICE: dict[str, Any] = {"dax_mapping": MAPPING, "index_bias": START - 2}
+PINS = ("page.hpage_pinned_refcount",)
+NO_PINS: dict[str, Any] = {"extra": ()}
 SMALL_PMD: dict[str, Any] = {"layout": {"pmd_order": 3}}
 HEADLESS = page(flags=("head",))
 
@@ -698,11 +714,17 @@ SAMPLES: dict[str, list[Sample]] = {
         ),
     ],
     "pinned-private": [
-        Sample("H", "PRIVATE", anon(refcount=1025, maps=1), anon(refcount=1024, maps=1))
+        Sample(
+            *("C", "PRIVATE", anon(refcount=1026, maps=1), anon(refcount=1025, maps=1)),
+            extra=PINS,
+            without=NO_PINS,
+        )
     ],
     "pinned-after-truncate": [
         Sample("H", "FS_DAX", page(refcount=1024), page(refcount=1023), without=NO_SHARE),
-        Sample("E", "FS_DAX", page(refcount=1025), page(refcount=1024)),
+        Sample(
+            "C", "FS_DAX", page(refcount=1025), page(refcount=1024), extra=PINS, without=NO_PINS
+        ),
     ],
     "reference-on-free-folio": [
         Sample("H", "FS_DAX", page(refcount=1), page(refcount=1, share=1), without=NO_SHARE),
@@ -720,6 +742,12 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample("E", "FS_DAX", page(refcount=2), filed(refcount=2)),
         Sample("H", "GENERIC", page(refcount=2), filed(refcount=2)),
     ],
+    "gen-mapping": [
+        Sample(
+            *("E", "GENERIC", filed(share=3), filed(share=2), DEVICE),
+            without={"missing": ("index",)},
+        )
+    ],
     "wrong-node": [
         Sample("H", "FS_DAX", page(node=2), page(), without={"layout": {"node": (0, 0)}})
     ],
@@ -735,7 +763,16 @@ SAMPLES: dict[str, list[Sample]] = {
     ],
     "free-or-allocated": [Sample("D", "PRIVATE", page(), anon(refcount=1, maps=1))],
     "dma-pinned": [
-        Sample("H", "FS_DAX", filed(refcount=1025, maps=1), filed(refcount=1024, maps=1))
+        Sample(
+            "C", "FS_DAX", filed(refcount=1025), filed(refcount=1024), extra=PINS, without=NO_PINS
+        )
+    ],
+    "zdd": [
+        Sample(
+            *("H", "PRIVATE", anon(refcount=1, maps=1), anon(refcount=1, maps=1, data=1)),
+            {"driver_data": True},
+            without={"missing": ("zone_device_data",)},
+        )
     ],
     "held-without-map": [
         Sample("H", "FS_DAX", filed(refcount=2, maps=1), filed(refcount=1, maps=1)),
@@ -768,7 +805,9 @@ ids = [f"{i}-{row['id']}" for i, row in PAGE_ROWS]
 
 def sampled(i: int, **more: Any) -> tuple[Sample, Under]:
     sample = sample_of(i)
-    return sample, under(sample.letter, sample.type, *sample.extra, **{**sample.options, **more})
+    options = {**sample.options, **more}
+    extra = options.pop("extra", sample.extra)
+    return sample, under(sample.letter, sample.type, *extra, **options)
 
 
 @pytest.mark.parametrize("i", [i for i, _ in PAGE_ROWS], ids=ids)

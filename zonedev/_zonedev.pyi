@@ -65,6 +65,7 @@ class Scheme:
     stale_share: bool
     zero_when_dying: bool
     large_private: bool
+    counts_pins: bool
     shared: str
     confidence: str
     decisive: list[str]
@@ -114,14 +115,15 @@ class Scan:
     ) -> Scan:
         """
         :param pagemap: address, type; ref ("live", "dying", "dead"), vmemmap_shift, node (-1 unknown),
-            foreign_maps, deduplicated, severity_cap, miscalibrated
+            foreign_maps, deduplicated, severity_cap, miscalibrated, driver_data, dax_mapping (0 unknown)
         :param merge: join findings of adjacent folios in one state
         :param fast: let templates tell common states without decoding (the result is the same)
         :param entries: what files say of the pages; not to be changed as long as the Scan lives
         """
 
-    def begin(self, start_pfn: int, end_pfn: int, memmap: int, /) -> None:
-        """The next range; memmap is the address of the first pfn's struct page."""
+    def begin(self, start_pfn: int, end_pfn: int, memmap: int, index_bias: int = 0, /) -> None:
+        """The next range; memmap is the address of the first pfn's struct page, index_bias a page's pfn less its
+        index in dax_mapping (modulo 1 << 64)."""
 
     def pages(self, buffer: Buffer, /) -> None:
         """The next struct pages; the GIL is released.
@@ -145,7 +147,7 @@ class Scan:
         """Pages per class so far; the page at hand is booked by end()."""
 
     def result(self) -> dict[str, Any]:
-        """The tally: classes and severities (pages), refcounts (heads), idle_looking, pages_referenced,
+        """The tally: classes and severities (pages), refcounts (heads), idle_looking, driver_data, pages_referenced,
         heads_above_idle, pages_mapped, findings (list of dicts), findings_dropped."""
 
 class Entries:
@@ -204,8 +206,11 @@ class Entries:
     def know(self, mapping: int, kind: str, /) -> None:
         """What a mapping word is that pages name: plain, unknown or no-file."""
 
-    def complete(self, complete: bool, /) -> None:
-        """Whether every entry of every file was read."""
+    def complete(self, complete: bool, pfn: Optional[int] = None, /) -> None:
+        """Whether every entry was read that may name a page of the range around *pfn*, or of any range.
+
+        :raises ValueError: the pfn lies in no range
+        """
 
     def clear(self) -> None:
         """Forget all entries; ranges and mappings stay."""

@@ -46,6 +46,7 @@ from zonedev.pagemap_rules import Case, judge_pagemap
 from zonedev.scanner import Caps, Progress, Scanner
 from zonedev.second_pass import EVIDENCE, FS_DAX, DaxPass
 from zonedev.states import SchemeReport, scheme_report
+from zonedev.waiters import name_waiters
 
 __all__ = (
     "audit",
@@ -164,6 +165,21 @@ def _not_applicable(
     return entries
 
 
+def _facts_lacking(results: list[PagemapResult]) -> list[dict[str, str]]:
+    """Rules that ask for facts of a pagemap, where these are not to be had."""
+    entries = []
+    for result in results:
+        pagemap, counts = result.pagemap, result.driver_data
+        if isinstance(pagemap.dev_dax, str):
+            entries.append(("gen-mapping", pagemap, pagemap.dev_dax))
+        if counts.get("missing") and not pagemap.driver_data:
+            why = f"{counts['missing']} of {sum(counts.values())} folios in use have no zone_device_data"
+            entries.append(("zdd", pagemap, f"{why}: its driver does not set it"))
+    return [
+        {"rule": rule, "why": f"{p.device or hex(p.address)}: {why}"} for rule, p, why in entries
+    ]
+
+
 def _kernel_facts(kernel: Kernel) -> dict[str, Any]:
     prog = kernel.prog
     assert prog.platform is not None
@@ -254,6 +270,8 @@ def _judge_again(kernel: Kernel, scanner: Scanner, before: list[Finding]) -> lis
         if pagemap.address in known:
             pagemap.node = known[pagemap.address].node
             pagemap.deduplicated = known[pagemap.address].deduplicated
+            pagemap.dev_dax = known[pagemap.address].dev_dax
+            pagemap.driver_data = known[pagemap.address].driver_data
         pagemap.drained = is_drained(kernel.prog, pagemap, kernel.layout)
     wanted = {s.result.pagemap.address for s in scanner.wanted}
     suspects = {f.pagemap for f in alarming(before)}
@@ -339,7 +357,7 @@ def audit(
     :param resample_ms: live kernels: time between samples of what looks wrong, in milliseconds
     :param samples: live kernels: samples that must agree, 2 or more; four times as many where other
         findings of the audit turn out to be transient
-    :param quick: leave out the passes over more than struct pages (DAX entries)
+    :param quick: leave out the passes over more than struct pages (DAX entries, stacks of tasks)
     :param progress: called with (pages done, pages in all)
     :raises TargetError: the target cannot be audited
     :raises UsageError: no pagemap matches
@@ -362,6 +380,7 @@ def audit(
         findings = merge_findings(findings)
     findings += _outside(scanner, selected)
     findings = sorted(findings + on_pagemaps + scanner.extra, key=_severity_order)
+    waiters = None if quick else name_waiters(kernel, on_pagemaps)
     _describe(prog, findings)
     if scanner.dax:
         scanner.dax.describe(findings)
@@ -376,8 +395,10 @@ def audit(
         findings=findings,
         findings_dropped=sum(s.dropped for s in scanner.wanted),
         transients=transient,
-        not_applicable=_not_applicable(kernel, scanner, results) + skipped,
-        passes=[scanner.dax.summary()] if scanner.dax else [],
+        not_applicable=_not_applicable(kernel, scanner, results)
+        + _facts_lacking(results)
+        + skipped,
+        passes=[*([scanner.dax.summary()] if scanner.dax else []), *([waiters] if waiters else [])],
         kernel_log=kernel_log_warnings(prog),
         problems=list(kernel.problems),
         notes=_notes(kernel),

@@ -90,6 +90,8 @@ class Pagemap:
     deduplicated: bool = False
     severity_cap: str = ERROR
     miscalibrated: bool = False
+    driver_data: bool = False
+    dax_mapping: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class Range:
     start_pfn: int
     end_pfn: int
     memmap: int
+    index_bias: int = 0
+    """Of a device-dax range: page 0 of the device's file would be this pfn."""
 
 
 # ---------------------------------------------------------------- schemes
@@ -131,6 +135,8 @@ class Scheme:
     counts", "share counts"."""
     stale_share: bool = False
     """The last put leaves the share word of an order-0 DAX page behind."""
+    pins: bool = True
+    """A pin of an order-0 page is 1024 references; before 5.7 there were no pins."""
 
     def of(self, type_: str) -> Counting:
         """How pages of a type are counted."""
@@ -226,7 +232,10 @@ def detect(present: set[str]) -> Scheme:
         # vm_insert_page() takes a reference, the idle one is put: the map inherits it.
         counting[PCI_P2PDMA] = Counting(1, 0, "refs")
     stale = id_ in ("G", "H") and "dax_folio_reset_order" not in present
-    return Scheme(id_, counting, _shared(id_, present), stale)
+    # What came with them: a counter of the pins of compound pages, and a statistic.
+    pins = {"page.hpage_pinned_refcount", "NR_FOLL_PIN_ACQUIRED"} & present
+    counted = id_ not in ("A", "B") and (id_ != "C" or bool(pins))
+    return Scheme(id_, counting, _shared(id_, present), stale, counted)
 
 
 def _shared(id_: str, present: set[str]) -> str:
@@ -262,6 +271,7 @@ class Page:
     index: Optional[int]
     share: Optional[int]
     memcg_data: Optional[int]
+    zone_device_data: Optional[int]
     refcount: int
     raw_mapcount: int
     has_type: bool
@@ -369,6 +379,7 @@ def decode(
         index=layout.load(page, "index"),
         share=layout.load(page, "share"),
         memcg_data=layout.load(page, "memcg_data"),
+        zone_device_data=layout.load(page, "zone_device_data"),
         refcount=counter("_refcount"),
         raw_mapcount=raw_mapcount,
         has_type=has_type,
@@ -399,6 +410,8 @@ class Subject:
     """Of a tail: what it names was looked at."""
     within: Optional[str] = None
     """Class of the folio before it whose order says that it holds this page, too."""
+    index_bias: int = 0
+    """That of its range."""
 
     @property
     def type(self) -> str:
@@ -452,6 +465,8 @@ class Subject:
     @property
     def pins(self) -> int:
         """Pins of get_user_pages(): counted apart, or many references each."""
+        if not self.scheme.pins:
+            return 0
         if self.page.large:
             return self.page.pincount if self.counting.idle is not None else 0
         return max(self.extra, 0) // GUP_PIN_COUNTING_BIAS
@@ -461,7 +476,7 @@ class Subject:
         """Extra references that are not pins."""
         if self.page.large:
             return self.extra - self.pins
-        return self.extra % GUP_PIN_COUNTING_BIAS if self.extra > 0 else self.extra
+        return self.extra - self.pins * GUP_PIN_COUNTING_BIAS
 
 
 def is_pointer(layout: Layout, mapping: int) -> bool:
@@ -734,6 +749,17 @@ def _reference_outlives_mapping(s: Subject) -> Optional[str]:
     return _when(unused and s.type == GENERIC and not s.pagemap.foreign_maps, WARNING)
 
 
+@_rule("gen-mapping")
+def _gen_mapping(s: Subject) -> Optional[str]:
+    device = s.pagemap.dax_mapping
+    if s.type != GENERIC or not device or not s.page.mapping or s.page.index is None:
+        return None
+    # The first fault on a device-dax page says whose it is, and which page of it, for good.
+    place = s.page.pfn - s.index_bias
+    ours = s.page.mapping == device and s.page.index == place % (1 << 64)
+    return _when(not ours, WARNING)
+
+
 @_rule("wrong-node", "page")
 def _wrong_node(s: Subject) -> Optional[str]:
     known = s.page.node is not None and s.pagemap.node >= 0
@@ -775,6 +801,15 @@ def _free_or_allocated(s: Subject) -> Optional[str]:
 @_rule("dma-pinned")
 def _dma_pinned(s: Subject) -> Optional[str]:
     return _when(s.type != PRIVATE and s.pins > 0, INFO)
+
+
+@_rule("zdd")
+def _data_of_driver_missing(s: Subject) -> Optional[str]:
+    if not s.pagemap.driver_data or not _is_private(s) or s.counting.idle is None:
+        return None
+    # A page that was just allocated is locked, until its driver has filled it.
+    used = s.mapped or (s.held and not s.flag("PG_locked"))
+    return _when(used and s.page.zone_device_data == 0, INFO)
 
 
 @_rule("held-without-map")
@@ -974,7 +1009,14 @@ class Walk:
         if self.folio is not None and self.folio.page is not None:
             within = self.folio.class_ if page.pfn < self._believed_end(self.folio.page) else None
         return Subject(
-            self.layout, self.scheme, self.pagemap, page, head, known or head is not None, within
+            self.layout,
+            self.scheme,
+            self.pagemap,
+            page,
+            head,
+            known or head is not None,
+            within,
+            self.range.index_bias,
         )
 
     def _head(self, page: Page) -> Verdict:

@@ -304,6 +304,24 @@ static bool hwpoison_in_use(const struct zd_subject *s)
 	return hwpoison(s) && s->folio->refcount > type_of(s)->idle;
 }
 
+/**
+ * device-dax gives a page the mapping of its dax_device and its place in there at the first fault, in all
+ * kernels (dax_set_mapping()), and never takes them away; a new pagemap has new struct pages.
+ */
+static bool gen_mapping(const struct zd_subject *s)
+{
+	const struct zd_folio *folio = s->folio;
+
+	return s->pagemap->dax_mapping && folio->mapping &&
+	       (folio->mapping != s->pagemap->dax_mapping || folio->index != s->device_index);
+}
+
+static bool driver_data_missing(const struct zd_subject *s)
+{
+	return s->pagemap->driver_data && !s->folio->zone_device_data &&
+	       zd_folio_has_user(s->folio, s->layout, s->scheme, s->pagemap);
+}
+
 // ---------------------------------------------------------------- what files say
 
 /** The page says of itself that several files share it. */
@@ -421,6 +439,9 @@ static bool entry_order(const struct zd_subject *s)
 
 	if (s->files.flux)
 		return false;
+	// dax_associate_entry() warns of a sharer whose entry has another order than the folio.
+	if (s->files.misfit)
+		return true;
 	if (s->files.pmd)
 		return !large;
 	return large && s->files.complete && unassociated(s);
@@ -634,11 +655,12 @@ const struct zd_rule zd_rules[] = {
 	  .meaning = "the page says that files share it, and none does", .bug_class = "reflink share leaked",
 	  .near_miss = "the same with an entry; of order 0 before 7.1, where the last put leaves it (info)" },
 	{ RULE("pinned-private", "R13"), .severity = ZD_ERROR, FOR(T(PRIVATE), KNOWN_SCHEMES),
-	  .calibrated = true, WHEN(pinned, "refcount - mapcount >= 1024 (large folio: pincount > 0)"),
+	  .calibrated = true, .needs = NEEDS(PINS),
+	  WHEN(pinned, "refcount - mapcount >= 1024 (large folio: pincount > 0)"),
 	  .meaning = "DMA pin on a device-private page, which must migrate before it is pinned",
 	  .bug_class = "get_user_pages on a device-private page", .near_miss = "refcount - mapcount == 1023" },
 	{ PINNED_AFTER_TRUNCATE, .severity = ZD_ERROR, WITHOUT(DAX_ENTRIES, ERROR),
-	  FOR(T(FS_DAX), GH | S(F1) | S(F2)), .needs = NEEDS(SHARERS),
+	  FOR(T(FS_DAX), GH | S(F1) | S(F2)), .needs = NEEDS(SHARERS) | NEEDS(PINS),
 	  WHEN(pinned_after_truncate, "pins > 0, mapping == NULL and share == 0"),
 	  .meaning = "DMA into a block that no file owns: the file system may hand it out again",
 	  .bug_class = "layout not broken before truncate, missed unpin" },
@@ -665,7 +687,7 @@ const struct zd_rule zd_rules[] = {
 	  .meaning = "free or in use (both rest at 1), unmapped, and with a mapping",
 	  .bug_class = "freed without clearing", .near_miss = "mapping == NULL" },
 	{ PINNED_AFTER_TRUNCATE, .severity = ZD_WARNING, WITHOUT(DAX_ENTRIES, WARNING), FOR(T(FS_DAX), A_TO_E),
-	  WHEN(pinned_after_truncate, "pins > 0 and mapping == NULL"),
+	  .needs = NEEDS(PINS), WHEN(pinned_after_truncate, "pins > 0 and mapping == NULL"),
 	  .meaning =
 		  "DMA into a block that no file owns; before 6.15 truncate passed over pins of unmapped files",
 	  .bug_class = "truncate of a pinned, unmapped file; missed unpin" },
@@ -724,15 +746,26 @@ const struct zd_rule zd_rules[] = {
 	  .bug_class = "lost share get or put", .near_miss = "share == number of entries" },
 	{ RULE("entry-order-vs-folio", "R37"), .severity = ZD_WARNING, WITHOUT(DAX_ENTRIES, WARNING),
 	  FOR(T(FS_DAX), GH), .needs = M(ORDER) | NEEDS(PMD) | NEEDS(ENTRIES),
-	  WHEN(entry_order, "a PMD entry covers the page, whose folio is not of that order; or a folio of that "
-			    "order without a file has no PMD entry"),
+	  WHEN(entry_order, "a PMD entry covers the page, whose folio is not of that order; or an entry leads "
+			    "to a part of a large folio; or a folio of that order without a file has no PMD "
+			    "entry"),
 	  .meaning = "the folio and the entry that it was made for do not have the same size",
-	  .bug_class = "missed split or reset", .near_miss = "a PMD entry on a folio of its order" },
+	  .bug_class = "missed split or reset",
+	  .near_miss =
+		  "a PMD entry on a folio of its order; a locked entry of a part, which is being changed" },
 	{ DAX_LOCK_STUCK, .severity = ZD_WARNING, WITHOUT(DAX_ENTRIES, WARNING),
 	  WHEN(entry_stuck,
-	       "the DAX entry of the page is locked, and no task's stack names its file's tree or the page"),
+	       "the DAX entry of the page is locked, and no task's stack names its file's tree or the "
+	       "page; or one that has no page yet, or the zero page"),
 	  .meaning = "every fault on this page of the file waits for ever",
 	  .bug_class = "lost wake-up, leaked lock", .near_miss = "a task is there that may hold the lock" },
+	{ RULE("gen-mapping", "R40"), .severity = ZD_WARNING, FOR(T(GENERIC), ALL_SCHEMES), .needs = M(INDEX),
+	  WHEN(gen_mapping, "mapping is neither NULL nor that of the page's dax_device, or index is not the "
+			    "page's place in that (where struct dev_dax can be read)"),
+	  .meaning = "the page was mapped as another one than it is: memory_failure() looks for its users in "
+		     "the wrong place",
+	  .bug_class = "wrong alignment in dax_set_mapping() (CVE-2024-50022); a stray write",
+	  .near_miss = "mapping and index that the first fault left on a page that is free again" },
 	{ RULE("wrong-node", "R22"), .scope = ZD_SCOPE_PAGE, .severity = ZD_WARNING,
 	  FOR(ALL_TYPES, ALL_SCHEMES), .needs = NEEDS(NODE),
 	  WHEN(wrong_node, "the node bits of flags differ from those of most of the pagemap's first pages"),
@@ -781,8 +814,16 @@ const struct zd_rule zd_rules[] = {
 	  .meaning = "free and allocated look the same in this scheme; only the driver's free list tells",
 	  .bug_class = "none", .near_miss = "a mapcount or a mapping: in use" },
 	{ RULE("dma-pinned", "R11"), .severity = ZD_INFO, FOR(ALL_TYPES & ~T(PRIVATE), KNOWN_SCHEMES),
-	  .calibrated = true, WHEN(pinned, "extra >= 1024 (order 0) or pincount > 0 (large folio)"),
-	  .meaning = "pinned for DMA", .bug_class = "none, or a missed unpin", .near_miss = "extra == 1023" },
+	  .calibrated = true, .needs = NEEDS(PINS),
+	  WHEN(pinned, "extra >= 1024 (order 0) or pincount > 0 (large folio)"), .meaning = "pinned for DMA",
+	  .bug_class = "none, or a missed unpin", .near_miss = "extra == 1023" },
+	{ RULE("zdd", "R42"), .severity = ZD_INFO, FOR(PRIV_COH, KNOWN_SCHEMES), .calibrated = true,
+	  .needs = M(ZONE_DEVICE_DATA),
+	  WHEN(driver_data_missing, "zone_device_data == NULL and mapped, or refcount > idle and not locked; "
+				    "where most pages in use of the pagemap have it"),
+	  .meaning = "the page is in use, and its driver does not know by whom",
+	  .bug_class = "allocation that was not initialised",
+	  .near_miss = "a driver that leaves it NULL on all pages; PG_locked" },
 	{ HELD_WITHOUT_MAP, FOR(T(FS_DAX), KNOWN_SCHEMES),
 	  WHEN(associated_held_without_map,
 	       "plain > 0 and the page belongs to a file, or cannot tell (before 4.17)"),
@@ -880,6 +921,8 @@ const char *zd_rule_why_not(const struct zd_rule *rule, const struct zd_layout *
 		return "the node bits of page flags are not known, or there is one node";
 	if (rule->needs & ZD_NEEDS_RESERVED && layout->flag[ZD_PG_RESERVED] < 0)
 		return "this kernel has no PG_reserved";
+	if (rule->needs & ZD_NEEDS_PINS && !scheme->counts_pins)
+		return "this kernel does not count pins (before 5.7)";
 	if (rule->needs & ZD_NEEDS_SHARERS && scheme->shared == ZD_SHARED_SHARE &&
 	    !zd_layout_has(layout, ZD_SHARE))
 		return "this kernel lacks a member that the rule needs";

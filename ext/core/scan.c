@@ -74,6 +74,13 @@ static void demand_identity(const struct zd_scan *scan, struct zd_template *temp
 				bits_mask(layout->node));
 }
 
+/** The rules look at the mapping of device-dax pages. */
+static bool knows_device(const struct zd_scan *scan)
+{
+	return scan->pagemap.type == ZD_GENERIC && scan->pagemap.dax_mapping &&
+	       zd_layout_has(scan->layout, ZD_INDEX);
+}
+
 /** A head of order 0 in the state that @template names. */
 static void make_head_template(const struct zd_scan *scan, struct zd_template *template)
 {
@@ -89,10 +96,12 @@ static void make_head_template(const struct zd_scan *scan, struct zd_template *t
 	template_demand(template, layout, ZD_PGMAP, scan->pagemap.address, UINT64_MAX);
 	template_demand(template, layout, ZD_MAPCOUNT, (uint32_t)(template->mapcount - 1), UINT32_MAX);
 	template_demand(template, layout, ZD_REFCOUNT, (uint32_t) template->refcount, UINT32_MAX);
+	if (template->indexed)
+		template_demand(template, layout, ZD_MAPPING, scan->pagemap.dax_mapping, UINT64_MAX);
 	if (template->associated)
 		return;
 	// device-dax pages keep the mapping of their first fault when they are free.
-	bool keeps = type == ZD_GENERIC && !scan->scheme->type[type].entry_takes_ref;
+	bool keeps = type == ZD_GENERIC && !scan->scheme->type[type].entry_takes_ref && !knows_device(scan);
 
 	template_demand(template, layout, ZD_MAPPING, 0, keeps ? 0 : UINT64_MAX);
 	template_demand(template, layout, ZD_SHARE, 0, type == ZD_FS_DAX ? UINT64_MAX : 0);
@@ -111,6 +120,8 @@ static void choose_head_templates(struct zd_scan *scan)
 	// Where DAX makes no large folios, PMD entries lie on pages of order 0, and no rule looks at that.
 	bool small = dax && scan->scheme->shared != ZD_SHARED_SHARE;
 	uint8_t mark_mask = small ? (uint8_t)~ZD_MARK_PMD : UINT8_MAX;
+	// Of a device-dax page that was mapped and is free.
+	bool touched = knows_device(scan) && !type->entry_takes_ref;
 
 	scan->head[ZD_TEMPLATE_IDLE] = (struct zd_template){
 		.serves = plain && !ambiguous,
@@ -118,10 +129,11 @@ static void choose_head_templates(struct zd_scan *scan)
 		.refcount = type->idle,
 	};
 	scan->head[ZD_TEMPLATE_CACHED] = (struct zd_template){
-		.serves = plain && dax && !type->unassociated,
+		.serves = plain && ((dax && !type->unassociated) || touched),
 		.associated = true,
 		.pointer = true,
-		.class = ZD_BUSY,
+		.indexed = touched,
+		.class = touched ? ZD_IDLE : ZD_BUSY,
 		.refcount = type->idle + type->entry_takes_ref,
 		.mark = ONE_ENTRY,
 	};
@@ -129,6 +141,7 @@ static void choose_head_templates(struct zd_scan *scan)
 		.serves = plain && (dax || anon) && type->maps_take_refs,
 		.associated = true,
 		.pointer = dax,
+		.data = anon && scan->pagemap.driver_data && zd_layout_has(scan->layout, ZD_ZONE_DEVICE_DATA),
 		.class = ZD_BUSY,
 		.refcount = type->mapped_base + 1,
 		.mapcount = 1,
@@ -216,17 +229,28 @@ static uint64_t marked_run(const struct zd_template *template, const uint8_t *ma
 	return i;
 }
 
-/** As template_run(), for a template whose pages have a mapping, the 64-bit word at @offset. */
-static uint64_t associated_run(const struct zd_template *template, const uint8_t *bytes, uint64_t count,
-			       const struct zd_layout *layout)
+/** What a template with a mapping demands beside fixed words, of the page @pfn. */
+static bool has_own_words(const struct zd_scan *scan, const struct zd_template *template, const uint8_t *page,
+			  uint64_t pfn)
 {
+	if (template->indexed && zd_load(scan->layout, page, ZD_INDEX) != pfn - scan->range.index_bias)
+		return false;
+	return !template->data || zd_load(scan->layout, page, ZD_ZONE_DEVICE_DATA);
+}
+
+/** As template_run(), for a template whose pages have a mapping, the 64-bit word at @offset; from @pfn on. */
+static uint64_t associated_run(const struct zd_scan *scan, const struct zd_template *template,
+			       const uint8_t *bytes, uint64_t pfn, uint64_t count)
+{
+	const struct zd_layout *layout = scan->layout;
 	unsigned int offset = layout->field[ZD_MAPPING].offset;
 	uint64_t i = 0, mapping;
 
 	for (; i < count; i++) {
 		memcpy(&mapping, bytes + i * 64 + offset, sizeof(mapping));
 		if (!mapping || (template->pointer && !zd_mapping_is_pointer(layout, mapping)) ||
-		    mismatch(template, bytes + i * 64))
+		    mismatch(template, bytes + i * 64) ||
+		    !has_own_words(scan, template, bytes + i * 64, pfn + i))
 			break;
 	}
 	return i;
@@ -298,7 +322,6 @@ struct zd_error *zd_scan_init(struct zd_scan *scan, const struct zd_layout *layo
 void zd_scan_set_entries(struct zd_scan *scan, const struct zd_entries *entries)
 {
 	scan->entries = entries;
-	scan->evidence = entries && entries->complete ? UINT32_C(1) << ZD_EVIDENCE_DAX_ENTRIES : 0;
 	choose_rules(scan);
 }
 
@@ -403,6 +426,10 @@ struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *rang
 	scan->range = *range;
 	scan->next_pfn = scan->known_from = range->start_pfn;
 	scan->alias_valid = false;
+	// Each pagemap has files of its own.
+	scan->evidence = scan->entries && zd_entries_complete(scan->entries, range->start_pfn)
+				 ? UINT32_C(1) << ZD_EVIDENCE_DAX_ENTRIES
+				 : 0;
 	return NULL;
 }
 
@@ -551,9 +578,10 @@ static struct zd_files files_of(const struct zd_scan *scan, const struct zd_foli
 	if (!files.known)
 		return files;
 	kind = zd_entries_kind(scan->entries, folio->mapping);
-	files.complete = scan->entries->complete;
+	files.complete = scan->evidence >> ZD_EVIDENCE_DAX_ENTRIES & 1;
 	files.mapping_unknown = kind == ZD_MAPPING_UNKNOWN;
 	files.mapping_no_file = kind == ZD_MAPPING_NO_FILE;
+	files.misfit = folio->order && zd_entries_misfit(scan->entries, folio->pfn);
 	if (!marks)
 		return files;
 	files.count = *marks & ZD_MARK_COUNT;
@@ -579,6 +607,7 @@ static struct zd_subject subject_of(const struct zd_scan *scan, const struct zd_
 		.pattern = pattern,
 		.inside = inside_span(scan),
 		.inside_busy = scan->span.busy,
+		.device_index = folio->pfn - scan->range.index_bias,
 	};
 
 	subject.files = files_of(scan, folio);
@@ -631,6 +660,8 @@ static struct zd_error *count_head(struct zd_scan *scan, const struct zd_folio *
 
 	if (type->idle >= 0 && folio->refcount > type->idle)
 		tally->heads_above_idle++;
+	if (zd_folio_has_user(folio, scan->layout, scan->scheme, &scan->pagemap))
+		tally->driver_data[folio->zone_device_data != 0]++;
 	if (folio->mapcount == 0 && unclaimed && !locked)
 		add_idle_looking(tally, folio->refcount, 1);
 	return zd_tally_add_refcount(tally, folio->refcount, 1);
@@ -736,9 +767,11 @@ static struct zd_error *scan_page(struct zd_scan *scan, const uint8_t *bytes, ui
 // ---------------------------------------------------------------- many pages at a time
 
 /** Book @count order-0 heads that show @template: what scan_head() would do for each. */
-static struct zd_error *add_head_run(struct zd_scan *scan, const struct zd_template *template, uint64_t count)
+static struct zd_error *add_head_run(struct zd_scan *scan, const struct zd_template *template,
+				     const uint8_t *bytes, uint64_t count)
 {
 	struct zd_tally *tally = &scan->tally;
+	bool has_user = template->mapcount && scan->pagemap.type <= ZD_COHERENT;
 
 	leave_span(scan);
 	memset(&scan->span, 0, sizeof(scan->span));
@@ -749,17 +782,19 @@ static struct zd_error *add_head_run(struct zd_scan *scan, const struct zd_templ
 		tally->heads_above_idle += count;
 	if (template->mapcount)
 		tally->pages_mapped += count;
+	for (uint64_t i = 0; has_user && i < count; i++)
+		tally->driver_data[zd_load(scan->layout, bytes + i * 64, ZD_ZONE_DEVICE_DATA) != 0]++;
 	if (template->class == ZD_IDLE)
 		add_idle_looking(tally, template->refcount, count);
 	scan->next_pfn += count;
 	return zd_tally_add_refcount(tally, template->refcount, count);
 }
 
-/** How many of the next @count pages show the template's words. */
+/** How many of @count pages from @pfn on show the template's words. */
 static uint64_t worded_run(const struct zd_scan *scan, const struct zd_template *template, const uint8_t *bytes,
-			   uint64_t count)
+			   uint64_t pfn, uint64_t count)
 {
-	return template->associated ? associated_run(template, bytes, count, scan->layout)
+	return template->associated ? associated_run(scan, template, bytes, pfn, count)
 				    : template_run(template, bytes, count);
 }
 
@@ -767,23 +802,24 @@ static uint64_t worded_run(const struct zd_scan *scan, const struct zd_template 
 static uint64_t told_run(const struct zd_scan *scan, const struct zd_template *template, const uint8_t *bytes,
 			 uint64_t count)
 {
-	uint64_t done = 0, ahead, run;
+	uint64_t pfn = scan->next_pfn, end = scan->next_pfn + count, ahead, run;
 
 	if (!scan->entries)
-		return worded_run(scan, template, bytes, count);
+		return worded_run(scan, template, bytes, pfn, count);
 	do {
 		bool known;
-		const uint8_t *marks = zd_entries_marks(scan->entries, scan->next_pfn + done, &ahead, &known);
+		const uint8_t *marks = zd_entries_marks(scan->entries, pfn, &ahead, &known);
 
 		if (marks && ahead > MARKS_AHEAD)
 			ahead = MARKS_AHEAD;
-		if (ahead > count - done)
-			ahead = count - done;
+		if (ahead > end - pfn)
+			ahead = end - pfn;
 		run = known ? marked_run(template, marks, ahead) : ahead;
-		run = worded_run(scan, template, bytes + done * scan->layout->page_size, run);
-		done += run;
-	} while (run == ahead && done < count);
-	return done;
+		run = worded_run(scan, template, bytes + (pfn - scan->next_pfn) * scan->layout->page_size, pfn,
+				 run);
+		pfn += run;
+	} while (run == ahead && pfn < end);
+	return pfn - scan->next_pfn;
 }
 
 /** Order-0 heads that a template tells: the first template that fits takes as many as it can. */
@@ -797,7 +833,7 @@ static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes
 			continue;
 		*ret = told_run(scan, template, bytes, count);
 		if (*ret)
-			return add_head_run(scan, template, *ret);
+			return add_head_run(scan, template, bytes, *ret);
 	}
 	return NULL;
 }

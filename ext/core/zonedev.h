@@ -234,6 +234,8 @@ struct zd_scheme {
 	bool stale_share;
 	/** Large device-private folios exist, and leave stale tail words when freed. */
 	bool large_private;
+	/** There are pins, each so many references of an order-0 folio; before, those were just references. */
+	bool counts_pins;
 	/** PRIVATE and COHERENT pages hold a pagemap reference only while in use. */
 	bool private_refs_pgmap;
 };
@@ -271,6 +273,8 @@ enum zd_probe_id {
 	ZD_PROBE_P2PMEM_ALLOC_MMAP,
 	ZD_PROBE_DAX_FOLIO_RESET_ORDER,
 	ZD_PROBE_DAX_ASSOCIATE_ENTRY,
+	ZD_PROBE_HPAGE_PINNED_REFCOUNT,
+	ZD_PROBE_FOLL_PIN_ACQUIRED,
 	ZD_PROBES,
 };
 
@@ -329,12 +333,19 @@ struct zd_pagemap {
 	enum zd_severity severity_cap;
 	/** The calibrated count contradicts the scheme: rules that compare with it are off. */
 	bool miscalibrated;
+	/** Its driver sets zone_device_data of private and coherent pages in use: other pages show it. */
+	bool driver_data;
+	/** Of a device-dax pagemap: the address_space that its pages name once they were mapped; 0: not known.
+	 */
+	uint64_t dax_mapping;
 };
 
 /** A run of struct pages: pfns [start_pfn, end_pfn), the first page's struct at @memmap. */
 struct zd_range {
 	uint64_t start_pfn, end_pfn;
 	uint64_t memmap;
+	/** Where its pagemap has a dax_mapping: a page's pfn less its index in that. */
+	uint64_t index_bias;
 };
 
 // ---------------------------------------------------------------- decoding
@@ -382,6 +393,10 @@ void zd_folio_decode(const struct zd_layout *layout, const struct zd_scheme *sch
 bool zd_folio_is_busy(const struct zd_folio *folio, const struct zd_scheme *scheme,
 		      const struct zd_pagemap *pagemap);
 
+/** True for a private or coherent folio that has a user: mapped, or held and not just allocated (PG_locked). */
+bool zd_folio_has_user(const struct zd_folio *folio, const struct zd_layout *layout,
+		       const struct zd_scheme *scheme, const struct zd_pagemap *pagemap);
+
 /** True where the share word of a DAX folio may be its last file's, so that it proves nothing. */
 bool zd_share_may_be_stale(const struct zd_folio *folio, const struct zd_scheme *scheme);
 
@@ -415,7 +430,7 @@ struct zd_entries; /* entries.h */
 /** What a pass over the DAX entries of all files tells of a page; all false without one. */
 struct zd_files {
 	bool known;    /* there was a pass */
-	bool complete; /* and it saw every entry that there is */
+	bool complete; /* and it saw every entry that there is of this pagemap */
 	/** Entries that cover the page; many: so many or more. */
 	uint8_t count;
 	bool many;
@@ -424,6 +439,7 @@ struct zd_files {
 	bool locked; /* an entry is locked, by somebody ... */
 	bool stuck;  /* ... who is not there */
 	bool flux;   /* entries or page are being changed */
+	bool misfit; /* a large folio: an entry leads to a part of it, or begins in its middle */
 	/** What the page's mapping word was found to be, where no file of a super block has it. */
 	bool mapping_unknown, mapping_no_file;
 };
@@ -443,6 +459,8 @@ struct zd_subject {
 	bool belongs;
 	/** A tail whose head was not read: nothing can be said of the two together. */
 	bool head_unknown;
+	/** Where the page lies in the file of its device, if its pagemap has a dax_mapping. */
+	uint64_t device_index;
 	struct zd_files files;
 };
 
@@ -456,6 +474,8 @@ enum {
 	ZD_NEEDS_SHARERS = 1 << 28,
 	/** A pass over DAX entries: without one the row is not applied. */
 	ZD_NEEDS_ENTRIES = 1 << 29,
+	/** A scheme that counts pins. */
+	ZD_NEEDS_PINS = 1 << 30,
 };
 
 /**
@@ -575,6 +595,8 @@ struct zd_tally {
 	uint64_t refcounts_other; /* heads whose refcount found no room */
 	/** Idle-looking heads (unmapped, no mapping, unlocked) with refcount 0, 1, another. */
 	uint64_t idle_looking[3];
+	/** Private and coherent folios in use that lack their driver's data, or have it. */
+	uint64_t driver_data[2];
 	/** Pages of folios with refcount > 0; heads with refcount above idle; mapped pages. */
 	uint64_t pages_referenced, heads_above_idle, pages_mapped;
 	struct zd_finding *findings;
@@ -602,6 +624,8 @@ struct zd_template {
 	bool overlapping; /* two demands meet in one bit: not exact */
 	bool associated;  /* the mapping must not be NULL ... */
 	bool pointer;	  /* ... and a pointer */
+	bool indexed;	  /* the index must be that of the page in its device's file */
+	bool data;	  /* zone_device_data must not be NULL */
 	enum zd_class class;
 	int32_t refcount;
 	int32_t mapcount; /* number of maps */
@@ -644,7 +668,7 @@ struct zd_scan {
 	struct zd_template head[ZD_TEMPLATES], tail;
 	struct zd_rule_list head_rules, tail_rules; /* rows that can apply */
 	const struct zd_entries *entries;	    /* NULL: no pass */
-	uint32_t evidence;			    /* bit mask of enum zd_evidence */
+	uint32_t evidence;			    /* bit mask of enum zd_evidence, for the range at hand */
 	uint64_t next_pfn;
 	uint64_t known_from; /* every page from here to next_pfn was read */
 	/** Struct pages in one page of a deduplicated vmemmap, else 0. */

@@ -115,12 +115,13 @@ int to_class(PyObject *object, void *ret)
 
 int to_pagemap(PyObject *object, void *ret)
 {
-	static char *keywords[] = { "address",	    "type",	    "ref",	    "vmemmap_shift", "node",
-				    "foreign_maps", "deduplicated", "severity_cap", "miscalibrated", NULL };
+	static char *keywords[] = { "address",	     "type",	     "ref",	     "vmemmap_shift",
+				    "node",	     "foreign_maps", "deduplicated", "severity_cap",
+				    "miscalibrated", "driver_data",  "dax_mapping",  NULL };
 	static const char *const states[] = { "live", "dying", "dead" };
 	struct zd_pagemap pagemap = { .node = -1, .severity_cap = ZD_ERROR };
 	const char *ref = "live", *cap = "error";
-	int foreign = 0, deduplicated = 0, miscalibrated = 0, state, severity;
+	int foreign = 0, deduplicated = 0, miscalibrated = 0, data = 0, state, severity;
 	PyObject *empty = PyTuple_New(0);
 	int ok;
 
@@ -131,10 +132,10 @@ int to_pagemap(PyObject *object, void *ret)
 		PyErr_SetString(PyExc_TypeError, "a pagemap is a dict");
 		return 0;
 	}
-	ok = PyArg_ParseTupleAndKeywords(empty, object, "O&O&|sO&ippsp:pagemap", keywords, to_u64,
+	ok = PyArg_ParseTupleAndKeywords(empty, object, "O&O&|sO&ippsppO&:pagemap", keywords, to_u64,
 					 &pagemap.address, to_type, &pagemap.type, &ref, to_u8,
 					 &pagemap.vmemmap_shift, &pagemap.node, &foreign, &deduplicated, &cap,
-					 &miscalibrated);
+					 &miscalibrated, &data, to_u64, &pagemap.dax_mapping);
 	Py_DECREF(empty);
 	if (!ok)
 		return 0;
@@ -149,6 +150,7 @@ int to_pagemap(PyObject *object, void *ret)
 	pagemap.foreign_maps = foreign;
 	pagemap.deduplicated = deduplicated;
 	pagemap.miscalibrated = miscalibrated;
+	pagemap.driver_data = data;
 	*(struct zd_pagemap *)ret = pagemap;
 	return 1;
 }

@@ -367,14 +367,31 @@ static PyObject *entries_know(PyObject *object, PyObject *args)
 	return none_or_error(zd_entries_know(&self->entries, mapping, kind));
 }
 
-static PyObject *entries_complete(PyObject *object, PyObject *argument)
+/** Say the same of every range. */
+static struct zd_error *set_all_complete(struct zd_entries *entries, bool complete)
+{
+	struct zd_error *error = NULL;
+
+	for (size_t i = 0; i < entries->marks_count && !error; i++)
+		error = zd_entries_set_complete(entries, entries->marks[i].range.start_pfn, complete);
+	return error;
+}
+
+static PyObject *entries_complete(PyObject *object, PyObject *args)
 {
 	struct EntriesObject *self = (struct EntriesObject *)object;
-	int complete = PyObject_IsTrue(argument);
+	PyObject *pfn_object = Py_None;
+	struct zd_error *error;
+	uint64_t pfn;
+	int complete;
 
-	if (in_use(self, true) || complete < 0)
+	if (in_use(self, true) || !PyArg_ParseTuple(args, "p|O:complete", &complete, &pfn_object) ||
+	    (pfn_object != Py_None && !to_u64(pfn_object, &pfn)))
 		return NULL;
-	self->entries.complete = complete;
+	error = pfn_object == Py_None ? set_all_complete(&self->entries, complete)
+				      : zd_entries_set_complete(&self->entries, pfn, complete);
+	if (error)
+		return set_zd_error(error);
 	Py_RETURN_NONE;
 }
 
@@ -420,7 +437,8 @@ static PyMethodDef entries_methods[] = {
 	  "kept() -> dict: locked entries, and those outside of all ranges" },
 	{ "lock_is", entries_lock_is, METH_VARARGS, "lock_is(pfn, pages, stuck): what was found of a lock" },
 	{ "know", entries_know, METH_VARARGS, "know(mapping, kind): plain, unknown or no-file" },
-	{ "complete", entries_complete, METH_O, "complete(bool): whether every file was read whole" },
+	{ "complete", entries_complete, METH_VARARGS,
+	  "complete(bool, pfn=None): whether every file was read whole that may lie in a range, or in any" },
 	{ "clear", entries_clear, METH_NOARGS, "clear(): forget all entries" },
 	{ "mark", entries_mark, METH_O, "mark(pfn) -> dict or None: what the files say of a page" },
 	{ NULL, NULL, 0, NULL },

@@ -82,10 +82,10 @@ static bool in_use(const struct ScanObject *self)
 static PyObject *scan_begin(PyObject *object, PyObject *args)
 {
 	struct ScanObject *self = (struct ScanObject *)object;
-	struct zd_range range;
+	struct zd_range range = { 0 };
 
-	if (in_use(self) || !PyArg_ParseTuple(args, "O&O&O&:begin", to_u64, &range.start_pfn, to_u64,
-					      &range.end_pfn, to_u64, &range.memmap))
+	if (in_use(self) || !PyArg_ParseTuple(args, "O&O&O&|O&:begin", to_u64, &range.start_pfn, to_u64,
+					      &range.end_pfn, to_u64, &range.memmap, to_u64, &range.index_bias))
 		return NULL;
 	return none_or_error(zd_scan_begin(&self->scan, &range));
 }
@@ -192,6 +192,7 @@ static PyObject *scan_classes(PyObject *object, PyObject *unused)
 static PyObject *scan_result(PyObject *object, PyObject *unused)
 {
 	static const char *const idle_names[] = { "0", "1", "other" };
+	static const char *const data_names[] = { "missing", "set" };
 	struct ScanObject *self = (struct ScanObject *)object;
 	const struct zd_tally *tally = &self->scan.tally;
 	PyObject *dict;
@@ -207,6 +208,7 @@ static PyObject *scan_result(PyObject *object, PyObject *unused)
 	    put(dict, "refcounts", refcounts_dict(tally)) ||
 	    put(dict, "refcounts_other", PyLong_FromUnsignedLongLong(tally->refcounts_other)) ||
 	    put(dict, "idle_looking", counts_dict(idle_names, tally->idle_looking, 3)) ||
+	    put(dict, "driver_data", counts_dict(data_names, tally->driver_data, 2)) ||
 	    put(dict, "pages_referenced", PyLong_FromUnsignedLongLong(tally->pages_referenced)) ||
 	    put(dict, "heads_above_idle", PyLong_FromUnsignedLongLong(tally->heads_above_idle)) ||
 	    put(dict, "pages_mapped", PyLong_FromUnsignedLongLong(tally->pages_mapped)) ||
@@ -217,7 +219,8 @@ static PyObject *scan_result(PyObject *object, PyObject *unused)
 }
 
 static PyMethodDef scan_methods[] = {
-	{ "begin", scan_begin, METH_VARARGS, "begin(start_pfn, end_pfn, memmap): the next range" },
+	{ "begin", scan_begin, METH_VARARGS,
+	  "begin(start_pfn, end_pfn, memmap, index_bias=0): the next range" },
 	{ "pages", scan_pages, METH_O, "pages(buffer): the next struct pages; releases the GIL" },
 	{ "hole", scan_hole, METH_VARARGS, "hole(count, class): pages that could not be had" },
 	{ "end", scan_end, METH_NOARGS, "end(): the range is done; ValueError when pages are missing" },

@@ -156,7 +156,7 @@ static PyObject *decode(PyObject *module, PyObject *args)
 	struct LayoutObject *layout;
 	struct SchemeObject *scheme;
 	struct zd_pagemap pagemap;
-	struct zd_range range;
+	struct zd_range range = { 0 };
 	struct zd_folio folio;
 	PyObject *result = NULL;
 	Py_buffer view;

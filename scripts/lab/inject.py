@@ -43,6 +43,7 @@ from zonedev.audit import audit
 from zonedev.errors import TargetError
 from zonedev.kernel.facts import Kernel, read_kernel
 from zonedev.kernel.scheme import has_symbol
+from zonedev.model import DevDax
 from zonedev.target import Target, open_target
 
 CORE, TRUTH = "vmcore", "truth.json"
@@ -123,6 +124,7 @@ def is_met(kernel: Kernel, need: str) -> bool:
         "share marked": kernel.scheme.id != "E" or share,
         "share unmarked": kernel.scheme.id == "E" and not share,
         "node": bool(kernel.layout.node[1]),
+        "device": any(isinstance(p.dev_dax, DevDax) for p in kernel.pagemaps),
     }[need]
 
 

@@ -96,6 +96,9 @@ def finding_dict(finding: Finding) -> dict[str, Any]:
         "expected": finding.expected,
         "raw": finding.raw.hex(),
         "detail": finding.detail,
+        **(
+            {"waiters": [waiter._asdict() for waiter in finding.waiters]} if finding.waiters else {}
+        ),
     }
 
 

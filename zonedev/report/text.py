@@ -237,6 +237,9 @@ def _pass_text(one: dict[str, Any]) -> str:
     name = str(one["pass"]).replace("-", " ")
     if not one["ran"]:
         return f"{name}: not read: {one['why']}"
+    if one["pass"] == "removal-waiters":
+        lost = f"; the stacks of {one['lost']} could not be read" if one["lost"] else ""
+        return f"{name}: {one['waiters']} of {one['tasks']} tasks{lost}"
     text = (
         f"{name}: {one['entries']} entries of {one['files']} files read (of {one['dax_inodes']} DAX "
         f"inodes in {one['file_systems']} file systems)"
@@ -389,8 +392,8 @@ def folio_text(report: FolioReport) -> str:
 # ---------------------------------------------------------------- schemes
 
 _OTHER_REFERENCES = (
-    "Every other reference (a lookup, an I/O in flight) adds 1. A DMA pin adds 1024 to a folio of order 0, "
-    "1 and a pincount to a larger one."
+    "Every other reference (a lookup, an I/O in flight) adds 1. A DMA pin (since 5.7) adds 1024 to a folio of "
+    "order 0, 1 and a pincount to a larger one."
 )
 
 
