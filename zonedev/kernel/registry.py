@@ -18,7 +18,6 @@ from typing import NamedTuple, Optional
 
 from drgn import FaultError, Object, Program, TypeKind, offsetof
 from drgn.helpers.linux.kallsyms import module_kallsyms
-from drgn.helpers.linux.module import address_to_module
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError
@@ -309,17 +308,20 @@ def _symbol_name(prog: Program, address: int) -> Optional[str]:
         return str(prog.symbol(address).name)
     except LookupError:
         pass
+    # As drgn listed them when it looked for debug files: its address_to_module() follows mod_tree, which need
+    # not end in a corrupt dump.
     try:
-        module = address_to_module(prog, address)
-        if not module:
-            return None
-        if int(module.kallsyms.num_symtab) < _MAX_SYMBOLS:
-            for symbol in module_kallsyms(module):
+        module = prog.module(address)
+    except LookupError:
+        return None
+    try:
+        if int(module.object.kallsyms.num_symtab) < _MAX_SYMBOLS:
+            for symbol in module_kallsyms(module.object):
                 if symbol.address == address:
                     return str(symbol.name)
-        return f"[{module.name.string_().decode(errors='replace')}]"
     except (LookupError, FaultError, ValueError, AttributeError, TypeError, OverflowError):
-        return None
+        pass
+    return f"[{module.name}]"
 
 
 def _callbacks(holder: Object) -> dict[str, bool]:
