@@ -159,15 +159,14 @@ def _walk(source: _Source, root: Object) -> Tree:
     """
     try:
         tree = walk_tree(root)
-        head = int(root.member_("xa_head" if root.type_.has_member("xa_head") else "rnode"))
     except (FaultError, ValueError, OverflowError, AttributeError, LookupError) as err:
         raise TargetError(
             f"the pagemap registry {source.symbol} cannot be read: {err}; the core is damaged, cut off, or "
             "was filtered too hard (makedumpfile -d 23 keeps it where -d 31 may not)"
         ) from None
-    if head and not tree.items:
+    if tree.head and not tree.items:
         raise TargetError(
-            f"the pagemap registry {source.symbol} is damaged: its root is {head:#x}, but no entry can be "
+            f"the pagemap registry {source.symbol} is damaged: its root is {tree.head:#x}, but no entry can be "
             "found below it"
         )
     return tree
