@@ -494,7 +494,8 @@ def for_each_dax_entry(prog: Program, inode: Optional[int] = None) -> Iterator[D
     The DAX entries of all files: which pages of which file lie where.
 
     :param inode: only those of the file whose ``struct inode`` lies at this address
-    :raises TargetError: the kernel is live, or the dump does not hold its super blocks
+    :raises TargetError: the kernel is live, the dump does not hold its super blocks, or a file has more than
+        16 million entries
     """
     walk = open_dax_walk(prog)
     for file in walk.files():
