@@ -6,9 +6,9 @@ Bytes are laid over healthy bundled cores.  A corruption never ends as clean whe
 
 from __future__ import annotations
 
-import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT, fresh_vmcore, lay_over
 from drgn import Object, Program, sizeof
 
-from zonedev.audit import audit
+from zonedev.audit import audit, list_pagemaps
 from zonedev.kernel import device, log
 from zonedev.kernel.registry import read_registry
 
@@ -133,8 +133,8 @@ class OldLog:
         assert (name, filename) == ("log_buf", "printk.c")
         return 1 << 20
 
-    def read(self, address: int, size: int) -> bytes:
-        return struct.pack("<H", self.lengths[address - (1 << 20) - 8])
+    def read_u16(self, address: int) -> int:
+        return self.lengths[address - (1 << 20) - 8]
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,25 @@ def test_a_list_of_block_devices_without_an_end_is_not_walked() -> None:
     begin = time.monotonic()
     assert device.read_disks(core.prog) == []
     assert time.monotonic() - begin < SECONDS
+
+
+def test_a_tree_of_modules_that_leads_into_itself_is_not_walked() -> None:
+    core = fresh("7.2-nvdimm")
+    trees = core.prog["mod_tree"].root.tree
+    for tree in trees:
+        node = tree.rb_node.read_()
+        for child in (node.rb_left, node.rb_right):
+            lay_word(core.prog, child.address_, int(node))
+    seen = threading.Event()
+    names: list[Any] = []
+
+    def look() -> None:
+        names.extend(p.ops for p in list_pagemaps(core.prog))
+        seen.set()
+
+    threading.Thread(target=look, daemon=True).start()
+    assert seen.wait(SECONDS)
+    assert "fsdax_pagemap_ops" in names
 
 
 # ---------------------------------------------------------------- random corruption

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
-from conftest import ROOT, Vmcore, Zonedev, fresh_vmcore, lay_over, open_vmcore
+from conftest import ROOT, Vmcore, Zonedev, assert_one_line, fresh_vmcore, lay_over, open_vmcore
 from drgn import Architecture, Object, Platform, Program, TypeMember, offsetof, sizeof
 
 from zonedev import _zonedev
@@ -155,6 +155,22 @@ def test_files_by_name_where_the_union_of_dentries_has_none() -> None:
     assert prog.type("struct dentry").has_member("d_alias")
     assert {file_name(prog, file) for file in dax_files(prog)} == before
     assert "/reflink_a" in before
+
+
+def test_too_many_entries_for_a_list_are_one_line(
+    zonedev: Zonedev, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_many(mapping: int, pfns: Optional[list[int]]) -> None:
+        raise ValueError("more than 16777216 entries")
+
+    vmcore = open_vmcore("6.1-entries")
+    walk = walk_of(vmcore)
+    inode = inode_number(vmcore.prog, walk.files()[0])
+    walk.entries = SimpleNamespace(of=too_many)  # type: ignore[assignment]
+    monkeypatch.setattr("zonedev.audit.open_dax_walk", lambda prog: walk)
+    answer = zonedev("files", vmcore.core, "-s", vmcore.vmlinux, "--inode", inode)
+    assert_one_line(answer, f"inode {inode} of pmem", "cannot be listed", "16777216")
+    assert "internal" not in answer.err
 
 
 def test_files_verb(zonedev: Zonedev) -> None:

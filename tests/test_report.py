@@ -61,6 +61,8 @@ def test_formats_agree() -> None:
     lines = [json.loads(line) for line in data.audit_ndjson(result).splitlines()]
     assert [line["kind"] for line in lines][-1] == "summary"
     assert lines[-1]["verdict"] == "violations"
+    listed = {"pagemaps", "findings", "summary"}
+    assert set(lines[-1]) == {"kind", *(set(whole) - listed), *whole["summary"]}
     by_kind = {kind: [x for x in lines if x["kind"] == kind] for kind in ("pagemap", "finding")}
     assert len(by_kind["pagemap"]) == len(whole["pagemaps"])
     assert [f["raw"] for f in by_kind["finding"]] == [f["raw"] for f in whole["findings"]]

@@ -30,7 +30,7 @@ from zonedev.kernel.registry import (
     read_registry,
 )
 from zonedev.kernel.scheme import detect_scheme
-from zonedev.kernel.sections import missing_memmap
+from zonedev.kernel.sections import Sections
 from zonedev.kernel.vmemmap import is_drained
 from zonedev.live import (
     SAMPLES,
@@ -42,7 +42,7 @@ from zonedev.live import (
 )
 from zonedev.model import Audit, Finding, Pagemap, PagemapResult, PfnRange
 from zonedev.page import FolioReport, folio_report
-from zonedev.pagemap_rules import Case, judge_pagemap
+from zonedev.pagemap_rules import Case, Unjudged, judge_pagemap
 from zonedev.scanner import Caps, Progress, Scanner
 from zonedev.second_pass import EVIDENCE, FS_DAX, DaxPass
 from zonedev.states import SchemeReport, scheme_report
@@ -224,14 +224,25 @@ def _severity_order(finding: Finding) -> tuple[int, int]:
 # ---------------------------------------------------------------- the audit
 
 
-def _missing(kernel: Kernel, pagemap: Pagemap) -> Union[list[tuple[int, int]], str]:
-    """Pfns without a struct page, or why that is not known."""
+def _sections(prog: Program) -> Union[Sections, Unjudged]:
     try:
-        return missing_memmap(kernel.prog, pagemap.ranges)
+        return Sections(prog)
     except LookupError as err:
-        return f"memory sections are not known here: {err}"
+        return Unjudged(f"memory sections are not known here: {err}")
     except FaultError as err:
-        return f"memory sections cannot be read: {err}"
+        return Unjudged(f"memory sections cannot be read: {err}")
+
+
+def _missing(
+    sections: Union[Sections, Unjudged], pagemap: Pagemap
+) -> Union[list[tuple[int, int]], Unjudged]:
+    """Pfns without a struct page, or why that is not known."""
+    if isinstance(sections, Unjudged):
+        return sections
+    try:
+        return sections.missing(pagemap.ranges)
+    except FaultError as err:
+        return Unjudged(f"memory sections cannot be read: {err}")
 
 
 def _judge_pagemaps(
@@ -239,6 +250,7 @@ def _judge_pagemaps(
 ) -> list[Finding]:
     """Findings on pagemaps; rules that could not be applied are added to *skipped*."""
     overlaps = overlap_problems([r.pagemap for r in results])
+    sections = _sections(kernel.prog)
     findings = []
     for result in results:
         pagemap = result.pagemap
@@ -247,7 +259,7 @@ def _judge_pagemaps(
         caps = scanner.caps.get(pagemap.type, Caps())
         cap = "warning" if scanner.scheme.id == "unknown" else caps.severity
         case = Case(
-            result, scanner.scheme, kernel.layout.page_shift, coverage, _missing(kernel, pagemap)
+            result, scanner.scheme, kernel.layout.page_shift, coverage, _missing(sections, pagemap)
         )
         judged, unjudged = judge_pagemap(case, cap)
         findings += judged
@@ -503,7 +515,8 @@ def for_each_dax_entry(prog: Program, inode: Optional[int] = None) -> Iterator[D
     The DAX entries of all files: which pages of which file lie where.
 
     :param inode: only those of the file whose ``struct inode`` lies at this address
-    :raises TargetError: the kernel is live, or the dump does not hold its super blocks
+    :raises TargetError: the kernel is live, the dump does not hold its super blocks, or a file has more than
+        16 million entries
     """
     walk = open_dax_walk(prog)
     for file in walk.files():

@@ -25,6 +25,12 @@ _SUBSECTION = 2 << 20
 _SHOWN = 4
 
 
+class Unjudged(NamedTuple):
+    """A pagemap rule that could not be applied, and why."""
+
+    why: str
+
+
 class Case(NamedTuple):
     """What a pagemap rule may look at."""
 
@@ -33,7 +39,7 @@ class Case(NamedTuple):
     page_shift: int
     coverage: list[str]
     # Pfns [first, end) without a struct page by the kernel's own books, or why these were not read.
-    missing: Union[list[tuple[int, int]], str] = "not looked at"
+    missing: Union[list[tuple[int, int]], Unjudged] = Unjudged("not looked at")
 
     @property
     def pagemap(self) -> Pagemap:
@@ -52,12 +58,6 @@ class Verdict(NamedTuple):
 
     detail: str
     severity: Optional[str] = None
-
-
-class Unjudged(NamedTuple):
-    """A pagemap rule that could not be applied, and why."""
-
-    why: str
 
 
 Answer = Union[Verdict, Unjudged]
@@ -209,8 +209,8 @@ def _ref_versus_pages(case: Case) -> Iterator[Answer]:
 
 
 def _missing(case: Case) -> Iterator[Answer]:
-    if isinstance(case.missing, str):
-        yield Unjudged(case.missing)
+    if isinstance(case.missing, Unjudged):
+        yield case.missing
         return
     # Removal takes the memmap away before the entry in the registry.
     if case.pagemap.ref.state != "live" or not case.missing:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Optional
 from drgn import FaultError, Object, Program, offsetof, sizeof
 
 from zonedev import _zonedev
+from zonedev.errors import TargetError
 from zonedev.kernel.layout import KernelLayout
 from zonedev.model import Pagemap
 
@@ -317,8 +318,17 @@ class DaxWalk:
     # ------------------------------------------------------------ entries one by one
 
     def entries_of(self, file: DaxFile, pfns: Optional[list[int]] = None) -> list[DaxEntry]:
-        """The entries of a file; with *pfns* only those that cover one of them."""
-        found, _ = self.entries.of(file.mapping, pfns)
+        """The entries of a file; with *pfns* only those that cover one of them.
+
+        :raises TargetError: there are too many (16 million) for a list
+        """
+        try:
+            found, _ = self.entries.of(file.mapping, pfns)
+        except (ValueError, MemoryError) as err:
+            name = describe_file(self.prog, file)
+            raise TargetError(
+                f"{name}: its entries cannot be listed: {err or 'no memory'}"
+            ) from None
         return [
             DaxEntry(
                 file,

@@ -38,8 +38,9 @@ class Item(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """Items in the order of their indices, and what is wrong with nodes that could be read."""
+    """The root's entry, items in the order of their indices, and what is wrong with nodes that could be read."""
 
+    head: int
     items: list[Item]
     problems: list[str]
 
@@ -164,9 +165,9 @@ def walk_tree(root: Object) -> Tree:
     prog = root.prog_
     shape, head = _shape(prog, root)
     if not head:
-        return Tree([], [])
+        return Tree(0, [], [])
     if not shape.is_node(head, _MAX_SHIFT if shape.top_shift else 0):
-        return Tree([Item(0, 1, head)] if head & 3 == 0 else [], [])
+        return Tree(head, [Item(0, 1, head)] if head & 3 == 0 else [], [])
     items: list[Item] = []
     problems: list[str] = []
     seen: set[int] = set()
@@ -185,4 +186,4 @@ def walk_tree(root: Object) -> Tree:
             raise CorruptTree(
                 f"more than {_MAX_NODES} nodes or {_MAX_ITEMS} entries cannot be there"
             )
-    return Tree(sorted(items), problems)
+    return Tree(head, sorted(items), problems)

@@ -38,6 +38,9 @@ _NOT_CAPTURED = (
 )
 _CUT_OFF = ("short read", "unexpected EOF", "past end of file", "end of file")
 
+# Struct pages at the beginning of a range among which a readable one is looked for.
+_SAMPLED_PAGES = 1 << 14
+
 # Folios at the end of a dying pagemap that tell whether removal has put their first references.
 _DRAINED_HEADS = 256
 
@@ -111,15 +114,14 @@ def order_max(pagemap: Pagemap, layout: KernelLayout) -> int:
     return max(layout.pmd_order or _PMD_ORDER_MAX, min(pagemap.vmemmap_shift, SHIFT_MAX))
 
 
-def first_sample(
-    prog: Program, pagemap: Pagemap, layout: KernelLayout, limit: int = 1 << 14
-) -> bytes:
-    """The first readable vmemmap page of a pagemap (up to *limit* struct pages are tried), or b""."""
+def first_sample(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> bytes:
+    """The first readable vmemmap page of a pagemap, or b""; some of each range are tried."""
+    size = layout.page_size
     for range_ in pagemap.ranges:
-        count = min(range_.end_pfn - range_.first_pfn, limit)
-        for piece in read_memmap(prog, layout.page_address(range_.first_pfn), count, layout):
+        count = min(range_.end_pfn - range_.first_pfn, _SAMPLED_PAGES)
+        for piece in _read_frames(prog, layout.page_address(range_.first_pfn), count, size, 64):
             if isinstance(piece, Pages) and any(piece.data):
-                return piece.data[: 64 * layout.page_size]
+                return piece.data
     return b""
 
 

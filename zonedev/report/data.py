@@ -160,27 +160,12 @@ def _lines(kind: str, values: list[dict[str, Any]]) -> Iterator[str]:
 def audit_ndjson(audit: Audit, severity: str = "info") -> str:
     """One object a line: pagemaps, findings, and the summary last."""
     whole = audit_dict(audit, severity)
-    summary = {
-        key: whole[key]
-        for key in (
-            "schema",
-            "tool",
-            "filters",
-            "target",
-            "kernel",
-            "scheme",
-            "not_applicable",
-            "kernel_log",
-            "problems",
-            "notes",
-            "timing",
-        )
-    }
+    pagemaps, findings, summary = (whole.pop(key) for key in ("pagemaps", "findings", "summary"))
     return "".join(
         [
-            *_lines("pagemap", whole["pagemaps"]),
-            *_lines("finding", whole["findings"]),
-            *_lines("summary", [{**summary, **whole["summary"]}]),
+            *_lines("pagemap", pagemaps),
+            *_lines("finding", findings),
+            *_lines("summary", [{**whole, **summary}]),
         ]
     )
 
