@@ -166,7 +166,7 @@ def test_a_list_of_block_devices_without_an_end_is_not_walked() -> None:
 
 
 def test_a_tree_of_modules_that_leads_into_itself_is_not_walked() -> None:
-    core = fresh("7.2-nvdimm")
+    core = fresh_vmcore("7.2-nvdimm")
     trees = core.prog["mod_tree"].root.tree
     for tree in trees:
         node = tree.rb_node.read_()

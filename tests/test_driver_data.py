@@ -9,7 +9,7 @@ import pytest
 from conftest import Vmcore, lay_over, open_vmcore
 from drgn import Program
 
-from zonedev.audit import audit
+from zonedev.audit import audit, folio
 from zonedev.model import Audit, Pagemap
 from zonedev.target import Target, open_target
 
@@ -62,6 +62,12 @@ def test_pages_in_use_without_data_among_pages_that_have_it(type_: str) -> None:
     assert hit(result) == {pfns[5], pfns[100], pfns[101]} and not why_not(result)
     assert {f.severity for f in result.findings if f.rule == "zdd"} == {"info"}
     assert {f.pagemap for f in result.findings if f.rule == "zdd"} == {pagemap.address}
+    # One page is judged as all are.
+    asked = {pfn: folio(prog, hex(pfn)).findings for pfn in (pfns[5], pfns[6])}
+    assert {pfn: [f.rule for f in found] for pfn, found in asked.items()} == {
+        pfns[5]: ["zdd"],
+        pfns[6]: [],
+    }
     before = audit(fresh(vmcore))
     assert not hit(before) and not why_not(before)
     assert result.classes == before.classes and result.verdict == before.verdict

@@ -134,6 +134,16 @@ def test_without_a_dying_pagemap_there_is_no_pass() -> None:
     assert "removal-waiters" not in names
 
 
+def test_an_interrupted_search_is_no_lost_audit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def each(prog: Program) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(removal, "each_stack", each)
+    result = audit(fresh(open_vmcore(NAME)))
+    assert all(f.detail.endswith("not known: interrupted") for f in dying(result))
+    assert result.verdict == "violations"
+
+
 def test_all_stacks_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     prog = fresh(open_vmcore(NAME))
     tasks = [(Object(prog, "int", 0), b"")] * 3

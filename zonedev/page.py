@@ -20,11 +20,13 @@ from zonedev.kernel.mapping import describe_mapping
 from zonedev.kernel.registry import known_type
 from zonedev.kernel.vmemmap import classify_fault, order_max
 from zonedev.model import Finding, Pagemap, PfnRange
-from zonedev.scanner import Caps, calibrated, make_finding, pagemap_spec, scan_pages
+from zonedev.scanner import Caps, Scanner, calibrated, make_finding, pagemap_spec, scan_pages
 from zonedev.second_pass import FS_DAX, DaxPass
 
 # Struct pages that members of struct folio reach to (ZD_FOLIO_PAGES of ext/core/zonedev.h).
 _FOLIO_PAGES = 4
+
+_ANONYMOUS = ("MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
 
 
 @dataclass
@@ -156,6 +158,14 @@ def _judge(place: _Place, head_pfn: int, end: int, pfn: int) -> tuple[str, list[
     return class_, mine
 
 
+def _learn_driver_data(kernel: Kernel, pagemap: Pagemap, head: dict[str, Any]) -> bool:
+    """Look whether other pages in use have their driver's data, for one that has none; whether they do."""
+    in_use = head["refcount"] > 0 or head["mapcount"] > 0
+    if pagemap.type in _ANONYMOUS and in_use and not head["zone_device_data"]:
+        Scanner(kernel, [pagemap]).run()
+    return pagemap.driver_data
+
+
 def _files(dax: Optional[DaxPass], pfn: int) -> tuple[str, list[DaxEntry]]:
     """What files say of a page, and the entries that say so."""
     if dax is None:
@@ -189,6 +199,8 @@ def folio_report(kernel: Kernel, what: str, quick: bool = False) -> FolioReport:
     page, raw = place.decode(pfn)
     head_pfn = page["head_pfn"] if page["head_pfn"] is not None else pfn
     head = page if head_pfn == pfn else place.decode(head_pfn)[0]
+    if _learn_driver_data(kernel, pagemap, head):
+        place = _Place(kernel, pagemap, range_, scheme, caps, dax)
     order = head["order"] if head["order"] <= order_max(pagemap, layout) else 0
     end = min(head_pfn + (1 << order), range_.end_pfn)
     class_, findings = _judge(place, head_pfn, end, pfn)

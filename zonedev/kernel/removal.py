@@ -95,10 +95,12 @@ def _wanted(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> _Wanted:
 
 def _depth(task: Object, stack: bytes) -> int:
     """Bytes of the stack that a sleeping task has left behind; 0 where its stack pointer is not known."""
-    thread = task.thread
     for path in ("sp", "cpu_context.sp"):
+        sp = task.thread
         try:
-            depth = int(thread.subobject_(path)) - int(task.stack)
+            for name in path.split("."):
+                sp = sp.member_(name)
+            depth = int(sp) - int(task.stack)
         except _ERRORS:
             continue
         return depth if 0 < depth < len(stack) else 0
@@ -112,7 +114,11 @@ def _words(task: Object, stack: bytes) -> tuple[int, ...]:
 
 
 def _innermost(words: tuple[int, ...], functions: list[_Text]) -> Optional[str]:
+    low = min((text.start for text in functions), default=0)
+    high = max((text.end for text in functions), default=0)
     for word in words:
+        if not low < word <= high:
+            continue
         for text in functions:
             if text.start < word <= text.end:
                 return text.name
@@ -166,6 +172,9 @@ def find_waiters(prog: Program, pagemaps: Iterable[Pagemap], layout: KernelLayou
             mine = waiting.waiters.setdefault(address, [])
             if len(mine) < _WAITERS_MAX:
                 mine.append(waiter)
+    except KeyboardInterrupt:
+        waiting.why = "interrupted"
+        return waiting
     except _ERRORS as err:
         waiting.why = f"the tasks cannot be walked: {err}"
         return waiting
