@@ -33,16 +33,17 @@ _ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, T
 
 
 class Lock(NamedTuple):
-    """A locked entry: its address_space, and the struct page of its first pfn."""
+    """A locked entry: its address_space, and the struct page of its first pfn, if it has one."""
 
     mapping: int
-    page: int
+    page: Optional[int]
 
 
 def _words(prog: Program, lock: Lock) -> set[bytes]:
     """What an owner has on its stack."""
     xarray = lock.mapping + offsetof(prog.type("struct address_space"), "i_pages")
-    return {struct.pack("=Q", word) for word in (xarray, lock.mapping, lock.page)}
+    words = (xarray, lock.mapping, lock.page)
+    return {struct.pack("=Q", word) for word in words if word is not None}
 
 
 def _waits(prog: Program, task: Object) -> bool:
