@@ -3,22 +3,37 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import struct
+from collections.abc import Iterable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
 from conftest import ROOT, Vmcore, Zonedev, assert_one_line, fresh_vmcore, lay_over, open_vmcore
 from drgn import Architecture, Object, Platform, Program, TypeMember, offsetof, sizeof
+from trees import EMPTY, LOCKED, ZERO
 
-from zonedev import _zonedev
-from zonedev.audit import audit, dax_files, folio, for_each_dax_entry
+from zonedev import _zonedev, commands, second_pass
+from zonedev.audit import audit, dax_files, folio, for_each_dax_entry, open_dax_walk
 from zonedev.kernel import dax_lock
-from zonedev.kernel.dax import CannotWalk, DaxFile, DaxWalk, file_name, inode_number, super_blocks
+from zonedev.kernel.dax import (
+    CannotWalk,
+    DaxFile,
+    DaxWalk,
+    SuperBlock,
+    _why_no_trees,
+    file_name,
+    inode_number,
+    may_lie_on,
+    super_blocks,
+)
 from zonedev.kernel.dax_lock import Lock, find_owners
 from zonedev.kernel.facts import read_kernel
 from zonedev.model import Audit
+from zonedev.report.text import audit_text
 from zonedev.second_pass import DaxPass, rules_of_pass
 
 ENTRIES = ["5.10-entries", "6.1-entries", "6.16-entries", "7.2-entries"]
@@ -390,7 +405,230 @@ def test_entries_outside_of_every_pagemap(core: Vmcore) -> None:
     assert DaxPass(kernel).outside("error") == []
 
 
+# ---------------------------------------------------------------- one file system at a time
+
+
+def mounted(device: str, kind: str, block: bool = True) -> SuperBlock:
+    return SuperBlock(1, 2, device, kind, block)
+
+
+@pytest.mark.parametrize(
+    ("partial", "others", "disk", "may"),
+    [
+        # What lies on its own disk, and on that of another file system.
+        (mounted("pmem0", "xfs"), [], "pmem0", True),
+        (mounted("pmem0p1", "ext4"), [], "pmem0", True),
+        (mounted("pmem0", "xfs"), [mounted("pmem1", "ext4")], "pmem1", False),
+        # Nobody has mounted it: the realtime device of xfs may be any disk, ext4 has none.
+        (mounted("pmem0", "xfs"), [], "pmem1", True),
+        (mounted("pmem0", "ext4"), [], "pmem1", False),
+        (mounted("dm-0", "ext4"), [], "pmem1", True),
+        # A partition that is mounted leaves the others.
+        (mounted("pmem0", "xfs"), [mounted("pmem1p1", "ext4")], "pmem1", True),
+        (mounted("pmem10", "xfs"), [], "pmem1", True),
+        (mounted("pmem10", "ext4"), [], "pmem1", False),
+        # A name that is not one of a block device.
+        (mounted("pmem0", "ext4", block=False), [], "pmem1", True),
+        (mounted("pmem0", "xfs"), [mounted("pmem1", "fuse", block=False)], "pmem1", True),
+        # It is not known which, or where.
+        (None, [mounted("pmem1", "ext4")], "pmem1", True),
+        (mounted("pmem0", "ext4"), [mounted("pmem1", "ext4")], None, True),
+    ],
+)
+def test_which_disks_files_may_lie_on(
+    partial: Optional[SuperBlock], others: list[SuperBlock], disk: Optional[str], may: bool
+) -> None:
+    every = [*others, *([partial] if partial else [])]
+    assert may_lie_on(partial, disk, every, ["pmem0", "pmem1", "pmem10"]) is may
+
+
+def two_disks(vmcore: Vmcore) -> dict[str, DaxFile]:
+    """A file with nodes of its own, on each of the two disks."""
+    walk = walk_of(vmcore)
+    files = [f for f in walk.files() if walk.entries.of(f.mapping)[1]["nodes"]]
+    return {f.super_block.device: f for f in files if f.super_block}
+
+
+def forget_tree(prog: Program, file: DaxFile) -> None:
+    """As if a file had no entry."""
+    space = prog.type("struct address_space")
+    lay_over(prog, file.mapping + offsetof(space, "i_pages.xa_head"), bytes(8))
+
+
+@pytest.mark.parametrize("name", ["6.1-entries", "7.2-entries"])
+@pytest.mark.parametrize(
+    ("lost", "freed", "found"),
+    [
+        # The inodes, or the entries, of the one; a file of the other, and of the same.
+        ("inode of pmem0", "pmem2", True),
+        ("node of pmem2", "pmem0", True),
+        ("inode of pmem2", "pmem2", False),
+        ("node of pmem0", "pmem0", False),
+    ],
+)
+def test_a_gap_of_one_file_system_says_nothing_of_another(
+    name: str, lost: str, freed: str, found: bool
+) -> None:
+    vmcore = open_vmcore(name)
+    prog, files = fresh(vmcore), two_disks(vmcore)
+    what, _, device = lost.split()
+    gone = files[device]
+    if what == "node":
+        lay_over(prog, top_node(prog, gone), bytes(576))
+    else:
+        head = gone.super_block
+        assert head
+        # The list ends at its first inode.
+        first = int(Object(prog, "struct list_head", address=head.inodes).next)
+        lay_over(prog, first, bytes(16))
+    if freed != device or what == "inode":
+        forget_tree(prog, files[freed])
+    else:
+        others = [f for f in walk_of(vmcore).files() if f.super_block == gone.super_block]
+        forget_tree(prog, next(f for f in others if f != gone and some_pages(vmcore, f)))
+    result = audited(prog)
+    seen = the_pass(result)
+    assert seen["incomplete_devices"] == [device] and not seen["complete"]
+    assert ("mapping-without-entry" in alarms(result)) is found
+    assert result.verdict == ("violations" if found else "clean")
+    whys = {one["rule"]: one["why"] for one in result.not_applicable}
+    assert f"on {device} could be read" in whys["mapping-without-entry"]
+    assert f"no page of {device} is said to lack one" in " ".join(audit_text(result).split())
+
+
+def some_pages(vmcore: Vmcore, file: DaxFile) -> bool:
+    """Whether a file has entries of pages that nobody shares."""
+    walk = walk_of(vmcore)
+    return any(not e.zero and not e.empty for e in walk.entries_of(file)) and not any(
+        "reflink" in state["why"]
+        for e in walk.entries_of(file)
+        for state in vmcore.states
+        if state["pfn"] <= e.pfn < state["pfn"] + state["count"]
+    )
+
+
+def test_a_range_that_is_none_is_one_of_its_pagemap() -> None:
+    vmcore = open_vmcore("7.2-entries")
+    kernel = read_kernel(vmcore.prog)
+    first, second = (p for p in kernel.pagemaps if p.type == "MEMORY_DEVICE_FS_DAX")
+    second.ranges = [replace(second.ranges[0], end_pfn=second.ranges[0].start_pfn)]
+    dax = DaxPass(kernel)
+    assert dax.incomplete() == [second.device]
+    assert dax.words([], first.ranges[0].start_pfn + 5000) == "no entry"
+
+
+def test_words_of_a_page_without_an_entry() -> None:
+    """ "no entry" only where all of them were read."""
+    vmcore = open_vmcore("7.2-entries")
+    prog, files = fresh(vmcore), two_disks(vmcore)
+    lay_over(prog, top_node(prog, files["pmem2"]), bytes(576))
+    dax = DaxPass(read_kernel(prog))
+    starts = {p.device: p.ranges[0].end_pfn - 1 for p in vmcore.kernel.pagemaps}
+    assert dax.words([], starts["pmem0"]) == "no entry"
+    assert dax.words([], starts["pmem2"]) == "no entry was read"
+
+
+# ---------------------------------------------------------------- why nothing is listed
+
+
+def test_files_that_cannot_be_read_are_said_so(zonedev: Zonedev) -> None:
+    for name in ("7.2-nvdimm", "5.10-nvdimm"):
+        vmcore = open_vmcore(name)
+        answer = zonedev("files", vmcore.core, "-s", vmcore.vmlinux)
+        assert answer.status == 2 and "super blocks" in answer.err
+    vmcore = open_vmcore("7.2-entries")
+    prog = fresh(vmcore)
+    file = some_file(vmcore)
+    lay_over(prog, top_node(prog, file), bytes(576))
+    walk = open_dax_walk(prog)
+    assert walk.walked.gaps == []
+    walk.count(next(f for f in walk.files() if f == file))
+    (gap,) = walk.walked.gaps
+    assert "belongs to no" in gap
+    walk.entries_of(file)
+    assert walk.walked.gaps == [gap]
+
+
+def test_why_there_are_no_files(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    vmcore = open_vmcore("7.2-entries")
+    monkeypatch.setattr(DaxWalk, "files", lambda self: [])
+    monkeypatch.setattr("zonedev.audit.open_dax_walk", walk_of_program(vmcore))
+    args = argparse.Namespace(inode=None, format="text")
+    assert commands._files(vmcore.prog, args).exit_code == 0
+    assert "no file is in use by DAX" in capsys.readouterr().err
+
+
+def walk_of_program(vmcore: Vmcore) -> Any:
+    return lambda prog: walk_of(vmcore)
+
+
+class OldSpace:
+    """A kernel of before 4.20, or a debug file that tells nothing."""
+
+    def __init__(self, name: str, type_: str) -> None:
+        self.members = [SimpleNamespace(name=name)] if name else []
+        self._type = SimpleNamespace(type_name=lambda: type_)
+
+    def type(self, name: str) -> OldSpace:
+        return self
+
+    def member(self, name: str) -> Any:
+        return SimpleNamespace(type=self._type)
+
+
+@pytest.mark.parametrize(
+    ("member", "type_", "why"),
+    [
+        ("page_tree", "struct radix_tree_root", "before 4.20"),
+        ("i_pages", "struct radix_tree_root", "before 4.20"),
+        ("i_pages", "struct xarray", "the debug file does not tell"),
+        ("", "", "the debug file does not tell"),
+    ],
+)
+def test_why_there_are_no_trees(member: str, type_: str, why: str) -> None:
+    prog: Any = OldSpace(member, type_)
+    assert why in _why_no_trees(prog, LookupError("x"))
+
+
 # ---------------------------------------------------------------- locks
+
+
+@pytest.mark.parametrize(
+    ("flags", "owner", "found"),
+    [
+        (EMPTY | LOCKED, False, ("warning", "has no page yet")),
+        (ZERO | LOCKED, False, ("warning", "is the zero page")),
+        (EMPTY | LOCKED, None, ("info", "stacks of tasks are not in the dump")),
+        # Somebody is there; nobody has locked it.
+        (EMPTY | LOCKED, True, None),
+        (EMPTY, False, None),
+    ],
+)
+def test_a_locked_entry_without_a_page(
+    flags: int,
+    owner: Optional[bool],
+    found: Optional[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vmcore = open_vmcore("7.2-entries")
+    prog, file = fresh(vmcore), some_file(vmcore)
+    space = prog.type("struct address_space")
+    head = (0x77 << 4 | flags) << 1 | 1
+    lay_over(prog, file.mapping + offsetof(space, "i_pages.xa_head"), struct.pack("<Q", head))
+    asked: list[Lock] = []
+
+    def owners(prog: Program, locks: Iterable[Lock]) -> Optional[dict[Lock, bool]]:
+        asked.extend(locks)
+        return None if owner is None else dict.fromkeys(asked, owner)
+
+    monkeypatch.setattr(second_pass, "find_owners", owners)
+    result = audited(prog)
+    assert asked == ([Lock(file.mapping, None)] if flags & LOCKED else [])
+    mine = [f for f in result.findings if f.rule == "dax-lock-stuck"]
+    assert [(f.severity, f.pfn) for f in mine] == ([(found[0], None)] if found else [])
+    if found:
+        assert found[1] in mine[0].detail and "page 0x0" in mine[0].detail
+        assert f"inode {inode_number(prog, file)} of {file.super_block}" in mine[0].detail
 
 
 class Task:
@@ -425,15 +663,18 @@ def test_who_may_hold_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
         stacks.clear()
         made = []
         for i, (word, trace) in enumerate(tasks, 1):
-            stacks[i] = struct.pack("<QQ", 1, word)
+            stacks[i] = struct.pack("<QQQ", 1, 0, word)
             made.append(Task(i, trace))
         monkeypatch.setattr(dax_lock, "for_each_task", lambda prog: iter(made))
         owners = find_owners(FakeProgram(), [lock])  # type: ignore[arg-type]
         return owners and owners[lock]
 
-    monkeypatch.setattr(dax_lock, "_stack_size", lambda prog: 16)
+    monkeypatch.setattr(dax_lock, "_stack_size", lambda prog: 24)
     monkeypatch.setattr(dax_lock, "offsetof", lambda type_, member: 8)
     assert ask((7, [])) is False
+    # A lock without a page: a word of 0 on a stack is no owner.
+    pageless = find_owners(FakeProgram(), [Lock(mapping, None)])  # type: ignore[arg-type]
+    assert pageless == {Lock(mapping, None): False}
     for word in (mapping, mapping + 8, page):
         assert ask((7, []), (word, ["dax_iomap_pte_fault"])) is True
     # Words are those of the machine that was dumped.

@@ -126,6 +126,14 @@ class World:
             self._store(mapping, head, index, value, 9 if flags & PMD else 0)
         return mapping
 
+    def join(self) -> None:
+        """Lay all nodes into one piece of memory, as slabs do."""
+        pieces = {address: self.memory.pieces.pop(address) for address in self.nodes}
+        whole = bytearray(max(pieces) + NODE_SIZE - NODES)
+        for address, piece in pieces.items():
+            whole[address - NODES : address - NODES + NODE_SIZE] = piece
+        self.memory.put(NODES, bytes(whole))
+
     def inode_list(self, inodes: list[tuple[int, int]]) -> int:
         """A list of inodes (i_mapping, i_flags); the address of its head."""
         head = INODES

@@ -133,8 +133,9 @@ def _without_evidence(row: dict[str, Any], dax: Optional[DaxPass]) -> Optional[s
     if dax.walk is None:
         then = "not applied" if row["requires_evidence"] else level
         return f"without {row['evidence']}: {then} ({dax.why})"
-    if not dax.complete:
-        return f"not all {row['evidence']} could be read: {level}, and no absence is concluded"
+    lost = ", ".join(dax.incomplete())
+    if lost:
+        return f"not all {row['evidence']} on {lost} could be read: {level}, and no absence is concluded"
     return None
 
 
@@ -338,14 +339,15 @@ def _dax_pass(kernel: Kernel, pagemaps: list[Pagemap], quick: bool) -> Optional[
     return DaxPass(kernel, quick) if any(p.type == FS_DAX for p in pagemaps) else None
 
 
-def _outside(scanner: Scanner, pagemaps: list[Pagemap]) -> list[Finding]:
-    """DAX entries that name no page of any FS_DAX pagemap."""
+def _pageless(scanner: Scanner, pagemaps: list[Pagemap]) -> list[Finding]:
+    """Findings on DAX entries that name no page of any FS_DAX pagemap."""
     if not scanner.dax or scanner.interrupted:
         return []
     cap = scanner.caps.get(FS_DAX, Caps()).severity
     severity = "warning" if scanner.scheme.id == "unknown" else cap
     wanted = {p.address for p in pagemaps}
-    return [f for f in scanner.dax.outside(severity) if f.pagemap in wanted]
+    found = scanner.dax.outside(severity) + scanner.dax.locks()
+    return [f for f in found if f.pagemap in wanted]
 
 
 @takes_program_or_default
@@ -390,7 +392,7 @@ def audit(
     findings = [f for s in scanner.wanted for f in s.findings]
     if kernel.live:
         findings = merge_findings(findings)
-    findings += _outside(scanner, selected)
+    findings += _pageless(scanner, selected)
     findings = sorted(findings + on_pagemaps + scanner.extra, key=_severity_order)
     waiters = None if quick else name_waiters(kernel, on_pagemaps)
     _describe(prog, findings)
@@ -494,8 +496,8 @@ def open_dax_walk(prog: Program) -> DaxWalk:
     try:
         walk = DaxWalk(prog, kernel_layout(prog), detect_scheme(prog)[0])
         walk.files()
-    except CannotWalk as err:
-        raise TargetError(f"DAX entries cannot be read: {err}") from None
+    except (CannotWalk, MemoryError) as err:
+        raise TargetError(f"DAX entries cannot be read: {err or 'no memory'}") from None
     return walk
 
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Optional
 
 from drgn import FaultError, Program
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError, UsageError
 from zonedev.target import Target
+
+if TYPE_CHECKING:
+    from zonedev.kernel.dax import DaxWalk
 
 _INCOMPLETE = 3
 
@@ -269,6 +272,17 @@ def _page(prog: Program, args: argparse.Namespace) -> Outcome:
     return Outcome(report)
 
 
+def _without_files(walk: DaxWalk) -> str:
+    """Why a list of DAX files or of the entries of one is empty."""
+    walked = walk.walked
+    if walked.dax_inodes:
+        return "the file holds no entry: none of its pages was used since it was opened"
+    return (
+        f"no file is in use by DAX: none of {walked.inodes} inodes of {walked.file_systems} file "
+        "systems has S_DAX"
+    )
+
+
 def _files(prog: Program, args: argparse.Namespace) -> Outcome:
     from zonedev.audit import open_dax_walk
     from zonedev.kernel.dax import file_name, inode_number
@@ -288,6 +302,8 @@ def _files(prog: Program, args: argparse.Namespace) -> Outcome:
         rows = [data.entry_dict(entry) for file in chosen for entry in walk.entries_of(file)]
     for gap in walk.walked.gaps:
         sys.stderr.write(f"zonedev: {gap}\n")
+    if not rows:
+        sys.stderr.write(f"zonedev: {_without_files(walk)}\n")
     listed = "files" if args.inode is None else "entries"
     if args.format == "json":
         _print(data.to_json({"schema": "zonedev.files/1", listed: rows}))

@@ -264,6 +264,17 @@ static enum zd_read read_arena(void *context, uint64_t address, void *buffer, si
 
 static const struct zd_memory memory = { .read = read_arena };
 
+/** The same, but what lies outside of it is always lost. */
+static enum zd_read read_or_fault(void *context, uint64_t address, void *buffer, size_t size)
+{
+	bool inside = address >= arena_at && address - arena_at <= sizeof(arena) &&
+		      size <= sizeof(arena) - (address - arena_at);
+
+	return inside ? read_arena(context, address, buffer, size) : ZD_READ_FAULT;
+}
+
+static const struct zd_memory arena_only = { .read = read_or_fault };
+
 static uint64_t arena_word(int node)
 {
 	uint64_t r = next_random();
@@ -338,6 +349,9 @@ static struct zd_error *walk_arena(uint64_t head)
 	unsigned long count = 0;
 	struct zd_error *error = zd_entries_init(&entries, &amd64, next_random() % 4, &xa, &space);
 
+	// Few claims at a time, or all of them.
+	if (next_random() % 2)
+		entries.claims.limit = 1 + next_random() % 8;
 	if (!error)
 		error = zd_entries_add_range(&entries, &range);
 	if (!error)
@@ -381,6 +395,62 @@ static void walk_everything(void)
 		most = walk.nodes > most ? walk.nodes : most;
 	}
 	CHECK(most > 8);
+}
+
+static void sort_claims(void)
+{
+	for (int round = 0; round < ROUNDS; round++) {
+		struct zd_claims claims;
+		uint64_t sum = 0, wide = next_random() % 2 ? 40 : 4;
+
+		zd_claims_init(&claims, 1 + next_random() % 5000);
+		while (!zd_claims_full(&claims)) {
+			struct zd_claim claim = { next_random() >> wide, next_random() };
+
+			CHECK(!zd_claims_add(&claims, &claim));
+			sum += claim.word ^ claim.index;
+		}
+		CHECK(!zd_claims_sort(&claims));
+		for (size_t i = 0; i < claims.count; i++) {
+			CHECK(!i || claims.list[i - 1].word <= claims.list[i].word);
+			sum -= claims.list[i].word ^ claims.list[i].index;
+		}
+		CHECK(!sum);
+		zd_claims_clear(&claims);
+		CHECK(!claims.count && !zd_claims_full(&claims));
+		zd_claims_deinit(&claims);
+	}
+}
+
+/** Marks do not depend on how many claims are compared at once. */
+static void compare_batches(void)
+{
+	struct zd_range range = { 1 << 20, (1 << 20) + PAGES, arena_at };
+
+	for (int round = 0; round < ROUNDS; round++) {
+		struct zd_entries entries[2];
+		struct zd_file_tally tally;
+		uint64_t run;
+		bool known;
+
+		make_arena();
+		for (int i = 0; i < 2; i++) {
+			CHECK(!zd_entries_init(&entries[i], &amd64, ZD_SHARED_SHARE, &xa, &space));
+			CHECK(!zd_entries_add_range(&entries[i], &range));
+			if (i)
+				entries[i].claims.limit = 1 + next_random() % 8;
+			CHECK(!zd_entries_add_file(&entries[i], &arena_only, arena_at, &tally));
+		}
+		for (uint64_t pfn = range.start_pfn; pfn < range.end_pfn; pfn++) {
+			const uint8_t *a = zd_entries_marks(&entries[0], pfn, &run, &known);
+			const uint8_t *b = zd_entries_marks(&entries[1], pfn, &run, &known);
+
+			CHECK((a ? *a : 0) == (b ? *b : 0));
+			CHECK(zd_entries_misfit(&entries[0], pfn) == zd_entries_misfit(&entries[1], pfn));
+		}
+		zd_entries_deinit(&entries[0]);
+		zd_entries_deinit(&entries[1]);
+	}
 }
 
 static void fail_every_allocation_of_entries(void)
@@ -542,6 +612,8 @@ int main(void)
 	fail_every_allocation();
 	refuse_layouts();
 	walk_everything();
+	sort_claims();
+	compare_batches();
 	fail_every_allocation_of_entries();
 	count_rules();
 	take_rules();

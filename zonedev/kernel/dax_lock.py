@@ -34,10 +34,10 @@ _ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, T
 
 
 class Lock(NamedTuple):
-    """A locked entry: its address_space, and the struct page of its first pfn."""
+    """A locked entry: its address_space, and the struct page of its first pfn, if it has one."""
 
     mapping: int
-    page: int
+    page: Optional[int]
 
 
 def _words(prog: Program, lock: Lock) -> set[bytes]:
@@ -45,7 +45,8 @@ def _words(prog: Program, lock: Lock) -> set[bytes]:
     assert prog.platform is not None
     little = prog.platform.flags & PlatformFlags.IS_LITTLE_ENDIAN
     xarray = lock.mapping + offsetof(prog.type("struct address_space"), "i_pages")
-    return {struct.pack("<Q" if little else ">Q", w) for w in (xarray, lock.mapping, lock.page)}
+    words = (xarray, lock.mapping, lock.page)
+    return {struct.pack("<Q" if little else ">Q", word) for word in words if word is not None}
 
 
 def _waits(prog: Program, task: Object) -> bool:

@@ -246,9 +246,9 @@ def _pass_text(one: dict[str, Any]) -> str:
     )
     if one["complete"]:
         return text
-    return (
-        text + "; not all could be, so that no page is said to lack one: " + "; ".join(one["gaps"])
-    )
+    devices = ", ".join(one["incomplete_devices"])
+    then = f", so that no page of {devices} is said to lack one" if devices else ""
+    return f"{text}; not all could be{then}: " + "; ".join(one["gaps"])
 
 
 def audit_text(audit: Audit, severity: str = "warning") -> str:
