@@ -37,12 +37,13 @@ from inject import (
 from pages import scheme
 
 from zonedev import _zonedev
+from zonedev.second_pass import rules_of_pass
 
 # With the DAX entries of all files; the others hold what an audit of struct pages reads.
 ENTRIES = ["5.10-entries", "6.1-entries", "6.16-entries", "7.2-entries"]
 CORES = ["5.10-nvdimm", "6.1-nvdimm", "7.2-nvdimm", "7.2-p2p-hmm", *ENTRIES]
 # Rules that rest on DAX entries.
-OF_ENTRIES = {row["id"] for row in _zonedev.rules() if row["requires_evidence"]}
+OF_ENTRIES = rules_of_pass()
 INJECT = ROOT / "scripts" / "lab" / "inject.py"
 
 # Rules whose faults are found in cores with entries; who holds a lock is in none of them.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from zonedev import _zonedev
+from zonedev.driver_pass import DriverPasses
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.registry import known_type
 from zonedev.kernel.vmemmap import Pages, read_memmap
@@ -168,10 +169,12 @@ def scan_pagemap(
     caps: Optional[Caps] = None,
     progress: Callable[[int], None] = lambda pages: None,
     entries: Optional[_zonedev.Entries] = None,
+    drivers: Optional[DriverPasses] = None,
 ) -> ScanResult:
     """Scan one pagemap; findings are runs, on a live kernel single folios where they alarm.
 
     :param entries: what files say of FS_DAX pages
+    :param drivers: what drivers say of theirs
     :raises Interrupted: Ctrl-C; its argument is the result, the rest of the pagemap being unreadable
     """
     if not known_type(pagemap):
@@ -183,6 +186,7 @@ def scan_pagemap(
         pagemap_spec(pagemap, caps),
         merge=not kernel.live,
         entries=entries if pagemap.type == FS_DAX else None,
+        **(drivers.bits_of(pagemap) if drivers else {}),
     )
     ranges = _RangeScan(kernel, pagemap, scan, progress)
     for range_ in pagemap.ranges:
@@ -245,6 +249,7 @@ class Scanner:
         pagemaps: list[Pagemap],
         progress: Optional[Progress] = None,
         dax: Optional[DaxPass] = None,
+        drivers: Optional[DriverPasses] = None,
     ) -> None:
         types = {p.type for p in pagemaps}
         self.kernel = kernel
@@ -254,6 +259,7 @@ class Scanner:
         self.scanned: list[ScanResult] = []
         self.extra: list[Finding] = []
         self.dax = dax
+        self.drivers = drivers
         self.interrupted = False
         self._wanted = {p.address for p in pagemaps}
         self._total = sum(p.pages for p in self.pagemaps)
@@ -277,7 +283,9 @@ class Scanner:
         try:
             caps = self.caps.get(pagemap.type)
             entries = self.dax.entries if self.dax else None
-            return scan_pagemap(self.kernel, pagemap, self.scheme, caps, self._advance, entries)
+            return scan_pagemap(
+                self.kernel, pagemap, self.scheme, caps, self._advance, entries, self.drivers
+            )
         except Interrupted as stop:
             self.interrupted = True
             scanned: ScanResult = stop.args[0]
@@ -288,7 +296,8 @@ class Scanner:
         layout = self.kernel.layout
         spec = pagemap_spec(pagemap, self.caps.get(pagemap.type))
         scheme = self.kernel.scheme_of(pagemap, self.scheme)
-        scan = _zonedev.Scan(layout.layout, scheme, spec, merge=False)
+        bits = self.drivers.bits_of(pagemap) if self.drivers else {}
+        scan = _zonedev.Scan(layout.layout, scheme, spec, merge=False, **bits)
         scan.begin(start, end, layout.page_address(start))
         feed(self.kernel, scan, start, lambda pages: None)
         scan.end()

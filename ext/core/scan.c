@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "entries.h"
+#include "pagebits.h"
 #include "zonedev.h"
 
 enum {
@@ -246,17 +247,28 @@ static uint64_t pages_per_frame(const struct zd_layout *layout)
 	return frame % layout->page_size ? 0 : frame / layout->page_size;
 }
 
+/** True where there was a pass that a row cannot do without. */
+static bool has_needed_evidence(const struct zd_scan *scan, const struct zd_rule *rule)
+{
+	if (rule->needs & ZD_NEEDS_ENTRIES && !scan->entries)
+		return false;
+	return !(rule->needs & ZD_NEEDS_DRIVER) ||
+	       (rule->evidence == ZD_EVIDENCE_GEN_POOL ? scan->allocated : scan->listed);
+}
+
+/** From a fresh start: which rows are applied, to heads and to tails. */
 static void choose_rules(struct zd_scan *scan)
 {
 	uint64_t mask = zd_rules_applicable(scan->layout, scan->scheme, scan->pagemap.type);
 
+	scan->head_rules = scan->tail_rules = 0;
 	for (; mask; mask &= mask - 1) {
 		int i = __builtin_ctzll(mask);
 		enum zd_scope scope = zd_rules[i].scope;
 
 		if (scan->pagemap.miscalibrated && zd_rules[i].calibrated)
 			continue;
-		if (zd_rules[i].needs & ZD_NEEDS_ENTRIES && !scan->entries)
+		if (!has_needed_evidence(scan, &zd_rules[i]))
 			continue;
 		if (scope != ZD_SCOPE_TAIL)
 			scan->head_rules |= UINT64_C(1) << i;
@@ -300,11 +312,27 @@ struct zd_error *zd_scan_init(struct zd_scan *scan, const struct zd_layout *layo
 	return scan->alias ? NULL : zd_error_no_memory();
 }
 
+static void set_evidence(struct zd_scan *scan, enum zd_evidence evidence, bool there)
+{
+	uint32_t bit = UINT32_C(1) << evidence;
+
+	scan->evidence = there ? scan->evidence | bit : scan->evidence & ~bit;
+}
+
 void zd_scan_set_entries(struct zd_scan *scan, const struct zd_entries *entries)
 {
 	scan->entries = entries;
-	scan->evidence = entries && entries->complete ? UINT32_C(1) << ZD_EVIDENCE_DAX_ENTRIES : 0;
-	scan->head_rules = scan->tail_rules = 0;
+	set_evidence(scan, ZD_EVIDENCE_DAX_ENTRIES, entries && entries->complete);
+	choose_rules(scan);
+}
+
+void zd_scan_set_driver(struct zd_scan *scan, const struct zd_page_bits *allocated,
+			const struct zd_page_bits *listed)
+{
+	scan->allocated = allocated;
+	scan->listed = listed;
+	set_evidence(scan, ZD_EVIDENCE_GEN_POOL, allocated);
+	set_evidence(scan, ZD_EVIDENCE_FREE_LIST, listed);
 	choose_rules(scan);
 }
 
@@ -571,6 +599,16 @@ static struct zd_files files_of(const struct zd_scan *scan, const struct zd_foli
 	return files;
 }
 
+/** What the driver says of a page. */
+static struct zd_driver driver_of(const struct zd_scan *scan, uint64_t pfn)
+{
+	return (struct zd_driver){
+		.pool_known = scan->allocated && zd_page_bits_has(scan->allocated, pfn),
+		.allocated = scan->allocated && zd_page_bits_test(scan->allocated, pfn),
+		.listed = scan->listed && zd_page_bits_test(scan->listed, pfn),
+	};
+}
+
 /** What predicates may look at, for the page at hand. */
 static struct zd_subject subject_of(const struct zd_scan *scan, const struct zd_folio *folio,
 				    enum zd_pattern pattern)
@@ -586,6 +624,7 @@ static struct zd_subject subject_of(const struct zd_scan *scan, const struct zd_
 	};
 
 	subject.files = files_of(scan, folio);
+	subject.driver = driver_of(scan, folio->pfn);
 	subject.belongs = folio->tail && span_has(&scan->span, folio);
 	subject.head_unknown = folio->tail && !subject.belongs && pattern == ZD_PATTERN_DATA &&
 			       folio->head_valid && folio->head_pfn < scan->known_from;
@@ -768,6 +807,9 @@ static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes
 					    : template_run(template, bytes, count);
 		if (scan->entries)
 			*ret = marked_run(scan->entries, template, scan->next_pfn, *ret);
+		// A page in use that is listed as free is a finding.
+		if (scan->listed && template->class == ZD_BUSY)
+			*ret = zd_page_bits_clear_run(scan->listed, scan->next_pfn, *ret);
 		if (*ret)
 			return add_head_run(scan, template, *ret);
 	}

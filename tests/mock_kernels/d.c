@@ -14,7 +14,12 @@
 #define COMPOUND_DEVMAP
 
 #include "page.h"
+#ifdef DRIVERS
+#define OLD_P2PDMA
+#include "drivers.h"
+#else
 #include "memremap.h"
+#endif
 
 /* The functions that make a kernel one of this scheme. */
 void free_zone_device_page(struct page *page);
@@ -49,6 +54,13 @@ static const char *const evidence[] = { "member folio.pgmap: absent", "symbol fr
 
 enum { PMEM, DEVDAX, P2P, GPU, COHERENT };
 
+#ifdef DRIVERS
+/* Their lists tell that they are free. */
+#define REST_RULE NULL
+#else
+#define REST_RULE "free-or-allocated"
+#endif
+
 static struct device devices[] = {
 	[PMEM] = { .name = "namespace0.0",
 		   .type = "MEMORY_DEVICE_FS_DAX",
@@ -79,7 +91,7 @@ static struct device devices[] = {
 		  .pfn = 0x3fffe00,
 		  .pages = 512,
 		  .idle = 1,
-		  .rest_rule = "free-or-allocated",
+		  .rest_rule = REST_RULE,
 		  .ref_error = -2,
 		  .pagemap_rule = "ref-below-bias",
 		  .pagemap_severity = "error" },
@@ -89,7 +101,7 @@ static struct device devices[] = {
 		       .pfn = 0x200000,
 		       .pages = 512,
 		       .idle = 1,
-		       .rest_rule = "free-or-allocated" },
+		       .rest_rule = REST_RULE },
 };
 
 static const struct state states[] = {
@@ -146,6 +158,22 @@ static const struct state states[] = {
 	  .rule = "dma-pinned", .severity = "info", .why = "pinned, which coherent memory may be" },
 	{ COHERENT, .at = 24, .count = 1, .refcount = 2, .maps = 3, .mapping = M_ANON, .class = "violation",
 	  .rule = "refcount-below-mapcount", .severity = "error", .why = "three maps, two references" },
+#ifdef DRIVERS
+	{ P2P, .at = 40, .count = 4, .refcount = 1, .books = BOOKS_USED, .class = "idle",
+	  .why = "handed out to a driver, which takes no reference" },
+	{ P2P, .at = 48, .count = 2, .refcount = 2, .books = BOOKS_FREE, .class = "violation",
+	  .rule = "pool-vs-pages", .severity = "error", .why = "back in the pool during an I/O" },
+	{ GPU, .at = 64, .count = 4, .refcount = 1, .books = BOOKS_USED, .class = "idle",
+	  .rule = "free-or-allocated", .severity = "info",
+	  .why = "not on the list: allocated, and not mapped yet" },
+	{ GPU, .at = 72, .count = 1, .refcount = 2, .books = BOOKS_FREE, .class = "violation",
+	  .rule = "free-list-nonidle", .severity = "error", .why = "freed while it is held" },
+	{ GPU, .at = 80, .count = 1, .refcount = 0, .class = "idle", .rule = "free-list-nonidle",
+	  .severity = "warning", .why = "listed, and its count not set back yet" },
+	{ COHERENT, .at = 32, .count = 1, .refcount = 1, .maps = 1, .mapping = M_ANON, .books = BOOKS_FREE,
+	  .class = "violation", .rule = "free-list-nonidle", .severity = "error",
+	  .why = "freed while it is mapped" },
+#endif
 };
 
 #include "program.h"
@@ -159,4 +187,7 @@ static long pagemap_ref(const struct device *device)
 static void register_device(struct device *device)
 {
 	register_pagemap(device);
+#ifdef DRIVERS
+	keep_books(device, books_of(device));
+#endif
 }

@@ -162,6 +162,23 @@ static void fill_device(struct device *device)
 	}
 }
 
+/* Per page whether the books of its driver call it used. */
+__attribute__((unused)) static const bool *books_of(const struct device *device)
+{
+	static bool used[4096];
+
+	for (unsigned long i = 0; i < device->pages; i++)
+		used[i] = device->memmap[i].REFCOUNT.counter > device->idle ||
+			  device->memmap[i]._mapcount.counter >= 0;
+	for (size_t i = 0; i < states_count(); i++) {
+		const struct state *state = &states[i];
+
+		if (&devices[state->device] == device && is_filled(state) && state->books)
+			memset(used + state->at, state->books == BOOKS_USED, state->count);
+	}
+	return used;
+}
+
 static void add_memmap(struct device *device)
 {
 	size_t size = device->pages * sizeof(struct page);

@@ -129,7 +129,7 @@ def _inode_spec(prog: Program) -> tuple[int, ...]:
     return max(places) + 16, *places
 
 
-def _reader(prog: Program) -> Callable[[int, int], Optional[bytes]]:
+def memory_reader(prog: Program) -> Callable[[int, int], Optional[bytes]]:
     """Program.read() whose failures are None."""
     read = prog.read
 
@@ -231,7 +231,7 @@ class DaxWalk:
             self.entries = _zonedev.Entries(
                 layout.layout,
                 scheme,
-                _reader(prog),
+                memory_reader(prog),
                 node=_node_spec(prog),
                 space=_space_spec(prog),
                 inode=_inode_spec(prog),
@@ -355,7 +355,7 @@ class DaxWalk:
 
     def _kind(self, mapping: int) -> str:
         """plain: an address_space of a DAX inode; no-file: certainly not; unknown: cannot be told."""
-        read, spec = _reader(self.prog), _inode_spec(self.prog)
+        read, spec = memory_reader(self.prog), _inode_spec(self.prog)
         space = read(mapping, sizeof(self.prog.type("struct address_space")))
         if not space or not any(space):
             return "unknown"
