@@ -949,32 +949,22 @@ const char *zd_rule_why_not(const struct zd_rule *rule, const struct zd_layout *
 	return NULL;
 }
 
-uint64_t zd_rules_applicable(const struct zd_layout *layout, const struct zd_scheme *scheme, enum zd_type type)
+bool zd_rule_applies(const struct zd_rule *rule, const struct zd_layout *layout, const struct zd_scheme *scheme,
+		     const struct zd_pagemap *pagemap)
 {
-	uint64_t mask = 0;
+	bool calibrated = scheme->type[pagemap->type].idle >= 0 && !pagemap->miscalibrated;
 
-	for (size_t i = 0; i < zd_rules_count && i < ZD_PAGE_RULES_MAX; i++) {
-		const struct zd_rule *rule = &zd_rules[i];
-
-		if (!rule->predicate || !(rule->types >> type & 1) || zd_rule_why_not(rule, layout, scheme))
-			continue;
-		if (rule->calibrated && scheme->type[type].idle < 0)
-			continue;
-		mask |= UINT64_C(1) << i;
-	}
-	return mask;
+	return rule->predicate && rule->types >> pagemap->type & 1 && (calibrated || !rule->calibrated) &&
+	       !zd_rule_why_not(rule, layout, scheme);
 }
 
-uint64_t zd_rules_judge(const struct zd_subject *subject, uint64_t candidates)
+struct zd_rule_set zd_rules_judge(const struct zd_subject *subject, const struct zd_rule_list *list)
 {
-	uint64_t fired = 0;
+	struct zd_rule_set fired = { 0 };
 
-	while (candidates) {
-		int i = __builtin_ctzll(candidates);
-
-		candidates &= candidates - 1;
-		if (zd_rules[i].predicate(subject))
-			fired |= UINT64_C(1) << i;
+	for (size_t i = 0; i < list->count; i++) {
+		if (zd_rules[list->rows[i]].predicate(subject))
+			zd_rule_set_add(&fired, list->rows[i]);
 	}
 	return fired;
 }

@@ -259,21 +259,17 @@ static bool has_needed_evidence(const struct zd_scan *scan, const struct zd_rule
 /** From a fresh start: which rows are applied, to heads and to tails. */
 static void choose_rules(struct zd_scan *scan)
 {
-	uint64_t mask = zd_rules_applicable(scan->layout, scan->scheme, scan->pagemap.type);
+	scan->head_rules.count = scan->tail_rules.count = 0;
+	for (size_t i = 0; i < zd_rules_count && i < ZD_PAGE_RULES_MAX; i++) {
+		const struct zd_rule *rule = &zd_rules[i];
 
-	scan->head_rules = scan->tail_rules = 0;
-	for (; mask; mask &= mask - 1) {
-		int i = __builtin_ctzll(mask);
-		enum zd_scope scope = zd_rules[i].scope;
-
-		if (scan->pagemap.miscalibrated && zd_rules[i].calibrated)
+		if (!zd_rule_applies(rule, scan->layout, scan->scheme, &scan->pagemap) ||
+		    !has_needed_evidence(scan, rule))
 			continue;
-		if (!has_needed_evidence(scan, &zd_rules[i]))
-			continue;
-		if (scope != ZD_SCOPE_TAIL)
-			scan->head_rules |= UINT64_C(1) << i;
-		if (scope != ZD_SCOPE_HEAD)
-			scan->tail_rules |= UINT64_C(1) << i;
+		if (rule->scope != ZD_SCOPE_TAIL)
+			scan->head_rules.rows[scan->head_rules.count++] = i;
+		if (rule->scope != ZD_SCOPE_HEAD)
+			scan->tail_rules.rows[scan->tail_rules.count++] = i;
 	}
 }
 
@@ -514,14 +510,14 @@ static int32_t expected_refcount(const struct zd_scan *scan, const struct zd_fol
 	return folio->base + (folio->base + maps > INT32_MAX ? 0 : maps);
 }
 
-/** The highest severity among the rows that fired. */
-static enum zd_severity worst(const struct zd_scan *scan, uint64_t fired)
+/** The highest severity among the rows that fired, -1 where none did. */
+static int worst(const struct zd_scan *scan, struct zd_rule_set fired)
 {
-	enum zd_severity severity = ZD_INFO;
+	int severity = -1;
+	unsigned int i;
 
-	for (; fired; fired &= fired - 1) {
-		enum zd_severity one = zd_rule_severity(&zd_rules[__builtin_ctzll(fired)], scan->scheme,
-							&scan->pagemap, scan->evidence);
+	while (zd_rule_set_take(&fired, &i)) {
+		int one = zd_rule_severity(&zd_rules[i], scan->scheme, &scan->pagemap, scan->evidence);
 
 		if (one > severity)
 			severity = one;
@@ -529,8 +525,10 @@ static enum zd_severity worst(const struct zd_scan *scan, uint64_t fired)
 	return severity;
 }
 
+/** Book that @rule fired, and @also with it. */
 static struct zd_error *book_finding(struct zd_scan *scan, const struct zd_subject *subject,
-				     const uint8_t *bytes, uint64_t fired, enum zd_severity severity)
+				     const uint8_t *bytes, unsigned int rule, struct zd_rule_set also,
+				     enum zd_severity severity)
 {
 	const struct zd_folio *folio = subject->folio;
 	struct zd_finding finding = {
@@ -539,8 +537,8 @@ static struct zd_error *book_finding(struct zd_scan *scan, const struct zd_subje
 		.pages = folio_pages(scan, folio),
 		.folio_pfn = folio->pfn,
 		.folio_pages = folio_pages(scan, folio),
-		.rule = __builtin_ctzll(fired),
-		.also = fired & (fired - 1),
+		.rule = rule,
+		.also = also,
 		.severity = severity,
 		.order = folio->order,
 		.flags = folio->flags,
@@ -635,10 +633,14 @@ static struct zd_subject subject_of(const struct zd_scan *scan, const struct zd_
 static struct zd_error *judge(struct zd_scan *scan, const struct zd_subject *subject, const uint8_t *bytes,
 			      int *ret)
 {
-	uint64_t fired = zd_rules_judge(subject, subject->folio->tail ? scan->tail_rules : scan->head_rules);
+	struct zd_rule_set fired =
+		zd_rules_judge(subject, subject->folio->tail ? &scan->tail_rules : &scan->head_rules);
+	unsigned int first;
 
-	*ret = fired ? (int)worst(scan, fired) : -1;
-	return fired ? book_finding(scan, subject, bytes, fired, *ret) : NULL;
+	*ret = worst(scan, fired);
+	if (!zd_rule_set_take(&fired, &first))
+		return NULL;
+	return book_finding(scan, subject, bytes, first, fired, *ret);
 }
 
 static enum zd_class class_of(const struct zd_scan *scan, const struct zd_subject *subject, int severity)

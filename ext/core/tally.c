@@ -101,11 +101,11 @@ static bool index_continues(const struct zd_finding *run, const struct zd_findin
 /** True where @next is the folio behind @run and looks the same. */
 static bool continues(const struct zd_finding *run, const struct zd_finding *next)
 {
-	return next->rule == run->rule && next->severity == run->severity && next->also == run->also &&
-	       next->order == run->order && next->pfn == run->pfn + run->count * folio_pages(run) &&
-	       next->refcount == run->refcount && next->mapcount == run->mapcount &&
-	       next->mapping == run->mapping && next->flags == run->flags && next->expected == run->expected &&
-	       index_continues(run, next);
+	return next->rule == run->rule && next->severity == run->severity &&
+	       zd_rule_set_equal(&next->also, &run->also) && next->order == run->order &&
+	       next->pfn == run->pfn + run->count * folio_pages(run) && next->refcount == run->refcount &&
+	       next->mapcount == run->mapcount && next->mapping == run->mapping && next->flags == run->flags &&
+	       next->expected == run->expected && index_continues(run, next);
 }
 
 /** Runs that findings of a severity may fill: information leaves room for warnings, these for errors. */

@@ -22,6 +22,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "error.h"
 
@@ -496,18 +497,57 @@ struct zd_rule {
 extern const struct zd_rule zd_rules[];
 extern const size_t zd_rules_count;
 
-/** Rows with a predicate are among the first so many, and fit a bit mask. */
-enum { ZD_PAGE_RULES_MAX = 64 };
+enum {
+	ZD_RULE_WORDS = 2,
+	/** Rows with a predicate are among the first so many. */
+	ZD_PAGE_RULES_MAX = 64 * ZD_RULE_WORDS,
+};
 
-/** Rows that can apply to a kernel and a memory type. */
-uint64_t zd_rules_applicable(const struct zd_layout *layout, const struct zd_scheme *scheme, enum zd_type type);
+/** The rows to apply to a page, in their order. */
+struct zd_rule_list {
+	uint8_t rows[ZD_PAGE_RULES_MAX];
+	uint8_t count;
+};
+
+/** The rows that fired, as bits. */
+struct zd_rule_set {
+	uint64_t words[ZD_RULE_WORDS];
+};
+
+static inline void zd_rule_set_add(struct zd_rule_set *set, unsigned int rule)
+{
+	set->words[rule / 64] |= UINT64_C(1) << rule % 64;
+}
+
+/** Take the first row out of the set; false where there is none. */
+static inline bool zd_rule_set_take(struct zd_rule_set *set, unsigned int *ret)
+{
+	for (unsigned int i = 0; i < ZD_RULE_WORDS; i++) {
+		if (!set->words[i])
+			continue;
+		*ret = 64 * i + __builtin_ctzll(set->words[i]);
+		set->words[i] &= set->words[i] - 1;
+		return true;
+	}
+	return false;
+}
+
+static inline bool zd_rule_set_equal(const struct zd_rule_set *one, const struct zd_rule_set *other)
+{
+	return !memcmp(one->words, other->words, sizeof(one->words));
+}
 
 /** Why a row is not applicable to the kernel: a static string, or NULL when it is. */
 const char *zd_rule_why_not(const struct zd_rule *rule, const struct zd_layout *layout,
 			    const struct zd_scheme *scheme);
 
-/** Bit mask of the rows of @candidates that fire. */
-uint64_t zd_rules_judge(const struct zd_subject *subject, uint64_t candidates);
+/** True where a row with a predicate can apply to pages of the pagemap; whether there was a pass is not asked.
+ */
+bool zd_rule_applies(const struct zd_rule *rule, const struct zd_layout *layout, const struct zd_scheme *scheme,
+		     const struct zd_pagemap *pagemap);
+
+/** The rows of the list that fire. */
+struct zd_rule_set zd_rules_judge(const struct zd_subject *subject, const struct zd_rule_list *list);
 
 /**
  * The severity of row @rule here: unproven level, caps of scheme and calibration applied.
@@ -523,7 +563,7 @@ struct zd_finding {
 	uint64_t pfn, count;
 	uint64_t pages;			 /* of the run, within its range */
 	uint64_t folio_pfn, folio_pages; /* the folio that the first page belongs to */
-	uint64_t also;			 /* bit mask of further rows that fired */
+	struct zd_rule_set also;	 /* further rows that fired */
 	uint64_t flags, mapping, index;
 	uint64_t index_step; /* what the index grows by from folio to folio of the run */
 	int64_t mapcount;
@@ -612,8 +652,8 @@ struct zd_scan {
 	struct zd_span outer[ZD_OUTER_MAX];
 	size_t outer_count;
 	struct zd_template head[ZD_TEMPLATES], tail;
-	uint64_t head_rules, tail_rules;  /* rows that can apply */
-	const struct zd_entries *entries; /* NULL: no pass */
+	struct zd_rule_list head_rules, tail_rules; /* rows that can apply */
+	const struct zd_entries *entries;	    /* NULL: no pass */
 	/** Pages that a pool has handed out, and free ones that are listed; NULL: no pass. */
 	const struct zd_page_bits *allocated, *listed;
 	uint32_t evidence; /* bit mask of enum zd_evidence */

@@ -189,7 +189,7 @@ static void check_same(const struct zd_tally *a, const struct zd_tally *b)
 		const struct zd_finding *one = &a->findings[i], *other = &b->findings[i];
 
 		PROMISE(one->pfn == other->pfn && one->count == other->count && one->rule == other->rule &&
-			one->also == other->also && one->severity == other->severity &&
+			zd_rule_set_equal(&one->also, &other->also) && one->severity == other->severity &&
 			one->pages == other->pages);
 	}
 }

@@ -178,23 +178,27 @@ int get(PyObject *dict, const char *key, PyObject **ret)
 	return !*ret && PyErr_Occurred() ? -1 : 0;
 }
 
-/** Ids of the rows in @mask, each once, without the one of @rule. */
-static PyObject *also_list(uint64_t mask, const char *rule)
+/** Append @id to the list where it is not in it. */
+static int append_once(PyObject *list, const char *id)
+{
+	PyObject *name = PyUnicode_FromString(id);
+	int known = name ? PySequence_Contains(list, name) : -1;
+
+	if (!known)
+		known = PyList_Append(list, name);
+	Py_XDECREF(name);
+	return known < 0 ? -1 : 0;
+}
+
+/** Ids of the rows in @set, each once, without the one of @rule. */
+static PyObject *also_list(struct zd_rule_set set, const char *rule)
 {
 	PyObject *list = PyList_New(0);
-	const char *last = rule;
+	unsigned int i;
 
-	for (; list && mask; mask &= mask - 1) {
-		const char *id = zd_rules[__builtin_ctzll(mask)].id;
-		PyObject *name;
-
-		if (!strcmp(id, rule) || !strcmp(id, last))
-			continue;
-		last = id;
-		name = PyUnicode_FromString(id);
-		if (!name || PyList_Append(list, name))
+	while (list && zd_rule_set_take(&set, &i)) {
+		if (strcmp(zd_rules[i].id, rule) && append_once(list, zd_rules[i].id))
 			Py_CLEAR(list);
-		Py_XDECREF(name);
 	}
 	return list;
 }

@@ -402,11 +402,28 @@ static void fail_every_allocation_of_entries(void)
 	CHECK(failed >= 3);
 }
 
-/** Rows with a predicate fit the mask. */
+/** Rows with a predicate fit a set. */
 static void count_rules(void)
 {
 	for (size_t i = ZD_PAGE_RULES_MAX; i < zd_rules_count; i++)
 		CHECK(!zd_rules[i].predicate);
+}
+
+/** What is put into a set comes out, lowest first, whichever word it lies in. */
+static void take_rules(void)
+{
+	static const unsigned int rows[] = { 0, 63, 64, ZD_PAGE_RULES_MAX - 1 };
+	struct zd_rule_set set = { 0 }, other = { 0 };
+	unsigned int row;
+
+	for (int i = 3; i >= 0; i--)
+		zd_rule_set_add(&set, rows[i]);
+	for (int i = 0; i < 4; i++) {
+		CHECK(!zd_rule_set_equal(&set, &other));
+		CHECK(zd_rule_set_take(&set, &row) && row == rows[i]);
+	}
+	CHECK(zd_rule_set_equal(&set, &other));
+	CHECK(!zd_rule_set_take(&set, &row));
 }
 
 /** Is the layout refused?  Also when there is no memory to say why. */
@@ -526,6 +543,7 @@ int main(void)
 	walk_everything();
 	fail_every_allocation_of_entries();
 	count_rules();
+	take_rules();
 	refuse_senseless_layouts();
 	scan_large_struct_pages();
 	survive_extremes();
