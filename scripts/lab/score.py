@@ -106,7 +106,8 @@ cores {cores} ({seeds} seeds each). recall: faults that the audit named by their
 findings that the truth asks for, of all that were not there before; quiet: near misses that nothing was said of.
 "found by second-pass" are faults that no page shows: without the data of that pass (a slice may lack it) nothing is
 found, and nothing false is said. A fault may bring findings on its neighbours, too, which its truth names.
-Rules that the auditor has no row for (R15, R40, R42, P10) are found never; R38 is information where the stacks of tasks are not in the core.
+Rules that the auditor has no row for (R40, R42) are found never, those on pools and lists of drivers (P10, R15) only in cores that
+hold these, with the debug information of their modules; R38 is information where the stacks of tasks are not in the core.
 
 """
 

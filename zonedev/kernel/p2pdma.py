@@ -27,11 +27,12 @@ class CannotRead(Exception):
 
 
 class Pool(NamedTuple):
-    """Which pages are handed out: bit i % 8 of byte i // 8 is page start_pfn + i."""
+    """Which pages are handed out: bit i % 8 of byte i // 8 is page start_pfn + i; the kernel's lies at address."""
 
     start_pfn: int
     pages: int
     bitmap: bytes
+    address: int
 
 
 def _pci_dev(pgmap: Object) -> Object:
@@ -66,12 +67,11 @@ def _owner(pgmap: Object) -> int:
     )
 
 
-def _bitmap(chunk: Object, pages: int) -> bytes:
-    """The chunk's bits, lowest page first."""
-    prog = chunk.prog_
+def _bitmap(prog: Program, address: int, pages: int) -> bytes:
+    """A chunk's bits, lowest page first."""
     size = sizeof(prog.type("unsigned long"))
     words = -(-pages // (8 * size))
-    raw: bytes = prog.read(int(chunk.bits.address_of_()), words * size)
+    raw: bytes = prog.read(address, words * size)
     platform = prog.platform
     assert platform is not None
     if not platform.flags & platform.flags.IS_LITTLE_ENDIAN:
@@ -94,7 +94,8 @@ def _pool(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> Pool:
     for chunk in _chunks(pool):
         pages = (int(chunk.end_addr) - int(chunk.start_addr) + 1) >> layout.page_shift
         if int(chunk.owner) == owner and pages == range_.pages <= _PAGES_MAX:
-            return Pool(range_.start_pfn, pages, _bitmap(chunk, pages))
+            address = int(chunk.bits.address_of_())
+            return Pool(range_.start_pfn, pages, _bitmap(prog, address, pages), address)
     raise CannotRead("no chunk of its pool is its own")
 
 
