@@ -12,7 +12,7 @@ import struct
 from typing import Any, Callable, Optional
 
 import pytest
-from conftest import Zonedev, lay_over
+from conftest import VMCORES, Zonedev, lay_over, open_vmcore
 from drgn import FaultError, Object, Program, cast, container_of, offsetof
 from pages import START, Machine
 from test_mock_kernels import opened
@@ -425,3 +425,80 @@ def test_bits_are_not_changed_under_a_scan() -> None:
     walked = bits(m, reenter)
     with pytest.raises(RuntimeError, match="being walked"):
         walked.walk(m.memmap)
+
+
+# ---------------------------------------------------------------- real cores
+
+
+def edited(name: str, pfn: int, **words: int) -> Audit:
+    """An audit of a bundled core, of which members of one struct page are other than they are."""
+    vmcore = open_vmcore(name)
+    modules = map(str, sorted((VMCORES / name).glob("*.ko.debug")))
+    prog = open_target(Target(vmcore.core, [vmcore.vmlinux, *modules]))
+    layout = vmcore.kernel.layout
+    for member, value in words.items():
+        offset, size, _ = layout.fields[member]
+        address = layout.page_address(pfn) + offset
+        lay_over(prog, address, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+    return audited(prog)
+
+
+def test_the_pool_of_a_real_controller_memory_buffer() -> None:
+    """32 pages are the controller's queues, which nobody references, and 16 were mapped; one was over-put."""
+    vmcore = open_vmcore("6.16-p2p-leak")
+    result = audited(vmcore.prog)
+    assert the_pass(result, "gen-pool") == {
+        "pass": "gen-pool",
+        "ran": True,
+        "complete": True,
+        "pagemaps": 1,
+        "pages": 16384,
+        "allocated": 47,
+        "gaps": [],
+    }
+    (finding,) = [f for f in result.findings if f.severity == "error"]
+    assert finding.rule == "mapped-without-reference" and "pool-vs-pages" in finding.also
+    start = pagemap_of(vmcore.kernel, P2PDMA).ranges[0].start_pfn
+    pool = PoolPass(vmcore.kernel)
+    used = [
+        i for i in range(16384) if "handed out" in pool.words(vmcore.kernel.pagemaps[0], start + i)
+    ]
+    assert used == [i for i in range(48) if start + i != finding.pfn]
+    before = alarms(result)
+    free, queue = start + 1000, start + 3
+    held = edited("6.16-p2p-leak", free, _refcount=1)
+    assert alarms(held) - before == {("pool-vs-pages", "error", free)}
+    mapped = edited("6.16-p2p-leak", free, _refcount=1, _mapcount=0)
+    assert alarms(mapped) - before == {("pool-vs-pages", "error", free)}
+    leaked = edited("6.16-p2p-leak", queue, _refcount=1)
+    assert alarms(leaked) - before == {("reference-on-free-folio", "warning", queue)}
+    assert alarms(edited("6.16-p2p-leak", queue, _refcount=1, _mapcount=0)) == before
+
+
+def test_the_lists_of_real_private_and_coherent_memory() -> None:
+    """Every idle page is on one of four lists, and the two over-put ones, which are still mapped."""
+    vmcore = open_vmcore("6.16-hmm-leak")
+    result = audited(vmcore.prog)
+    one = the_pass(result, "free-lists")
+    assert one["ran"] and one["complete"] and one["drivers"] == ["test_hmm"] and one["lists"] == 4
+    errors = [f for f in result.findings if f.severity == "error"]
+    assert one["pages"] == result.classes["idle"] + len(errors)
+    assert [f.rule for f in errors] == ["mapped-without-reference"] * 2
+    assert all("free-list-nonidle" in f.also for f in errors)
+    before = alarms(result)
+    listed, used = (
+        next(s["pfn"] for s in vmcore.states if s["class"] == c) for c in ("idle", "busy")
+    )
+    held = edited("6.16-hmm-leak", listed, _refcount=1)
+    assert ("free-list-nonidle", "error", listed) in alarms(held) - before
+    # One reference more on a page that is not listed is somebody's.
+    more = edited("6.16-hmm-leak", used, _refcount=2)
+    assert {a for a in alarms(more) - before if a[2] is not None} == set()
+
+
+def test_without_the_types_of_a_module_its_lists_are_not_read(zonedev: Zonedev) -> None:
+    vmcore = open_vmcore("6.16-hmm-leak")
+    report = json.loads(zonedev("audit", vmcore.core, "-s", vmcore.vmlinux, "--format", "json").out)
+    (one,) = report["passes"]
+    assert one["pass"] == "free-lists" and not one["ran"] and "3 more" in one["why"]
+    assert not any("free-list-nonidle" in (f["rule"], *f["also"]) for f in report["findings"])

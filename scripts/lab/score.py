@@ -31,7 +31,15 @@ from unpack_vmcore import unpack  # noqa: E402
 VMCORES = ROOT / "tests" / "vmcores"
 
 # All schemes and memory types that a bundled core shows, as ELF.
-CORES = ("5.10-entries", "6.1-entries", "6.16-entries", "6.16-hmm", "7.2-entries", "7.2-p2p-hmm")
+CORES = (
+    "5.10-entries",
+    "6.1-entries",
+    "6.16-entries",
+    "6.16-hmm",
+    "6.16-p2p-leak",
+    "7.2-entries",
+    "7.2-p2p-hmm",
+)
 
 Row = tuple[str, str, str]
 
