@@ -104,7 +104,7 @@ class Recorder:
     """Reads a program's memory, and keeps what was read: address -> bytes."""
 
     def __init__(self, prog: Program) -> None:
-        self.read_or_none = dax.reader(prog)
+        self.read_or_none = dax.memory_reader(prog)
         self.pieces: dict[int, bytes] = {}
 
     def read(self, address: int, size: int) -> Optional[bytes]:

@@ -46,7 +46,8 @@ def open_vmcore(name: str) -> Vmcore:
     directory = VMCORES / name
     core = str(unpack(directory, ROOT / "build" / "vmcores"))
     vmlinux = str(directory / "vmlinux")
-    prog = open_target(Target(core, [vmlinux]))
+    modules = map(str, sorted(directory.glob("*.ko.debug")))
+    prog = open_target(Target(core, [vmlinux, *modules]))
     truth = json.loads((directory / "truth-states.json").read_text())
     return Vmcore(name, core, vmlinux, prog, read_kernel(prog), truth)
 

@@ -562,7 +562,8 @@ def test_rules(case: Case) -> None:
 
 
 def test_every_rule_that_needs_entries_is_tried_here() -> None:
-    wanted = {(row["id"], row["severity"]) for row in _zonedev.rules() if row["requires_evidence"]}
+    rows = [row for row in _zonedev.rules() if row["evidence"] == "DAX entries of inodes"]
+    wanted = {(row["id"], row["severity"]) for row in rows if row["requires_evidence"]}
     elsewhere = {("entry-order-vs-folio", "warning"), ("dax-lock-stuck", "warning")}
     assert wanted - elsewhere <= {(case.rule, case.severity) for case in CASES}
 

@@ -205,7 +205,7 @@ def test_broken_mock_kernels_are_not(name: str, zonedev: Zonedev) -> None:
     assert "violation" in page.out and state["rule"] in page.out
 
 
-@pytest.mark.parametrize("name", ["b", "c14", "f2"])
+@pytest.mark.parametrize("name", ["b", "c14", "f2", "f2-drivers"])
 def test_a_slice_of_a_mock_kernel_says_the_same(
     name: str, zonedev: Zonedev, tmp_path: Path
 ) -> None:

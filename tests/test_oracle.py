@@ -25,7 +25,7 @@ from zonedev import _zonedev, reference
 from zonedev.kernel.scheme import _ASK
 from zonedev.kernel.vmemmap import Hole, read_memmap
 from zonedev.model import PfnRange
-from zonedev.reference import Content, Range, Verdict
+from zonedev.reference import SILENT, Content, Driver, Range, Verdict
 from zonedev.scanner import pagemap_spec
 
 EXAMPLES = int(os.environ.get("ZONEDEV_ORACLE_EXAMPLES", "0"))
@@ -118,14 +118,33 @@ def runs(contents: list[Content]) -> Iterator[Union[bytes, str]]:
         yield data
 
 
+def bits_of(
+    layout: _zonedev.Layout, range_: Range, pfns: Optional[frozenset[int]]
+) -> Optional[_zonedev.PageBits]:
+    """The same pages, as the core takes them."""
+    if pfns is None or range_.start_pfn == range_.end_pfn:
+        return None
+    bits = _zonedev.PageBits(layout, lambda address, size: None)
+    bits.range(range_.start_pfn, range_.end_pfn, range_.memmap)
+    for pfn in pfns:
+        bits.set(pfn, b"\1", 1)
+    return bits
+
+
 def side_of_c(
     layout: _zonedev.Layout,
     scheme: _zonedev.Scheme,
     pagemap: dict[str, Any],
     range_: Range,
     contents: list[Content],
+    driver: Driver = SILENT,
 ) -> Side:
-    scan = _zonedev.Scan(layout, scheme, pagemap, merge=False)
+    scan = _zonedev.Scan(
+        *(layout, scheme, pagemap),
+        merge=False,
+        allocated=bits_of(layout, range_, driver.allocated),
+        listed=bits_of(layout, range_, driver.listed),
+    )
     scan.begin(range_.start_pfn, range_.end_pfn, range_.memmap, range_.index_bias)
     for run in runs(contents):
         if isinstance(run, str):
@@ -158,12 +177,13 @@ def side_of_reference(verdicts: list[Verdict]) -> Side:
     return Side(dict(Counter(verdict.class_ for verdict in verdicts)), findings)
 
 
-def compare(case: Under, contents: list[Content]) -> list[Verdict]:
+def compare(case: Under, contents: list[Content], driver: Driver = SILENT) -> list[Verdict]:
     """Assert that both sides say the same; what the reference says."""
     m = case.machine
     range_ = Range(START, START + len(contents), m.memmap, m.index_bias)
-    verdicts = reference.scan(case.layout, case.scheme, case.pagemap, range_, contents)
-    assert side_of_c(m.layout, m.scheme, m.pagemap, range_, contents) == side_of_reference(verdicts)
+    verdicts = reference.scan(case.layout, case.scheme, case.pagemap, range_, contents, driver)
+    told = side_of_c(m.layout, m.scheme, m.pagemap, range_, contents, driver)
+    assert told == side_of_reference(verdicts)
     compare_decoded(case, range_, contents, verdicts)
     return verdicts
 
@@ -465,14 +485,25 @@ def random_pages(machine: Machine, rng: Random) -> list[Content]:
     return contents
 
 
-def smallest(case: Under, contents: list[Content]) -> list[Content]:
+def random_driver(rng: Random, count: int) -> Driver:
+    """A driver that says something of some pages; or nothing."""
+
+    def some() -> Optional[frozenset[int]]:
+        share = rng.choice([None, 0.1, 0.5, 0.9])
+        pfns = range(START, START + count)
+        return None if share is None else frozenset(pfn for pfn in pfns if rng.random() < share)
+
+    return Driver(some(), some())
+
+
+def smallest(case: Under, contents: list[Content], driver: Driver) -> list[Content]:
     """Of pages on which the sides differ, as few as still do so."""
     for i in range(len(contents)):
         fewer = contents[:i] + contents[i + 1 :]
         try:
-            compare(case, fewer)
+            compare(case, fewer, driver)
         except AssertionError:
-            return smallest(case, fewer)
+            return smallest(case, fewer, driver)
     return contents
 
 
@@ -482,20 +513,22 @@ def compare_random(case: Under, seed: int) -> set[int]:
     rng = Random(f"{seed} {case.scheme.id} {case.machine.pagemap['type']}")
     for _ in range(RANGES):
         contents = random_pages(case.machine, rng)
+        driver = random_driver(rng, len(contents))
         try:
-            reached |= rows_of(compare(case, contents))
+            reached |= rows_of(compare(case, contents, driver))
         except AssertionError:
-            fewest = smallest(case, contents)
-            note(f"{case}\n{case.machine.layout_spec}\n{case.machine.pagemap}")
+            fewest = smallest(case, contents, driver)
+            note(f"{case}\n{case.machine.layout_spec}\n{case.machine.pagemap}\n{driver}")
             note("\n".join(c.hex() if isinstance(c, bytes) else c for c in fewest))
-            compare(case, fewest)
+            compare(case, fewest, driver)
             raise
     return reached
 
 
 def is_page_local(row: dict[str, Any]) -> bool:
-    """Whether it looks at nothing but the page: the reference knows no files, and no pagemaps as a whole."""
-    elsewhere = row["scope"] == "pagemap" or row["requires_evidence"]
+    """Whether it needs no files and no pagemaps as a whole: of these the reference knows nothing."""
+    of_files = row["requires_evidence"] and row["evidence"] == "DAX entries of inodes"
+    elsewhere = row["scope"] == "pagemap" or of_files
     return not elsewhere and row["id"] not in NEVER_FOUND
 
 
@@ -606,6 +639,7 @@ class Sample(NamedTuple):
     without: Optional[dict[str, Any]] = None
     """Options of the Machine, or other evidence (extra), without which the row is not applicable; None: it
     needs nothing."""
+    driver: Driver = SILENT
 
 
 def page(**words: Any) -> Pages:
@@ -655,6 +689,9 @@ PINS = ("page.hpage_pinned_refcount",)
 NO_PINS: dict[str, Any] = {"extra": ()}
 SMALL_PMD: dict[str, Any] = {"layout": {"pmd_order": 3}}
 HEADLESS = page(flags=("head",))
+# Every page is free by the books of its driver.
+FREE = Driver(frozenset(), frozenset(range(START, START + 8)))
+HANDED_OUT = Driver(frozenset(range(START, START + 8)))
 
 # Per rule a sample for each of its rows, in the order of the table.
 SAMPLES: dict[str, list[Sample]] = {
@@ -727,7 +764,15 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample("H", "FS_DAX", page(refcount=1), page(refcount=1, share=1), without=NO_SHARE),
         Sample("E", "PRIVATE", page(refcount=1), page(refcount=1, flags=("locked",))),
         Sample("G", "PCI_P2PDMA", page(refcount=1), page(refcount=1, maps=1)),
+        Sample("G", "PCI_P2PDMA", page(refcount=1), page(), driver=HANDED_OUT),
         Sample("G", "FS_DAX", page(refcount=1, share=1), page(refcount=0, share=1)),
+    ],
+    "free-list-nonidle": [
+        Sample("E", "COHERENT", page(refcount=1), page(), driver=FREE),
+        Sample("D", "PRIVATE", page(refcount=0), page(refcount=1), driver=FREE),
+    ],
+    "pool-vs-pages": [
+        Sample("H", "PCI_P2PDMA", page(refcount=1, maps=1), page(), driver=FREE),
     ],
     "stale-mapping": [
         Sample("E", "PRIVATE", anon(refcount=0), anon(refcount=1, maps=1)),
@@ -810,25 +855,33 @@ def sampled(i: int, **more: Any) -> tuple[Sample, Under]:
 @pytest.mark.parametrize("i", [i for i, _ in PAGE_ROWS], ids=ids)
 def test_violating(i: int) -> None:
     sample, case = sampled(i)
-    assert i in rows_of(compare(case, pages_of(sample.violating(case.machine), case.machine)))
+    pages = pages_of(sample.violating(case.machine), case.machine)
+    assert i in rows_of(compare(case, pages, sample.driver))
     assert _zonedev.why_not(case.machine.layout, case.machine.scheme)[i] is None
 
 
 @pytest.mark.parametrize("i", [i for i, _ in PAGE_ROWS], ids=ids)
 def test_near_miss(i: int) -> None:
     sample, case = sampled(i)
-    assert i not in rows_of(compare(case, pages_of(sample.near(case.machine), case.machine)))
+    pages = pages_of(sample.near(case.machine), case.machine)
+    assert i not in rows_of(compare(case, pages, sample.driver))
+    if sample.driver is FREE:
+        # What the driver says nothing of breaks no rule on what it says.
+        assert i not in rows_of(
+            compare(case, pages_of(sample.violating(case.machine), case.machine))
+        )
 
 
 @pytest.mark.parametrize("i", [i for i, _ in PAGE_ROWS], ids=ids)
 def test_unreadable_page(i: int) -> None:
     sample, case = sampled(i)
     pages = pages_of(sample.violating(case.machine), case.machine)
-    hit_pages = [v.pfn - START for v in compare(case, pages) if v.finding is not None]
+    found = compare(case, pages, sample.driver)
+    hit_pages = [v.pfn - START for v in found if v.finding is not None]
     assert hit_pages
     for lost in ("unreadable", "not-captured", bytes(case.machine.page_size)):
         contents = [lost if j in hit_pages else p for j, p in enumerate(pages)]
-        verdicts = compare(case, contents)
+        verdicts = compare(case, contents, sample.driver)
         assert i not in rows_of(verdicts)
         class_ = lost if isinstance(lost, str) else "not-captured"
         assert {verdicts[j].class_ for j in hit_pages} == {class_}
@@ -843,7 +896,7 @@ def test_missing_member(i: int) -> None:
         sample.violating(Machine(sample.letter, sample.type, *sample.extra, **sample.options)),
         case.machine,
     )
-    verdicts = compare(case, pages)
+    verdicts = compare(case, pages, sample.driver)
     why = _zonedev.why_not(case.machine.layout, case.machine.scheme)[i]
     assert (why is None) == (sample.without is None)
     assert (i in rows_of(verdicts)) == (sample.without is None)

@@ -112,6 +112,8 @@ class Scan:
         merge: bool = True,
         fast: bool = True,
         entries: Optional[Entries] = None,
+        allocated: Optional[PageBits] = None,
+        listed: Optional[PageBits] = None,
     ) -> Scan:
         """
         :param pagemap: address, type; ref ("live", "dying", "dead"), vmemmap_shift, node (-1 unknown),
@@ -119,6 +121,8 @@ class Scan:
         :param merge: join findings of adjacent folios in one state
         :param fast: let templates tell common states without decoding (the result is the same)
         :param entries: what files say of the pages; not to be changed as long as the Scan lives
+        :param allocated: the pages that the pool of their device has handed out; also not to be changed
+        :param listed: the pages that are on a list of free ones
         """
 
     def begin(self, start_pfn: int, end_pfn: int, memmap: int, index_bias: int = 0, /) -> None:
@@ -217,6 +221,39 @@ class Entries:
 
     def mark(self, pfn: int, /) -> Optional[dict[str, Any]]:
         """count (7: or more), match, pmd, locked, flux, stuck of a page; None outside of all ranges."""
+
+class PageBits:
+    """One bit per page, what its driver says of it: handed out by a pool, or listed as free."""
+
+    def __new__(cls, layout: Layout, read: Callable[[int, int], Optional[bytes]]) -> PageBits:
+        """
+        :param read: (address, size) -> bytes, or None where they cannot be had; what it raises ends the walk
+        """
+
+    def range(self, start_pfn: int, end_pfn: int, memmap: int, /) -> None:
+        """A range of pages, above those before, all clear; memmap is the address of the first struct page.
+
+        :raises ValueError: it is empty, huge, or not above the last one
+        """
+
+    def set(self, pfn: int, bitmap: Buffer, count: int, /) -> None:
+        """Set the bits of *count* pages from *pfn* on that are set in a bitmap, lowest bit of a byte first.
+
+        :raises ValueError: the bitmap is shorter
+        """
+
+    def walk(self, head: int, /) -> dict[str, Any]:
+        """Set the bits of the pages of a list that is linked through zone_device_data; head is the address of
+        the first one's struct page, or 0.
+
+        pages: met; why: None, or why it was left before its end; link: the one that was not followed.
+        """
+
+    def test(self, pfn: int, /) -> Optional[bool]:
+        """A page's bit; None outside of all ranges."""
+
+    def count(self) -> int:
+        """Bits that are set."""
 
 def rules() -> list[dict[str, Any]]:
     """The rows of the rule table in their order: id, number, scope, severity, evidence,

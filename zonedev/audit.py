@@ -18,6 +18,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from zonedev import _zonedev
 from zonedev._version import VERSION
+from zonedev.driver_pass import DriverPasses, FreeListPass, PoolPass
 from zonedev.errors import TargetError, UsageError, ValidationError
 from zonedev.kernel.dax import CannotWalk, DaxEntry, DaxFile, DaxWalk
 from zonedev.kernel.facts import Kernel, read_kernel, read_pagemaps
@@ -44,7 +45,7 @@ from zonedev.model import Audit, Finding, Pagemap, PagemapResult, PfnRange
 from zonedev.page import FolioReport, folio_report
 from zonedev.pagemap_rules import Case, Unjudged, judge_pagemap
 from zonedev.scanner import Caps, Progress, Scanner
-from zonedev.second_pass import EVIDENCE, FS_DAX, DaxPass
+from zonedev.second_pass import FS_DAX, DaxPass
 from zonedev.states import SchemeReport, scheme_report
 from zonedev.waiters import name_waiters
 
@@ -123,17 +124,28 @@ def _short(type_: str) -> str:
     return type_.replace(_TYPE_PREFIX, "")
 
 
-def _without_evidence(row: dict[str, Any], dax: Optional[DaxPass]) -> Optional[str]:
+Pass = Union[DaxPass, PoolPass, FreeListPass]
+
+
+def _passes(scanner: Scanner) -> list[Pass]:
+    """The passes that the pagemaps call for, whether they could be run or not."""
+    drivers = scanner.drivers
+    passes = (scanner.dax, drivers and drivers.pool, drivers and drivers.lists)
+    return [one for one in passes if one]
+
+
+def _without_evidence(row: dict[str, Any], passes: list[Pass]) -> Optional[str]:
     """What becomes of a row for want of its evidence, or None where it is there."""
     level = f"level {row['severity_unproven']}"
     if row["evidence"] == "none":
         return None
-    if row["evidence"] != EVIDENCE or dax is None:
-        return f"without {row['evidence']}: {level}"
-    if dax.walk is None:
-        then = "not applied" if row["requires_evidence"] else level
-        return f"without {row['evidence']}: {then} ({dax.why})"
-    lost = ", ".join(dax.incomplete())
+    then = "not applied" if row["requires_evidence"] else level
+    one = next((p for p in passes if p.evidence == row["evidence"]), None)
+    if one is None:
+        return f"without {row['evidence']}: {then}"
+    if one.why is not None:
+        return f"without {row['evidence']}: {then} ({one.why})"
+    lost = ", ".join(one.incomplete())
     if lost:
         return f"not all {row['evidence']} on {lost} could be read: {level}, and no absence is concluded"
     return None
@@ -151,12 +163,13 @@ def _not_applicable(
         if row["id"] not in applicable:
             listed.setdefault(row["id"], why or "no pagemap of its memory types")
     entries = [{"rule": id_, "why": why} for id_, why in listed.items()]
+    passes = _passes(scanner)
     for row, why in rows:
         here = sorted(present & set(row["types"]))
         if why is not None or not here:
             continue
         names = ", ".join(map(_short, here))
-        lacking = _without_evidence(row, scanner.dax)
+        lacking = _without_evidence(row, passes)
         if lacking:
             entries.append({"rule": row["id"], "why": f"{names}: {lacking}"})
         off = [_short(t) for t in here if scanner.caps.get(t, Caps()).miscalibrated]
@@ -371,7 +384,8 @@ def audit(
     :param resample_ms: live kernels: time between samples of what looks wrong, in milliseconds
     :param samples: live kernels: samples that must agree, 2 or more; four times as many where other
         findings of the audit turn out to be transient
-    :param quick: leave out the passes over more than struct pages (DAX entries, stacks of tasks)
+    :param quick: leave out the passes over more than struct pages (DAX entries, pools and lists of drivers,
+        stacks of tasks)
     :param progress: called with (pages done, pages in all)
     :raises TargetError: the target cannot be audited
     :raises UsageError: no pagemap matches
@@ -379,7 +393,8 @@ def audit(
     begin = time.monotonic()
     kernel = read_kernel(prog)
     selected = _select(kernel, types or [], pgmaps or [])
-    scanner = Scanner(kernel, selected, progress, _dax_pass(kernel, selected, quick))
+    dax, drivers = _dax_pass(kernel, selected, quick), DriverPasses(kernel, selected, quick)
+    scanner = Scanner(kernel, selected, progress, dax, drivers)
     scan_begin = time.monotonic()
     scanner.run()
     scan_s = time.monotonic() - scan_begin
@@ -412,7 +427,7 @@ def audit(
         not_applicable=_not_applicable(kernel, scanner, results)
         + _facts_lacking(results)
         + skipped,
-        passes=[*([scanner.dax.summary()] if scanner.dax else []), *([waiters] if waiters else [])],
+        passes=[*(one.summary() for one in _passes(scanner)), *([waiters] if waiters else [])],
         kernel_log=kernel_log_warnings(prog),
         problems=list(kernel.problems),
         notes=_notes(kernel),

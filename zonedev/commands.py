@@ -112,7 +112,7 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--quick",
         action="store_true",
-        help="struct pages only: leave out the pass over the DAX entries of files",
+        help="struct pages only: leave out what files and drivers say of them",
     )
     group.add_argument(
         "-q", "--quiet", action="store_true", help="print nothing; the exit status tells"
@@ -161,7 +161,7 @@ def build_parser(prog: str, targets: bool) -> Parser:
         "what", metavar="PFN|ADDRESS", help="pfn, phys:ADDRESS, or a kernel address 0xffff..."
     )
     page.add_argument(
-        "--quick", action="store_true", help="do not look for the files whose DAX entries name it"
+        "--quick", action="store_true", help="do not ask files and drivers what they say of it"
     )
     _add_format(page, ("text", "json"))
     files = verb("files", "list the files in DAX memory, or the pages of one", True)

@@ -13,6 +13,7 @@ from drgn import FaultError
 from drgn.helpers.linux.mm import follow_phys
 
 from zonedev import _zonedev
+from zonedev.driver_pass import DriverPasses
 from zonedev.errors import TargetError, UsageError
 from zonedev.kernel.dax import DaxEntry
 from zonedev.kernel.facts import Kernel
@@ -50,6 +51,8 @@ class FolioReport:
     # What files say of the page: its entries (for people, and as they are); "" and [] for other types.
     files: str = ""
     entries: list[DaxEntry] = field(default_factory=list)
+    # What its driver says of the page: whether its pool has handed it out, or a list has it as free.
+    driver: str = ""
 
     def __str__(self) -> str:
         from zonedev.report.text import folio_text
@@ -117,9 +120,10 @@ class _Place:
         scheme: _zonedev.Scheme,
         caps: Caps,
         dax: Optional[DaxPass] = None,
+        drivers: Optional[DriverPasses] = None,
     ) -> None:
         self.kernel, self.pagemap, self.range, self.scheme = kernel, pagemap, range_, scheme
-        self.dax = dax
+        self.dax, self.drivers = dax, drivers
         self.spec = pagemap_spec(pagemap, caps)
 
     def decode(self, pfn: int) -> tuple[dict[str, Any], bytes]:
@@ -132,7 +136,9 @@ class _Place:
     def scan(self, start: int, end: int) -> dict[str, Any]:
         """The tally of [start, end) by itself."""
         entries = self.dax.entries if self.dax else None
-        return scan_pages(self.kernel, self.scheme, self.pagemap, self.spec, (start, end), entries)
+        bits = self.drivers.bits_of(self.pagemap) if self.drivers else {}
+        pfns = start, end
+        return scan_pages(self.kernel, self.scheme, self.pagemap, self.spec, pfns, entries, bits)
 
     def findings(self, start: int, end: int) -> list[Finding]:
         """What is wrong with the pages [start, end) by themselves."""
@@ -195,7 +201,8 @@ def folio_report(kernel: Kernel, what: str, quick: bool = False) -> FolioReport:
     layout = kernel.layout
     scheme, caps = calibrated(kernel, pagemap)
     dax = DaxPass(kernel, quick) if pagemap.type == FS_DAX else None
-    place = _Place(kernel, pagemap, range_, scheme, caps, dax)
+    drivers = DriverPasses(kernel, [pagemap], quick)
+    place = _Place(kernel, pagemap, range_, scheme, caps, dax, drivers)
     page, raw = place.decode(pfn)
     head_pfn = page["head_pfn"] if page["head_pfn"] is not None else pfn
     head = page if head_pfn == pfn else place.decode(head_pfn)[0]
@@ -220,4 +227,5 @@ def folio_report(kernel: Kernel, what: str, quick: bool = False) -> FolioReport:
         describe_mapping(kernel.prog, head["mapping"]),
         scheme.id,
         *_files(dax, pfn),
+        drivers.words(pagemap, pfn),
     )

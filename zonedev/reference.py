@@ -105,6 +105,18 @@ class Range:
     """Of a device-dax range: page 0 of the device's file would be this pfn."""
 
 
+@dataclass(frozen=True)
+class Driver:
+    """What the driver of a pagemap says of its pages, by their pfns; None: nothing."""
+
+    allocated: Optional[frozenset[int]] = None
+    """Those that its pool has handed out."""
+    listed: Optional[frozenset[int]] = None
+    """Those on its list of free ones."""
+
+
+SILENT = Driver()
+
 # ---------------------------------------------------------------- schemes
 
 
@@ -412,6 +424,10 @@ class Subject:
     """Class of the folio before it whose order says that it holds this page, too."""
     index_bias: int = 0
     """That of its range."""
+    allocated: Optional[bool] = None
+    """Its pool has handed it out; None: not known."""
+    listed: bool = False
+    """It is on its driver's list of free pages."""
 
     @property
     def type(self) -> str:
@@ -706,6 +722,22 @@ def _pinned_after_truncate(s: Subject) -> Optional[str]:
     return _when(_rests_at_zero(s) and _pinned_without_file(s), ERROR)
 
 
+def _must_be_free(s: Subject) -> bool:
+    """Its driver lists it as free."""
+    return s.listed and s.type in (*ANONYMOUS, GENERIC) and s.counting.idle is not None
+
+
+@_rule("free-list-nonidle")
+def _listed_and_used(s: Subject) -> Optional[str]:
+    return _when(_must_be_free(s) and (s.held or s.mapped), ERROR)
+
+
+@_rule("pool-vs-pages")
+def _in_pool_and_used(s: Subject) -> Optional[str]:
+    free = s.type == PCI_P2PDMA and s.allocated is False and s.counting.idle is not None
+    return _when(free and (s.held or s.mapped), ERROR)
+
+
 @_rule("reference-on-free-folio")
 def _reference_on_free_dax_folio(s: Subject) -> Optional[str]:
     leaked = s.type == FS_DAX and _held_without_user(s) and _no_file(s)
@@ -730,6 +762,13 @@ def _perhaps_pinned_after_truncate(s: Subject) -> Optional[str]:
     return _when(not _rests_at_zero(s) and _pinned_without_file(s), WARNING)
 
 
+@_rule("free-list-nonidle")
+def _perhaps_not_reset(s: Subject) -> Optional[str]:
+    """The count of a page is set to 1 again after its driver has listed it."""
+    free = _must_be_free(s) and _free_and_used_look_alike(s) and not s.held and not s.mapped
+    return _when(free and s.page.refcount != s.counting.idle, WARNING)
+
+
 @_rule("reference-on-free-folio")
 def _perhaps_reference_on_free_folio(s: Subject) -> Optional[str]:
     if not _held_without_user(s):
@@ -737,7 +776,8 @@ def _perhaps_reference_on_free_folio(s: Subject) -> Optional[str]:
     if s.type == FS_DAX:
         return _when(_share_proves_nothing(s), WARNING)
     if s.type == PCI_P2PDMA:
-        return _when(s.scheme_in("F2", "G", "H"), WARNING)
+        in_pool = s.allocated is False
+        return _when(s.scheme_in("F2", "G", "H"), ERROR if in_pool else WARNING)
     return _when(_is_private(s) and s.scheme_in("E", "F2", "G", "H"), WARNING)
 
 
@@ -795,7 +835,7 @@ def _perhaps_shared_by_none(s: Subject) -> Optional[str]:
 @_rule("free-or-allocated")
 def _free_or_allocated(s: Subject) -> Optional[str]:
     ambiguous = _free_and_used_look_alike(s) and s.idle and s.counting.idle == 1
-    return _when(ambiguous and not s.page.mapping, INFO)
+    return _when(ambiguous and not s.page.mapping and not s.listed, INFO)
 
 
 @_rule("dma-pinned")
@@ -919,8 +959,10 @@ class Walk:
         pagemap: Pagemap,
         range_: Range,
         contents: Sequence[Content],
+        driver: Driver = SILENT,
     ) -> None:
         self.layout, self.scheme, self.pagemap, self.range = layout, scheme, pagemap, range_
+        self.driver = driver
         self.contents = contents
         self.heads: dict[int, Verdict] = {}
         self.verdicts: list[Verdict] = []
@@ -1008,6 +1050,7 @@ class Walk:
         within = None
         if self.folio is not None and self.folio.page is not None:
             within = self.folio.class_ if page.pfn < self._believed_end(self.folio.page) else None
+        allocated, listed = self.driver.allocated, self.driver.listed
         return Subject(
             self.layout,
             self.scheme,
@@ -1017,6 +1060,8 @@ class Walk:
             known or head is not None,
             within,
             self.range.index_bias,
+            allocated=None if allocated is None else page.pfn in allocated,
+            listed=listed is not None and page.pfn in listed,
         )
 
     def _head(self, page: Page) -> Verdict:
@@ -1052,10 +1097,16 @@ class Walk:
 
 
 def scan(
-    layout: Layout, scheme: Scheme, pagemap: Pagemap, range_: Range, contents: Sequence[Content]
+    layout: Layout,
+    scheme: Scheme,
+    pagemap: Pagemap,
+    range_: Range,
+    contents: Sequence[Content],
+    driver: Driver = SILENT,
 ) -> list[Verdict]:
     """The class and the finding of each page of a range.
 
     :param contents: per page of the range
+    :param driver: what is known from elsewhere
     """
-    return Walk(layout, scheme, pagemap, range_, contents).run()
+    return Walk(layout, scheme, pagemap, range_, contents, driver).run()

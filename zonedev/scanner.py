@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from zonedev import _zonedev
+from zonedev.driver_pass import DriverPasses
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.registry import known_type
 from zonedev.kernel.vmemmap import Pages, read_memmap
@@ -104,13 +105,16 @@ def scan_pages(
     spec: dict[str, Any],
     pfns: tuple[int, int],
     entries: Optional[_zonedev.Entries] = None,
+    bits: Optional[dict[str, Any]] = None,
 ) -> dict[str, Any]:
     """The tally of the pages [first, end) of a pagemap by themselves, read afresh.
 
     :param spec: see pagemap_spec()
+    :param bits: see DriverPasses.bits_of()
     """
     first, end = pfns
-    scan = _zonedev.Scan(kernel.layout.layout, scheme, spec, merge=False, entries=entries)
+    words = bits or {}
+    scan = _zonedev.Scan(kernel.layout.layout, scheme, spec, merge=False, entries=entries, **words)
     scan.begin(first, end, kernel.layout.page_address(first), pagemap.index_bias(first))
     feed(kernel, scan, first, lambda pages: None)
     scan.end()
@@ -191,10 +195,12 @@ def scan_pagemap(
     caps: Optional[Caps] = None,
     progress: Callable[[int], None] = lambda pages: None,
     entries: Optional[_zonedev.Entries] = None,
+    drivers: Optional[DriverPasses] = None,
 ) -> ScanResult:
     """Scan one pagemap; findings are runs, on a live kernel single folios where they alarm.
 
     :param entries: what files say of FS_DAX pages
+    :param drivers: what drivers say of theirs
     :raises Interrupted: Ctrl-C; its argument is the result, the rest of the pagemap being unreadable
     """
     if not known_type(pagemap):
@@ -206,6 +212,7 @@ def scan_pagemap(
         pagemap_spec(pagemap, caps),
         merge=not kernel.live,
         entries=entries if pagemap.type == FS_DAX else None,
+        **(drivers.bits_of(pagemap) if drivers else {}),
     )
     ranges = _RangeScan(kernel, pagemap, scan, progress)
     for range_ in pagemap.ranges:
@@ -270,6 +277,7 @@ class Scanner:
         pagemaps: list[Pagemap],
         progress: Optional[Progress] = None,
         dax: Optional[DaxPass] = None,
+        drivers: Optional[DriverPasses] = None,
     ) -> None:
         types = {p.type for p in pagemaps}
         self.kernel = kernel
@@ -279,6 +287,7 @@ class Scanner:
         self.scanned: list[ScanResult] = []
         self.extra: list[Finding] = []
         self.dax = dax
+        self.drivers = drivers
         self.interrupted = False
         self._wanted = {p.address for p in pagemaps}
         self._total = sum(p.pages for p in self.pagemaps)
@@ -302,7 +311,9 @@ class Scanner:
         try:
             caps = self.caps.get(pagemap.type)
             entries = self.dax.entries if self.dax else None
-            return scan_pagemap(self.kernel, pagemap, self.scheme, caps, self._advance, entries)
+            return scan_pagemap(
+                self.kernel, pagemap, self.scheme, caps, self._advance, entries, self.drivers
+            )
         except Interrupted as stop:
             self.interrupted = True
             scanned: ScanResult = stop.args[0]
@@ -312,7 +323,8 @@ class Scanner:
         """Findings on the pages [start, end) of a pagemap by themselves, read afresh."""
         spec = pagemap_spec(pagemap, self.caps.get(pagemap.type))
         scheme = self.kernel.scheme_of(pagemap, self.scheme)
-        tally = scan_pages(self.kernel, scheme, pagemap, spec, (start, end))
+        bits = self.drivers.bits_of(pagemap) if self.drivers else {}
+        tally = scan_pages(self.kernel, scheme, pagemap, spec, (start, end), bits=bits)
         return [make_finding(self.kernel, pagemap, raw) for raw in tally["findings"]]
 
     def run(self) -> None:

@@ -241,6 +241,16 @@ static bool reference_on_free_folio(const struct zd_subject *s)
 	       !flag(s, ZD_PG_LOCKED);
 }
 
+static bool reference_on_pooled_page(const struct zd_subject *s)
+{
+	return reference_on_free_folio(s) && !s->driver.allocated;
+}
+
+static bool reference_on_unmapped_page(const struct zd_subject *s)
+{
+	return reference_on_free_folio(s) && s->driver.allocated;
+}
+
 static bool reference_on_free_dax_folio(const struct zd_subject *s)
 {
 	return reference_on_free_folio(s) && unassociated(s);
@@ -268,7 +278,7 @@ static bool reference_on_unused_page(const struct zd_subject *s)
 
 static bool free_or_allocated(const struct zd_subject *s)
 {
-	return at_rest(s) && type_of(s)->idle == 1 && !s->folio->mapping;
+	return at_rest(s) && type_of(s)->idle == 1 && !s->folio->mapping && !s->driver.listed;
 }
 
 static bool held_without_map(const struct zd_subject *s)
@@ -320,6 +330,28 @@ static bool driver_data_missing(const struct zd_subject *s)
 {
 	return s->pagemap->driver_data && !s->folio->zone_device_data &&
 	       zd_folio_has_user(s->folio, s->layout, s->scheme, s->pagemap);
+}
+
+// ---------------------------------------------------------------- what the driver says
+
+static bool held_or_mapped(const struct zd_subject *s)
+{
+	return s->folio->refcount > type_of(s)->idle || s->folio->mapcount > 0;
+}
+
+static bool pool_versus_page(const struct zd_subject *s)
+{
+	return s->driver.pool_known && !s->driver.allocated && held_or_mapped(s);
+}
+
+static bool listed_in_use(const struct zd_subject *s)
+{
+	return s->driver.listed && held_or_mapped(s);
+}
+
+static bool listed_below_idle(const struct zd_subject *s)
+{
+	return s->driver.listed && !held_or_mapped(s) && s->folio->refcount < type_of(s)->idle;
 }
 
 // ---------------------------------------------------------------- what files say
@@ -497,6 +529,7 @@ static bool entry_locked(const struct zd_subject *s)
 #define PINNED_AFTER_TRUNCATE                                                                                  \
 	RULE("pinned-after-truncate", "R12"), .calibrated = true, .near_miss = "pins > 0 with a mapping"
 #define REFERENCE_ON_FREE_FOLIO RULE("reference-on-free-folio", "R01"), .calibrated = true
+#define FREE_LIST_NONIDLE RULE("free-list-nonidle", "R15"), .needs = NEEDS(DRIVER), .calibrated = true
 #define STALE_MAPPING                                                                                          \
 	RULE("stale-mapping", "R30"),                                                                          \
 		WHEN(stale_mapping, "refcount == idle, mapcount == 0 and mapping != NULL"), .calibrated = true
@@ -664,6 +697,18 @@ const struct zd_rule zd_rules[] = {
 	  WHEN(pinned_after_truncate, "pins > 0, mapping == NULL and share == 0"),
 	  .meaning = "DMA into a block that no file owns: the file system may hand it out again",
 	  .bug_class = "layout not broken before truncate, missed unpin" },
+	{ FREE_LIST_NONIDLE, .severity = ZD_ERROR, WITHOUT(FREE_LIST, ERROR),
+	  FOR(PRIV_COH | T(GENERIC), KNOWN_SCHEMES),
+	  WHEN(listed_in_use, "on its driver's list of free pages, and refcount > idle or mapcount > 0"),
+	  .meaning = "the driver will hand this page out again, and somebody still uses it",
+	  .bug_class = "freed while it was mapped or held; freed twice",
+	  .near_miss = "the same on a page that is not listed; a listed one at its idle count" },
+	{ RULE("pool-vs-pages", "P10"), .severity = ZD_ERROR, WITHOUT(GEN_POOL, ERROR),
+	  FOR(T(PCI_P2PDMA), KNOWN_SCHEMES), .needs = NEEDS(DRIVER), .calibrated = true,
+	  WHEN(pool_versus_page, "its gen_pool bit is clear, and refcount > idle or mapcount > 0"),
+	  .meaning = "the page is back in its device's pool while it is in use: it will be handed out twice",
+	  .bug_class = "freed to the pool while referenced; count left behind by a failed mmap",
+	  .near_miss = "the same with its bit set; a clear bit at the idle count" },
 	{ REFERENCE_ON_FREE_FOLIO, .severity = ZD_ERROR, WITHOUT(DAX_ENTRIES, ERROR),
 	  FOR(T(FS_DAX), GH | S(F1) | S(F2)), .needs = NEEDS(SHARERS),
 	  WHEN(reference_on_free_dax_folio,
@@ -691,6 +736,12 @@ const struct zd_rule zd_rules[] = {
 	  .meaning =
 		  "DMA into a block that no file owns; before 6.15 truncate passed over pins of unmapped files",
 	  .bug_class = "truncate of a pinned, unmapped file; missed unpin" },
+	// free_zone_device_page() of these lets the driver list the page before it sets the count again.
+	{ FREE_LIST_NONIDLE, .severity = ZD_WARNING, WITHOUT(FREE_LIST, WARNING), FOR(PRIV_COH, S(D) | S(F1)),
+	  WHEN(listed_below_idle, "on its driver's list of free pages, refcount < idle and mapcount == 0"),
+	  .meaning = "a free page lacks the reference that it rests at: its next user will put one too many",
+	  .bug_class = "over-put; or caught between the driver's list and the reset of the count",
+	  .near_miss = "refcount 1" },
 	{ REFERENCE_ON_FREE_FOLIO, .severity = ZD_WARNING, WITHOUT(FREE_LIST, WARNING),
 	  FOR(PRIV_COH, EGH | S(F2)),
 	  WHEN(reference_on_free_folio, "refcount >= 1, mapcount == 0, mapping == NULL, not locked"),
@@ -698,10 +749,18 @@ const struct zd_rule zd_rules[] = {
 	  .bug_class = "leaked reference", .near_miss = "PG_locked: allocated, not mapped yet" },
 	{ REFERENCE_ON_FREE_FOLIO, .severity = ZD_ERROR, WITHOUT(GEN_POOL, WARNING),
 	  FOR(T(PCI_P2PDMA), GH | S(F2)),
-	  WHEN(reference_on_free_folio,
+	  WHEN(reference_on_pooled_page,
 	       "refcount >= 1, mapcount == 0, mapping == NULL, and its gen_pool bit is clear"),
 	  .meaning = "nobody maps the page, yet it is held: leaked, or an I/O that outlives its map",
-	  .bug_class = "leaked reference", .near_miss = "refcount == mapcount" },
+	  .bug_class = "leaked reference",
+	  .near_miss = "refcount == mapcount; a page that its pool has handed out (warning)" },
+	{ REFERENCE_ON_FREE_FOLIO, .severity = ZD_WARNING, WITHOUT(GEN_POOL, WARNING),
+	  FOR(T(PCI_P2PDMA), GH | S(F2)), .needs = NEEDS(DRIVER),
+	  WHEN(reference_on_unmapped_page,
+	       "refcount >= 1, mapcount == 0, mapping == NULL, and its gen_pool bit is set"),
+	  .meaning = "nobody maps the page, yet it is held: leaked, or an I/O that outlives its map",
+	  .bug_class = "leaked reference: the page never comes back to its pool",
+	  .near_miss = "refcount == mapcount; its gen_pool bit set with refcount 0: handed out to a driver" },
 	{ REFERENCE_ON_FREE_FOLIO, .severity = ZD_ERROR, WITHOUT(DAX_ENTRIES, WARNING), FOR(T(FS_DAX), GH),
 	  WHEN(reference_on_stale_share,
 	       "before 7.1: order 0, refcount >= 1, mapcount == 0, mapping == NULL, share != 0, not locked; "
@@ -809,10 +868,12 @@ const struct zd_rule zd_rules[] = {
 	       "the DAX entry of the page is locked, and the stacks of tasks are not in the dump"),
 	  .meaning = "a fault on this page is under way, or hangs: who holds the lock cannot be told",
 	  .bug_class = "none, or a leaked lock", .near_miss = "an entry that is not locked" },
-	{ RULE("free-or-allocated", "R08"), .severity = ZD_INFO, FOR(PRIV_COH, S(D) | S(F1)),
-	  .calibrated = true, WHEN(free_or_allocated, "refcount == 1, mapcount == 0 and mapping == NULL"),
+	{ RULE("free-or-allocated", "R08"), .severity = ZD_INFO, WITHOUT(FREE_LIST, INFO),
+	  FOR(PRIV_COH, S(D) | S(F1)), .calibrated = true,
+	  WHEN(free_or_allocated,
+	       "refcount == 1, mapcount == 0, mapping == NULL, and not on its driver's list of free pages"),
 	  .meaning = "free and allocated look the same in this scheme; only the driver's free list tells",
-	  .bug_class = "none", .near_miss = "a mapcount or a mapping: in use" },
+	  .bug_class = "none", .near_miss = "a mapcount or a mapping: in use; on the list: free" },
 	{ RULE("dma-pinned", "R11"), .severity = ZD_INFO, FOR(ALL_TYPES & ~T(PRIVATE), KNOWN_SCHEMES),
 	  .calibrated = true, .needs = NEEDS(PINS),
 	  WHEN(pinned, "extra >= 1024 (order 0) or pincount > 0 (large folio)"), .meaning = "pinned for DMA",

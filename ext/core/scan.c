@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "entries.h"
+#include "pagebits.h"
 #include "zonedev.h"
 
 enum {
@@ -266,6 +267,16 @@ static uint64_t pages_per_frame(const struct zd_layout *layout)
 	return frame % layout->page_size ? 0 : frame / layout->page_size;
 }
 
+/** True where there was a pass that a row cannot do without. */
+static bool has_needed_evidence(const struct zd_scan *scan, const struct zd_rule *rule)
+{
+	if (rule->needs & ZD_NEEDS_ENTRIES && !scan->entries)
+		return false;
+	return !(rule->needs & ZD_NEEDS_DRIVER) ||
+	       (rule->evidence == ZD_EVIDENCE_GEN_POOL ? scan->allocated : scan->listed);
+}
+
+/** From a fresh start: which rows are applied, to heads and to tails. */
 static void choose_rules(struct zd_scan *scan)
 {
 	scan->head_rules.count = scan->tail_rules.count = 0;
@@ -273,7 +284,7 @@ static void choose_rules(struct zd_scan *scan)
 		const struct zd_rule *rule = &zd_rules[i];
 
 		if (!zd_rule_applies(rule, scan->layout, scan->scheme, &scan->pagemap) ||
-		    (rule->needs & ZD_NEEDS_ENTRIES && !scan->entries))
+		    !has_needed_evidence(scan, rule))
 			continue;
 		if (rule->scope != ZD_SCOPE_TAIL)
 			scan->head_rules.rows[scan->head_rules.count++] = i;
@@ -319,9 +330,26 @@ struct zd_error *zd_scan_init(struct zd_scan *scan, const struct zd_layout *layo
 	return scan->alias ? NULL : zd_error_no_memory();
 }
 
+static void set_evidence(struct zd_scan *scan, enum zd_evidence evidence, bool there)
+{
+	uint32_t bit = UINT32_C(1) << evidence;
+
+	scan->evidence = there ? scan->evidence | bit : scan->evidence & ~bit;
+}
+
 void zd_scan_set_entries(struct zd_scan *scan, const struct zd_entries *entries)
 {
 	scan->entries = entries;
+	choose_rules(scan);
+}
+
+void zd_scan_set_driver(struct zd_scan *scan, const struct zd_page_bits *allocated,
+			const struct zd_page_bits *listed)
+{
+	scan->allocated = allocated;
+	scan->listed = listed;
+	set_evidence(scan, ZD_EVIDENCE_GEN_POOL, allocated);
+	set_evidence(scan, ZD_EVIDENCE_FREE_LIST, listed);
 	choose_rules(scan);
 }
 
@@ -427,9 +455,8 @@ struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *rang
 	scan->next_pfn = scan->known_from = range->start_pfn;
 	scan->alias_valid = false;
 	// Each pagemap has files of its own.
-	scan->evidence = scan->entries && zd_entries_complete(scan->entries, range->start_pfn)
-				 ? UINT32_C(1) << ZD_EVIDENCE_DAX_ENTRIES
-				 : 0;
+	set_evidence(scan, ZD_EVIDENCE_DAX_ENTRIES,
+		     scan->entries && zd_entries_complete(scan->entries, range->start_pfn));
 	return NULL;
 }
 
@@ -595,6 +622,16 @@ static struct zd_files files_of(const struct zd_scan *scan, const struct zd_foli
 	return files;
 }
 
+/** What the driver says of a page. */
+static struct zd_driver driver_of(const struct zd_scan *scan, uint64_t pfn)
+{
+	return (struct zd_driver){
+		.pool_known = scan->allocated && zd_page_bits_has(scan->allocated, pfn),
+		.allocated = scan->allocated && zd_page_bits_test(scan->allocated, pfn),
+		.listed = scan->listed && zd_page_bits_test(scan->listed, pfn),
+	};
+}
+
 /** What predicates may look at, for the page at hand. */
 static struct zd_subject subject_of(const struct zd_scan *scan, const struct zd_folio *folio,
 				    enum zd_pattern pattern)
@@ -611,6 +648,7 @@ static struct zd_subject subject_of(const struct zd_scan *scan, const struct zd_
 	};
 
 	subject.files = files_of(scan, folio);
+	subject.driver = driver_of(scan, folio->pfn);
 	subject.belongs = folio->tail && span_has(&scan->span, folio);
 	subject.head_unknown = folio->tail && !subject.belongs && pattern == ZD_PATTERN_DATA &&
 			       folio->head_valid && folio->head_pfn < scan->known_from;
@@ -832,6 +870,9 @@ static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes
 		if (!template->serves)
 			continue;
 		*ret = told_run(scan, template, bytes, count);
+		// A page in use that is listed as free is a finding.
+		if (scan->listed && template->class == ZD_BUSY)
+			*ret = zd_page_bits_clear_run(scan->listed, scan->next_pfn, *ret);
 		if (*ret)
 			return add_head_run(scan, template, bytes, *ret);
 	}

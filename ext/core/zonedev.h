@@ -425,7 +425,8 @@ enum zd_evidence {
 
 extern const char *const zd_evidence_names[4];
 
-struct zd_entries; /* entries.h */
+struct zd_entries;   /* entries.h */
+struct zd_page_bits; /* pagebits.h */
 
 /** What a pass over the DAX entries of all files tells of a page; all false without one. */
 struct zd_files {
@@ -442,6 +443,13 @@ struct zd_files {
 	bool misfit; /* a large folio: an entry leads to a part of it, or begins in its middle */
 	/** What the page's mapping word was found to be, where no file of a super block has it. */
 	bool mapping_unknown, mapping_no_file;
+};
+
+/** What the page's driver says of it; all false where it was not asked. */
+struct zd_driver {
+	bool pool_known; /* the bitmap of the pool that the page belongs to was read ... */
+	bool allocated;	 /* ... and the page is handed out */
+	bool listed;	 /* the page is linked on a list of free ones */
 };
 
 /** Everything a predicate may look at. */
@@ -462,20 +470,23 @@ struct zd_subject {
 	/** Where the page lies in the file of its device, if its pagemap has a dax_mapping. */
 	uint64_t device_index;
 	struct zd_files files;
+	struct zd_driver driver;
 };
 
 /** What a rule may need of a layout beside members (zd_rule::needs). */
 enum {
-	ZD_NEEDS_ZONE = 1 << 24,
-	ZD_NEEDS_NODE = 1 << 25,
-	ZD_NEEDS_RESERVED = 1 << 26,
-	ZD_NEEDS_PMD = 1 << 27,
+	ZD_NEEDS_ZONE = 1 << 23,
+	ZD_NEEDS_NODE = 1 << 24,
+	ZD_NEEDS_RESERVED = 1 << 25,
+	ZD_NEEDS_PMD = 1 << 26,
 	/** The share word, in schemes that tell by it which pages are of no file. */
-	ZD_NEEDS_SHARERS = 1 << 28,
+	ZD_NEEDS_SHARERS = 1 << 27,
 	/** A pass over DAX entries: without one the row is not applied. */
-	ZD_NEEDS_ENTRIES = 1 << 29,
+	ZD_NEEDS_ENTRIES = 1 << 28,
 	/** A scheme that counts pins. */
-	ZD_NEEDS_PINS = 1 << 30,
+	ZD_NEEDS_PINS = 1 << 29,
+	/** What the driver says of the page (zd_rule::evidence): without it the row is not applied. */
+	ZD_NEEDS_DRIVER = 1 << 30,
 };
 
 /**
@@ -668,7 +679,9 @@ struct zd_scan {
 	struct zd_template head[ZD_TEMPLATES], tail;
 	struct zd_rule_list head_rules, tail_rules; /* rows that can apply */
 	const struct zd_entries *entries;	    /* NULL: no pass */
-	uint32_t evidence;			    /* bit mask of enum zd_evidence, for the range at hand */
+	/** Pages that a pool has handed out, and free ones that are listed; NULL: no pass. */
+	const struct zd_page_bits *allocated, *listed;
+	uint32_t evidence; /* bit mask of enum zd_evidence, for the range at hand */
 	uint64_t next_pfn;
 	uint64_t known_from; /* every page from here to next_pfn was read */
 	/** Struct pages in one page of a deduplicated vmemmap, else 0. */
@@ -694,6 +707,13 @@ void zd_scan_deinit(struct zd_scan *scan);
 
 /** Judge with what files say of the pages; before the first range.  @entries must outlive the scan. */
 void zd_scan_set_entries(struct zd_scan *scan, const struct zd_entries *entries);
+
+/**
+ * Judge with what the driver says of the pages; before the first range.  @allocated: the pages that its
+ * pool has handed out, @listed: those on its lists of free ones; NULL: not known.  Both must outlive the scan.
+ */
+void zd_scan_set_driver(struct zd_scan *scan, const struct zd_page_bits *allocated,
+			const struct zd_page_bits *listed);
 
 /** Begin a range.  Errors: start > end, pagemap's pages would overflow. */
 struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *range);

@@ -8,26 +8,6 @@
 
 enum { LISTED_MAX = 1 << 24 };
 
-static enum zd_read read_memory(void *context, uint64_t address, void *buffer, size_t size)
-{
-	struct EntriesObject *self = context;
-	PyObject *bytes =
-		PyObject_CallFunction(self->read, "Kn", (unsigned long long)address, (Py_ssize_t)size);
-	enum zd_read result = ZD_READ_FAULT;
-
-	if (!bytes)
-		return ZD_READ_STOP;
-	if (PyBytes_Check(bytes) && PyBytes_GET_SIZE(bytes) == (Py_ssize_t)size) {
-		memcpy(buffer, PyBytes_AS_STRING(bytes), size);
-		result = ZD_READ_DONE;
-	} else if (bytes != Py_None) {
-		PyErr_SetString(PyExc_TypeError, "read() gives as many bytes as it is asked for, or None");
-		result = ZD_READ_STOP;
-	}
-	Py_DECREF(bytes);
-	return result;
-}
-
 static PyObject *entries_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
 	static char *keywords[] = { "layout", "scheme", "read", "node", "space", "inode", NULL };
@@ -57,7 +37,7 @@ static PyObject *entries_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
 		return NULL;
 	self->read = Py_NewRef(read);
 	self->inode = inode;
-	self->memory = (struct zd_memory){ read_memory, self };
+	self->memory = (struct zd_memory){ read_memory, read };
 	error = zd_entries_init(&self->entries, &layout->layout, scheme->scheme.shared, &xa, &space);
 	if (error) {
 		Py_DECREF(self);

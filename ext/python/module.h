@@ -10,6 +10,7 @@
 #include <Python.h>
 
 #include "../core/entries.h"
+#include "../core/pagebits.h"
 #include "../core/zonedev.h"
 
 #if PY_VERSION_HEX < 0x030a0000
@@ -35,6 +36,7 @@ struct module_state {
 	PyTypeObject *scheme_type;
 	PyTypeObject *scan_type;
 	PyTypeObject *entries_type;
+	PyTypeObject *bits_type;
 };
 
 struct LayoutObject {
@@ -56,7 +58,14 @@ struct EntriesObject {
 	bool busy;
 };
 
-extern PyType_Spec layout_spec, scheme_spec, scan_spec, entries_spec;
+struct PageBitsObject {
+	PyObject_HEAD struct zd_page_bits bits;
+	PyObject *read;
+	Py_ssize_t scans; /* Scan objects that look at it */
+	bool busy;
+};
+
+extern PyType_Spec layout_spec, scheme_spec, scan_spec, entries_spec, bits_spec;
 extern PyMethodDef inspect_methods[], table_methods[];
 
 struct module_state *state_of(PyObject *module);
@@ -90,6 +99,12 @@ int put(PyObject *dict, const char *key, PyObject *value);
 
 /** dict[key], borrowed, or NULL where it is absent; -1 on error (PyDict_GetItemString() would hide it). */
 int get(PyObject *dict, const char *key, PyObject **ret);
+
+/**
+ * struct zd_memory of a Python callable, @context: (address, size) -> bytes, or None where they cannot be
+ * had.  An exception ends the walk, and is left set.
+ */
+enum zd_read read_memory(void *context, uint64_t address, void *buffer, size_t size);
 
 /** A finding as a dict; rule ids in "rule" and "also". */
 PyObject *finding_dict(const struct zd_finding *finding, uint32_t page_size);

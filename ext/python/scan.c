@@ -8,14 +8,57 @@ struct ScanObject {
 	PyObject_HEAD struct zd_scan scan;
 	struct LayoutObject *layout;
 	struct SchemeObject *scheme;
-	struct EntriesObject *entries; /* NULL: none */
+	struct EntriesObject *entries;		   /* NULL: none */
+	struct PageBitsObject *allocated, *listed; /* NULL: none */
 	bool busy;
 };
 
+/** "O&" converter: a PageBits or None. */
+struct bits_argument {
+	struct module_state *state;
+	struct PageBitsObject *bits;
+};
+
+static int to_bits(PyObject *object, void *ret)
+{
+	struct bits_argument *argument = ret;
+
+	if (object == Py_None)
+		return 1;
+	if (!PyObject_TypeCheck(object, argument->state->bits_type)) {
+		PyErr_SetString(PyExc_TypeError, "allocated and listed are a PageBits or None");
+		return 0;
+	}
+	argument->bits = (struct PageBitsObject *)object;
+	if (argument->bits->busy)
+		PyErr_SetString(PyExc_RuntimeError, "a list is being walked");
+	return !argument->bits->busy;
+}
+
+/** The bits for a scan, which must not change as long as it lives. */
+static struct PageBitsObject *hold_bits(struct PageBitsObject *bits)
+{
+	if (bits) {
+		Py_INCREF(bits);
+		bits->scans++;
+	}
+	return bits;
+}
+
+static void release_bits(struct PageBitsObject *bits)
+{
+	if (bits) {
+		bits->scans--;
+		Py_DECREF(bits);
+	}
+}
+
 static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-	static char *keywords[] = { "layout", "scheme", "pagemap", "merge", "fast", "entries", NULL };
+	static char *keywords[] = { "layout",  "scheme",    "pagemap", "merge", "fast",
+				    "entries", "allocated", "listed",  NULL };
 	struct module_state *state = PyType_GetModuleState(type);
+	struct bits_argument allocated = { state, NULL }, listed = { state, NULL };
 	struct zd_pagemap pagemap;
 	struct LayoutObject *layout;
 	struct SchemeObject *scheme;
@@ -24,9 +67,10 @@ static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 	struct zd_error *error;
 	int merge = 1, fast = 1;
 
-	if (!state || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O&|ppO:Scan", keywords,
-						   state->layout_type, &layout, state->scheme_type, &scheme,
-						   to_pagemap, &pagemap, &merge, &fast, &entries))
+	if (!state ||
+	    !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O&|ppOO&O&:Scan", keywords, state->layout_type,
+					 &layout, state->scheme_type, &scheme, to_pagemap, &pagemap, &merge,
+					 &fast, &entries, to_bits, &allocated, to_bits, &listed))
 		return NULL;
 	if (entries != Py_None && !PyObject_TypeCheck(entries, state->entries_type)) {
 		PyErr_SetString(PyExc_TypeError, "entries is an Entries or None");
@@ -53,6 +97,10 @@ static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 		self->entries->scans++;
 		zd_scan_set_entries(&self->scan, &self->entries->entries);
 	}
+	self->allocated = hold_bits(allocated.bits);
+	self->listed = hold_bits(listed.bits);
+	zd_scan_set_driver(&self->scan, self->allocated ? &self->allocated->bits : NULL,
+			   self->listed ? &self->listed->bits : NULL);
 	return (PyObject *)self;
 }
 
@@ -67,6 +115,8 @@ static void scan_dealloc(PyObject *object)
 	if (self->entries)
 		self->entries->scans--;
 	Py_XDECREF(self->entries);
+	release_bits(self->allocated);
+	release_bits(self->listed);
 	type->tp_free(object);
 	Py_DECREF(type);
 }
@@ -235,7 +285,8 @@ static PyType_Slot scan_slots[] = {
 	{ Py_tp_dealloc, scan_dealloc },
 	{ Py_tp_methods, scan_methods },
 	{ Py_tp_doc,
-	  "Scan(layout, scheme, pagemap, merge=True, fast=True, entries=None): a walk over one pagemap." },
+	  "Scan(layout, scheme, pagemap, merge=True, fast=True, entries=None, allocated=None, listed=None): a "
+	  "walk over one pagemap." },
 	{ 0, NULL },
 };
 

@@ -46,7 +46,8 @@ static PyObject *rule_dict(const struct zd_rule *rule)
 	    put(dict, "types", name_list(zd_type_names, ZD_TYPES, rule->types)) ||
 	    put(dict, "schemes", scheme_name_list(rule->schemes)) ||
 	    put(dict, "needs", name_list(zd_member_names, ZD_MEMBERS, rule->needs)) ||
-	    put(dict, "requires_evidence", PyBool_FromLong(!!(rule->needs & ZD_NEEDS_ENTRIES))) ||
+	    put(dict, "requires_evidence",
+		PyBool_FromLong(!!(rule->needs & (ZD_NEEDS_ENTRIES | ZD_NEEDS_DRIVER)))) ||
 	    put(dict, "calibrated", PyBool_FromLong(rule->calibrated)) ||
 	    put(dict, "predicate", PyUnicode_FromString(rule->predicate_text)) ||
 	    put(dict, "meaning", PyUnicode_FromString(rule->meaning)) ||

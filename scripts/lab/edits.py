@@ -530,6 +530,20 @@ class Editor:
             0,
         )
 
+    # ------------------------------------------------------------ pools
+
+    def hand_out(self) -> None:
+        """The pool of peer-to-peer memory knows that the edited pages are in use, where the core holds it."""
+        pool = self.core.pool_of(self.pagemap) if self.survey.type == "PCI_P2PDMA" else None
+        for pfn in sorted(self.touched) if pool else ():
+            assert pool
+            byte, bit = divmod(pfn - pool.start_pfn, 8)
+            if 0 <= byte < len(pool.bitmap):
+                address = pool.address + byte
+                used = self.memory.load(address, 1) | 1 << bit
+                old = self.memory.store(address, 1, used)
+                self._note("gen_pool_chunk", f"bits, byte {byte}", old, used)
+
     # ------------------------------------------------------------ DAX entries
 
     def _entry_slot(self, pfn: int) -> Slot:

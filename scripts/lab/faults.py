@@ -36,6 +36,9 @@ GH = ("G", "H")
 EGH = ("E", "G", "H")
 BEFORE_H = ("C", "E", "G")
 
+# The one that a page breaks whose pool does not know that it is in use.
+POOL_RULE = "pool-vs-pages"
+
 Edit = Callable[["Editor"], object]
 Finding = tuple[str, str]
 
@@ -908,6 +911,18 @@ EXCUSES = (
     Excuse(
         "free-or-allocated", ALL, EVERY,
         "a rule of schemes D and F1, where every free page shows it: no edit is needed",
+    ),
+    Excuse(
+        "free-list-nonidle", (GENERIC,), EVERY,
+        "Xen's pages: tests/mock_kernels has some",
+    ),
+    Excuse(
+        "pool-vs-pages", (P2PDMA,), C_AND_E,
+        "Debian has no P2PDMA before 6.16",
+    ),
+    Excuse(
+        "free-list-nonidle", ANON, ("C",),
+        "Debian has no driver of private pages in 5.10",
     ),
     Excuse(
         "memmap-missing", (P2PDMA,), EVERY,

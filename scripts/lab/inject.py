@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from coreedit import CannotEdit, CoreFile, Memory, Write, copy_core, pack, unpack
 from drgn import FaultError
 from edits import Editor, Expect
-from faults import ALL, EVERY, FAULTS, OWN, SECOND_PASS, Case, Fault
+from faults import ALL, EVERY, FAULTS, OWN, POOL_RULE, SECOND_PASS, Case, Fault
 from places import PLACES, Core, Find, Place, Runs, Survey
 
 from zonedev.audit import audit
@@ -227,6 +227,8 @@ class Planner:
         editor = Editor(self.core, self.memory, place)
         try:
             task.case.edit(editor)
+            if task.fault.rule != POOL_RULE:
+                editor.hand_out()
         except (CannotEdit, FaultError, LookupError) as err:
             self.memory.core.undo(self.memory.log)
             return str(err)

@@ -20,6 +20,7 @@ from drgn.helpers.linux.xarray import xa_load
 
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.layout import KernelLayout
+from zonedev.kernel.p2pdma import CannotRead, Pool, read_pool
 from zonedev.kernel.vmemmap import Pages, read_memmap
 from zonedev.model import Pagemap, PfnRange
 from zonedev.second_pass import DaxPass
@@ -309,6 +310,13 @@ class Core:
     @property
     def layout(self) -> KernelLayout:
         return self.kernel.layout
+
+    def pool_of(self, pagemap: Pagemap) -> Optional[Pool]:
+        """The pool that a pagemap's pages are handed out from; None where the core lacks it."""
+        try:
+            return read_pool(self.kernel.prog, pagemap, self.layout)
+        except CannotRead:
+            return None
 
     def of_type(self, type_: str) -> list[Survey]:
         return [survey for survey in self.surveys if survey.type == type_]

@@ -14,7 +14,12 @@
 #define COMPOUND_DEVMAP
 
 #include "page.h"
+#ifdef DRIVERS
+#define OLD_P2PDMA
+#include "drivers.h"
+#else
 #include "memremap.h"
+#endif
 
 /* The functions that make a kernel one of this scheme. */
 void free_zone_device_page(struct page *page);
@@ -49,15 +54,22 @@ static const char *const evidence[] = { "member folio.pgmap: absent", "symbol fr
 
 enum { PMEM, DEVDAX, P2P, GPU, COHERENT };
 
+#ifdef DRIVERS
+/* Their lists tell that they are free. */
+#define REST_RULE NULL
+#else
+#define REST_RULE "free-or-allocated"
+#endif
+
 static struct device devices[] = {
 	[PMEM] = { TYPED_DEVICE("namespace0.0", FS_DAX, 0x100000, 1536), .reserve = 24, .idle = 1,
 		   .ref_error = -1, PAGEMAP_ERROR("ref-below-bias") },
 	[DEVDAX] = { TYPED_DEVICE("dax1.0", GENERIC, 0x100800, 4096), .shift = 9, .idle = 1 },
 	[P2P] = { TYPED_DEVICE("0000:00:03.0", PCI_P2PDMA, 0x180000, 512), .idle = 1 },
-	[GPU] = { TYPED_DEVICE("gpu", PRIVATE, 0x3fffe00, 512), .idle = 1, .rest_rule = "free-or-allocated",
+	[GPU] = { TYPED_DEVICE("gpu", PRIVATE, 0x3fffe00, 512), .idle = 1, .rest_rule = REST_RULE,
 		  .ref_error = -2, PAGEMAP_ERROR("ref-below-bias") },
 	[COHERENT] = { TYPED_DEVICE("gpu-coherent", COHERENT, 0x200000, 512), .idle = 1,
-		       .rest_rule = "free-or-allocated" },
+		       .rest_rule = REST_RULE },
 };
 
 static const struct state states[] = {
@@ -113,6 +125,20 @@ static const struct state states[] = {
 	  INFO("dma-pinned"), .why = "pinned, which coherent memory may be" },
 	{ COHERENT, .at = 24, .count = 1, .refcount = 2, .maps = 3, .mapping = M_ANON,
 	  ERROR("refcount-below-mapcount"), .why = "three maps, two references" },
+#ifdef DRIVERS
+	{ P2P, .at = 40, .count = 4, .refcount = 1, .books = BOOKS_USED, .class = "idle",
+	  .why = "handed out to a driver, which takes no reference" },
+	{ P2P, .at = 48, .count = 2, .refcount = 2, .books = BOOKS_FREE, ERROR("pool-vs-pages"),
+	  .why = "back in the pool during an I/O" },
+	{ GPU, .at = 64, .count = 4, .refcount = 1, .books = BOOKS_USED, .class = "idle",
+	  INFO("free-or-allocated"), .why = "not on the list: allocated, and not mapped yet" },
+	{ GPU, .at = 72, .count = 1, .refcount = 2, .books = BOOKS_FREE, ERROR("free-list-nonidle"),
+	  .why = "freed while it is held" },
+	{ GPU, .at = 80, .count = 1, .refcount = 0, .class = "idle", WARNING("free-list-nonidle"),
+	  .why = "listed, and its count not set back yet" },
+	{ COHERENT, .at = 32, .count = 1, .refcount = 1, .maps = 1, .mapping = M_ANON, .books = BOOKS_FREE,
+	  ERROR("free-list-nonidle"), .why = "freed while it is mapped" },
+#endif
 };
 
 #define REFERENCES_HELD folios_of

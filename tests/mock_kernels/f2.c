@@ -14,7 +14,11 @@
 #define COMPOUND_DEVMAP
 
 #include "page.h"
+#ifdef DRIVERS
+#include "drivers.h"
+#else
 #include "memremap.h"
+#endif
 
 /* The functions that make a kernel one of this scheme. */
 bool pgmap_request_folios(struct dev_pagemap *pgmap, struct page *folio, int nr_folios);
@@ -40,7 +44,7 @@ void dax_associate_entry(struct page *page, struct address_space *mapping)
 
 static const char *const evidence[] = { "symbol pgmap_request_folios: present", NULL };
 
-enum { PMEM, DEVDAX, P2P, GPU, COHERENT };
+enum { PMEM, DEVDAX, P2P, GPU, COHERENT, XEN };
 
 static struct device devices[] = {
 	[PMEM] = { TYPED_DEVICE("namespace0.0", FS_DAX, 0x100000, 1536), .reserve = 24 },
@@ -48,6 +52,9 @@ static struct device devices[] = {
 	[P2P] = { TYPED_DEVICE("0000:00:03.0", PCI_P2PDMA, 0x180000, 512) },
 	[GPU] = { TYPED_DEVICE("gpu", PRIVATE, 0x3fffe00, 512), .dies = true, PAGEMAP_ERROR("dying-busy") },
 	[COHERENT] = { TYPED_DEVICE("gpu-coherent", COHERENT, 0x200000, 512) },
+#ifdef DRIVERS
+	[XEN] = { TYPED_DEVICE("Xen scratch", GENERIC, 0x208000, 512) },
+#endif
 };
 
 static const struct state states[] = {
@@ -105,6 +112,27 @@ static const struct state states[] = {
 	  .why = "freed without clearing its mapping" },
 	{ COHERENT, .at = 24, .count = 1, .refcount = 0, .set = 1UL << PG_locked, .class = "idle",
 	  WARNING("dirty-free-state"), .why = "free, and locked by its last user" },
+#ifdef DRIVERS
+	{ P2P, .at = 32, .count = 4, .books = BOOKS_USED, .class = "idle",
+	  .why = "handed out to a driver, which takes no reference" },
+	{ P2P, .at = 40, .count = 4, .refcount = 1, .maps = 1, .class = "busy", .why = "mapped" },
+	{ P2P, .at = 48, .count = 2, .refcount = 1, .maps = 1, .books = BOOKS_FREE, ERROR("pool-vs-pages"),
+	  .why = "back in the pool while it is mapped" },
+	{ P2P, .at = 56, .count = 1, .refcount = 1, .books = BOOKS_FREE, ERROR("pool-vs-pages"),
+	  .why = "left behind by an mmap that failed" },
+	{ GPU, .at = 40, .count = 1, .refcount = 1, .maps = 1, .mapping = M_ANON, .books = BOOKS_FREE,
+	  ERROR("free-list-nonidle"), .why = "freed while it is mapped" },
+	{ GPU, .at = 48, .count = 1, .refcount = 2, .books = BOOKS_FREE, ERROR("free-list-nonidle"),
+	  .why = "freed while it is held" },
+	{ GPU, .at = 56, .count = 2, .books = BOOKS_USED, .class = "idle",
+	  .why = "taken off the list, and not set up yet" },
+	{ COHERENT, .at = 32, .count = 1, .refcount = 1, .maps = 1, .mapping = M_ANON, .books = BOOKS_FREE,
+	  ERROR("free-list-nonidle"), .why = "freed while it is mapped" },
+	{ XEN, .at = 8, .count = 2, .refcount = 1, .maps = 1, .class = "busy",
+	  .why = "handed out, and mapped by gntdev" },
+	{ XEN, .at = 16, .count = 1, .refcount = 1, .maps = 1, .books = BOOKS_FREE, ERROR("free-list-nonidle"),
+	  .why = "given back while it is mapped" },
+#endif
 };
 
 #include "program.h"

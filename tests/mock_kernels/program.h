@@ -187,6 +187,27 @@ __attribute__((unused)) static long references_above_idle(const struct device *d
 	return sum;
 }
 
+#ifdef DRIVERS
+/* ---- what drivers keep ---- */
+
+/* Per page whether the books of its driver call it used. */
+static const bool *books_of(const struct device *device)
+{
+	static bool used[4096];
+
+	for (unsigned long i = 0; i < device->pages; i++)
+		used[i] = device->memmap[i].REFCOUNT.counter > device->idle ||
+			  device->memmap[i]._mapcount.counter >= 0;
+	for (size_t i = 0; i < states_count(); i++) {
+		const struct state *state = &states[i];
+
+		if (&devices[state->device] == device && is_filled(state) && state->books)
+			memset(used + state->at, state->books == BOOKS_USED, state->count);
+	}
+	return used;
+}
+#endif
+
 /* ---- pagemaps ---- */
 
 static void add_memmap(struct device *device)
@@ -214,6 +235,9 @@ static void add_device(struct device *device)
 	device->ref =
 		(device->ref_state == REF_LIVE) + REFERENCES_HELD(device) + (broken ? device->ref_error : 0);
 	register_device(device);
+#ifdef DRIVERS
+	keep_books(device, books_of(device));
+#endif
 }
 
 /* ---- truth ---- */

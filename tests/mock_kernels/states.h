@@ -14,6 +14,9 @@
 
 enum mapping { M_NULL, M_FILE, M_ANON, M_SHARED, M_POISON };
 
+/* What the books of a driver (drivers.h) call a page: what its counters say, or something else. */
+enum books { BOOKS_RIGHT, BOOKS_FREE, BOOKS_USED };
+
 enum variant { HEALTHY, BROKEN };
 
 static enum variant variant;
@@ -69,6 +72,7 @@ struct state {
 	u64 pgmap;		  /* 0: its own */
 	int tail_refcount;	  /* of the folio's third page */
 	bool broken_only;	  /* legal, but not in the healthy variant */
+	enum books books;
 	const char *class, *rule, *severity, *why;
 };
 

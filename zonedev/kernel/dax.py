@@ -192,7 +192,7 @@ def inode_spec(prog: Program) -> tuple[int, ...]:
     return max(places) + 16, *places
 
 
-def reader(prog: Program) -> Callable[[int, int], Optional[bytes]]:
+def memory_reader(prog: Program) -> Callable[[int, int], Optional[bytes]]:
     """Program.read() whose failures are None."""
     read = prog.read
 
@@ -300,7 +300,7 @@ class DaxWalk:
             self.entries = _zonedev.Entries(
                 layout.layout,
                 scheme,
-                reader(prog),
+                memory_reader(prog),
                 node=node_spec(prog),
                 space=space_spec(prog),
                 inode=inode_spec(prog),
@@ -463,7 +463,7 @@ class DaxWalk:
 
     def _kind(self, mapping: int) -> str:
         """plain: an address_space of a DAX inode; no-file: certainly not; unknown: cannot be told."""
-        read, spec = reader(self.prog), inode_spec(self.prog)
+        read, spec = memory_reader(self.prog), inode_spec(self.prog)
         space = read(mapping, sizeof(self.prog.type("struct address_space")))
         if not space or not any(space):
             return "unknown"

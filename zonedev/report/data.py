@@ -309,6 +309,7 @@ def folio_dict(report: FolioReport) -> dict[str, Any]:
         "idle_refcount": report.idle_refcount,
         "owner": report.owner,
         "files": report.files,
+        "driver": report.driver,
         "entries": [entry_dict(entry) for entry in report.entries],
         "flags": report.flag_names,
         "raw": report.raw.hex(),

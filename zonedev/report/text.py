@@ -10,7 +10,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from zonedev import _zonedev
 from zonedev.model import Audit, Finding, Pagemap, PagemapResult
@@ -232,6 +232,29 @@ def _transient(audit: Audit) -> str:
     return f"transient, gone or changed in a later sample: {names}"
 
 
+class _Pass(NamedTuple):
+    """What a pass saw, and what follows where it did not see everything."""
+
+    saw: str
+    incomplete: str
+
+
+_PASSES = {
+    "dax-entries": _Pass(
+        "{entries} entries of {files} files read (of {dax_inodes} DAX inodes in {file_systems} file systems)",
+        "not all could be",
+    ),
+    "gen-pool": _Pass(
+        "{allocated} of {pages} pages are handed out",
+        "not every pool could be read, and their pages are judged without",
+    ),
+    "free-lists": _Pass(
+        "{pages} pages on {lists} lists",
+        "not every one could be found and read to its end",
+    ),
+}
+
+
 def _pass_text(one: dict[str, Any]) -> str:
     """What a pass saw, or why it was not run."""
     name = str(one["pass"]).replace("-", " ")
@@ -240,15 +263,13 @@ def _pass_text(one: dict[str, Any]) -> str:
     if one["pass"] == "removal-waiters":
         lost = f"; the stacks of {one['lost']} could not be read" if one["lost"] else ""
         return f"{name}: {one['waiters']} of {one['tasks']} tasks{lost}"
-    text = (
-        f"{name}: {one['entries']} entries of {one['files']} files read (of {one['dax_inodes']} DAX "
-        f"inodes in {one['file_systems']} file systems)"
-    )
+    words = _PASSES[one["pass"]]
+    text = f"{name}: {words.saw.format(**one)}"
     if one["complete"]:
         return text
-    devices = ", ".join(one["incomplete_devices"])
+    devices = ", ".join(one.get("incomplete_devices", ()))
     then = f", so that no page of {devices} is said to lack one" if devices else ""
-    return f"{text}; not all could be{then}: " + "; ".join(one["gaps"])
+    return f"{text}; {words.incomplete}{then}: {'; '.join(one['gaps'])}"
 
 
 def audit_text(audit: Audit, severity: str = "warning") -> str:
@@ -376,6 +397,8 @@ def folio_text(report: FolioReport) -> str:
         ]
     if report.files:
         lines.append(f"files       {report.files}")
+    if report.driver:
+        lines.append(f"driver      {report.driver}")
     lines.append(
         f"flags       {','.join(report.flag_names) or '-'}; zone {page['zone']}, node {page['node']}"
     )
