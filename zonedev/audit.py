@@ -145,10 +145,10 @@ def _without_evidence(row: dict[str, Any], passes: list[Pass]) -> Optional[str]:
         return f"without {row['evidence']}: {then}"
     if one.why is not None:
         return f"without {row['evidence']}: {then} ({one.why})"
-    lost = ", ".join(one.incomplete())
-    if lost:
-        return f"not all {row['evidence']} on {lost} could be read: {level}, and no absence is concluded"
-    return None
+    where = one.lacking()
+    if where is None:
+        return None
+    return f"not all {row['evidence']}{where} could be read: {level}, and no absence is concluded"
 
 
 def _not_applicable(

@@ -52,11 +52,6 @@ class _Gaps:
         self._by_reason.setdefault(why, []).append(what)
 
     @property
-    def names(self) -> list[str]:
-        """What it was."""
-        return [name for names in self._by_reason.values() for name in names][:_GAPS_MAX]
-
-    @property
     def texts(self) -> list[str]:
         """A line per reason."""
         lines = [
@@ -105,9 +100,9 @@ class PoolPass:
         """Whether the pool of every P2PDMA pagemap was read."""
         return self.why is None and not self._gaps.texts
 
-    def incomplete(self) -> list[str]:
-        """The pagemaps whose pool was not read."""
-        return self._gaps.names
+    def lacking(self) -> Optional[str]:
+        """Where evidence is missing, in words; None: nowhere."""
+        return None if self.complete else ""
 
     def bits_of(self, pagemap: Pagemap) -> Optional[_zonedev.PageBits]:
         """The pages that are handed out, of a live kernel just now; None where that is not known."""
@@ -191,9 +186,9 @@ class FreeListPass:
         """Whether every list of every such pagemap was read to its end."""
         return self.why is None and not self._gaps.texts
 
-    def incomplete(self) -> list[str]:
-        """The pagemaps whose lists were not found, and the lists that were not read to their end."""
-        return self._gaps.names
+    def lacking(self) -> Optional[str]:
+        """Where evidence is missing, in words; None: nowhere."""
+        return None if self.complete else ""
 
     def bits_of(self, pagemap: Pagemap) -> Optional[_zonedev.PageBits]:
         """The pages that are listed as free; None where that is not known."""

@@ -110,6 +110,11 @@ class DaxPass:
         lost = [p for p in pagemaps if not self.walk.is_complete(p)]
         return [p.device or f"pagemap {p.address:#x}" for p in lost]
 
+    def lacking(self) -> Optional[str]:
+        """Where entries are missing, in words; None: nowhere."""
+        lost = self.incomplete()
+        return f" on {', '.join(lost)}" if lost else None
+
     def _look_at_locks(self) -> None:
         assert self.walk
         locked = self.walk.entries.kept()["locked"]
