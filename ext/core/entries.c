@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "entries.h"
+#include "util.h"
 
 enum {
 	// Flags of a DAX entry, below the pfn (fs/dax.c: DAX_LOCKED, ...).
@@ -130,24 +131,21 @@ struct zd_error *zd_entries_add_range(struct zd_entries *entries, const struct z
 
 // ---------------------------------------------------------------- marks
 
-static struct zd_marks *find_range(const struct zd_entries *entries, uint64_t pfn)
+static bool ends_before(const void *element, const void *key)
 {
-	size_t low = 0, high = entries->marks_count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (pfn < entries->marks[middle].range.start_pfn)
-			high = middle;
-		else if (pfn >= entries->marks[middle].range.end_pfn)
-			low = middle + 1;
-		else
-			return &entries->marks[middle];
-	}
-	return NULL;
+	return ((const struct zd_marks *)element)->range.end_pfn <= *(const uint64_t *)key;
 }
 
-const uint8_t *zd_entries_marks(const struct zd_entries *entries, uint64_t pfn, uint64_t *run, bool *known)
+static struct zd_marks *find_range(const struct zd_entries *entries, uint64_t pfn)
+{
+	struct zd_marks *marks = entries->marks;
+	size_t i = zd_lower_bound(marks, entries->marks_count, sizeof(*marks), &pfn, ends_before);
+
+	return i < entries->marks_count && pfn >= marks[i].range.start_pfn ? &marks[i] : NULL;
+}
+
+/** zd_entries_marks(), to write. */
+static uint8_t *find_marks(const struct zd_entries *entries, uint64_t pfn, uint64_t *run, bool *known)
 {
 	const struct zd_marks *marks = find_range(entries, pfn);
 	uint64_t offset, left;
@@ -164,6 +162,11 @@ const uint8_t *zd_entries_marks(const struct zd_entries *entries, uint64_t pfn, 
 	return marks->blocks[offset / ZD_MARKS_PAGES]
 		       ? marks->blocks[offset / ZD_MARKS_PAGES] + offset % ZD_MARKS_PAGES
 		       : NULL;
+}
+
+const uint8_t *zd_entries_marks(const struct zd_entries *entries, uint64_t pfn, uint64_t *run, bool *known)
+{
+	return find_marks(entries, pfn, run, known);
 }
 
 /** The mark of a page of @marks, to write; NULL: no memory. */
@@ -186,7 +189,7 @@ void zd_entries_judge_lock(struct zd_entries *entries, uint64_t pfn, uint64_t pa
 	while (pages) {
 		bool known;
 		uint64_t run;
-		uint8_t *marks = (uint8_t *)zd_entries_marks(entries, pfn, &run, &known);
+		uint8_t *marks = find_marks(entries, pfn, &run, &known);
 
 		if (run > pages)
 			run = pages;
@@ -204,20 +207,16 @@ void zd_entries_judge_lock(struct zd_entries *entries, uint64_t pfn, uint64_t pa
 
 // ---------------------------------------------------------------- odd mappings
 
+static bool is_mapping_below(const void *element, const void *key)
+{
+	return ((const struct zd_known_mapping *)element)->mapping < *(const uint64_t *)key;
+}
+
 /** Where a mapping stands, or would. */
 static size_t find_mapping(const struct zd_entries *entries, uint64_t mapping)
 {
-	size_t low = 0, high = entries->mappings_count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (entries->mappings[middle].mapping < mapping)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return zd_lower_bound(entries->mappings, entries->mappings_count, sizeof(*entries->mappings), &mapping,
+			      is_mapping_below);
 }
 
 enum zd_mapping_kind zd_entries_kind(const struct zd_entries *entries, uint64_t mapping)
@@ -274,20 +273,16 @@ static uint64_t block_of(const struct zd_entries *entries, uint64_t pfn)
 	return pfn >> entries->layout.pmd_order << entries->layout.pmd_order;
 }
 
+static bool is_block_below(const void *element, const void *key)
+{
+	return *(const uint64_t *)element < *(const uint64_t *)key;
+}
+
 /** Where a block with a misfit stands, or would. */
 static size_t find_misfit(const struct zd_entries *entries, uint64_t block)
 {
-	size_t low = 0, high = entries->misfits_count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (entries->misfits[middle] < block)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return zd_lower_bound(entries->misfits, entries->misfits_count, sizeof(*entries->misfits), &block,
+			      is_block_below);
 }
 
 bool zd_entries_misfit(const struct zd_entries *entries, uint64_t pfn)
@@ -649,41 +644,57 @@ static uint64_t first_node(const struct zd_xa_layout *xa, const struct zd_memory
 	return head;
 }
 
-struct zd_error *zd_inodes_walk(const struct zd_xa_layout *xa, const struct zd_inode_layout *layout,
-				const struct zd_memory *memory, uint64_t head,
-				struct zd_error *(*visit)(void *context, uint64_t inode, uint64_t mapping),
-				void *context, struct zd_inode_walk *ret)
+static struct zd_error *check_inode(const struct zd_xa_layout *xa, const struct zd_inode_layout *layout)
 {
-	uint64_t previous = head, node;
-	uint8_t inode[ZD_SPACE_MAX];
 	struct zd_error *error = zd_xa_layout_check(xa);
-	uint32_t word = xa->word_size, flags;
+	uint32_t word = xa->word_size;
 
-	memset(ret, 0, sizeof(*ret));
 	if (error)
 		return error;
 	if (layout->size > ZD_SPACE_MAX || layout->sb_list + 2 * word > layout->size ||
 	    layout->mapping + word > layout->size || layout->flags + UINT32_C(4) > layout->size)
 		return zd_error_create(ZD_ERROR_INVALID, "struct inode: a member lies outside of it");
-	node = first_node(xa, memory, head, ret);
-	while (node != head && !error) {
-		enum zd_read result =
-			memory->read(memory->context, node - layout->sb_list, inode, layout->size);
+	return NULL;
+}
 
-		ret->stopped = result == ZD_READ_STOP;
-		if (result == ZD_READ_FAULT)
-			end_early(ret, node, "an inode cannot be read");
-		else if (zd_xa_word(xa, inode + layout->sb_list + word) != previous)
-			end_early(ret, node, "an inode of the list does not name the one before it");
-		else if (ret->inodes >= INODES_MAX)
-			end_early(ret, node, "there are more inodes than a machine can have");
-		if (result == ZD_READ_STOP || ret->why)
-			break;
+/** Read the inode of a list node; false where the walk ends with it. */
+static bool read_inode(const struct zd_xa_layout *xa, const struct zd_inode_layout *layout,
+		       const struct zd_memory *memory, uint64_t node, uint64_t previous, uint8_t *inode,
+		       struct zd_inode_walk *ret)
+{
+	switch (memory->read(memory->context, node - layout->sb_list, inode, layout->size)) {
+	case ZD_READ_STOP:
+		ret->stopped = true;
+		return false;
+	case ZD_READ_FAULT:
+		end_early(ret, node, "an inode cannot be read");
+		return false;
+	case ZD_READ_DONE:
+		break;
+	}
+	if (zd_xa_word(xa, inode + layout->sb_list + xa->word_size) != previous)
+		end_early(ret, node, "an inode of the list does not name the one before it");
+	else if (ret->inodes >= INODES_MAX)
+		end_early(ret, node, "there are more inodes than a machine can have");
+	return !ret->why;
+}
+
+struct zd_error *zd_inodes_walk(const struct zd_xa_layout *xa, const struct zd_inode_layout *layout,
+				const struct zd_memory *memory, uint64_t head,
+				struct zd_error *(*visit)(void *context, uint64_t inode, uint64_t mapping),
+				void *context, struct zd_inode_walk *ret)
+{
+	struct zd_error *error = check_inode(xa, layout);
+	uint64_t previous = head, node;
+	uint8_t inode[ZD_SPACE_MAX];
+
+	memset(ret, 0, sizeof(*ret));
+	if (error)
+		return error;
+	node = first_node(xa, memory, head, ret);
+	while (node != head && !error && read_inode(xa, layout, memory, node, previous, inode, ret)) {
 		ret->inodes++;
-		memcpy(&flags, inode + layout->flags, sizeof(flags));
-		if (xa->big_endian != (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__))
-			flags = __builtin_bswap32(flags);
-		if (flags & ZD_S_DAX) {
+		if (zd_load_bytes(inode + layout->flags, 4, xa->big_endian) & ZD_S_DAX) {
 			ret->dax++;
 			error = visit(context, node - layout->sb_list, zd_xa_word(xa, inode + layout->mapping));
 		}

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util.h"
 #include "xarray.h"
 
 enum {
@@ -37,17 +38,15 @@ struct zd_error *zd_xa_layout_check(const struct zd_xa_layout *layout)
 
 uint64_t zd_xa_word(const struct zd_xa_layout *layout, const uint8_t *bytes)
 {
-	unsigned int size = layout->word_size;
-	uint64_t word = 0;
+	uint64_t word;
 
 	// What nearly every kernel has, many times per node.
-	if (size == sizeof(word) && layout->big_endian == (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)) {
+	if (layout->word_size == sizeof(word) &&
+	    layout->big_endian == (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)) {
 		memcpy(&word, bytes, sizeof(word));
 		return word;
 	}
-	for (unsigned int i = 0; i < size; i++)
-		word = word << 8 | bytes[layout->big_endian ? i : size - 1 - i];
-	return word;
+	return zd_load_bytes(bytes, layout->word_size, layout->big_endian);
 }
 
 static bool is_node(uint64_t entry)
