@@ -20,9 +20,7 @@ from drgn import FaultError, Object, Program, offsetof, sizeof
 from zonedev import _zonedev
 from zonedev.errors import TargetError
 from zonedev.kernel.layout import KernelLayout
-from zonedev.model import Pagemap
-
-_FS_DAX = "MEMORY_DEVICE_FS_DAX"
+from zonedev.model import FS_DAX, Pagemap
 
 # File systems in memory of their own or in none: no file of theirs lies on a device.  What is not
 # named here is walked.
@@ -202,7 +200,7 @@ def super_blocks(prog: Program) -> Iterator[SuperBlock]:
 def _believable_ranges(pagemaps: Iterable[Pagemap], walked: Walked) -> list[tuple[int, int]]:
     """(start, end) of the FS_DAX ranges in rising order, without those that cannot be."""
     wanted: list[tuple[int, int]] = []
-    ranges = [(r.start_pfn, r.end_pfn) for p in pagemaps if p.type == _FS_DAX for r in p.ranges]
+    ranges = [(r.start_pfn, r.end_pfn) for p in pagemaps if p.type == FS_DAX for r in p.ranges]
     for start, end in sorted(ranges):
         if end <= start or end - start > _RANGE_PAGES_MAX or (wanted and start < wanted[-1][1]):
             walked.gap(f"pfns {start:#x}-{end - 1:#x} of a pagemap are no range to go by")
