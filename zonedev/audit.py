@@ -515,7 +515,7 @@ def scheme(prog: Program) -> SchemeReport:
 
     :raises TargetError: the target cannot be audited
     """
-    return scheme_report(detect_scheme(prog)[0], audit(prog))
+    return scheme_report(detect_scheme(prog)[0], audit(prog, quick=True))
 
 
 def tool_versions() -> dict[str, Any]:
