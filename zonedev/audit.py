@@ -41,11 +41,11 @@ from zonedev.live import (
     confirm_pagemaps,
     merge_findings,
 )
-from zonedev.model import Audit, Finding, Pagemap, PagemapResult, PfnRange
+from zonedev.model import FS_DAX, Audit, Finding, Pagemap, PagemapResult, PfnRange, short_type
 from zonedev.page import FolioReport, folio_report
 from zonedev.pagemap_rules import Case, Unjudged, judge_pagemap
 from zonedev.scanner import Caps, Progress, Scanner
-from zonedev.second_pass import FS_DAX, DaxPass
+from zonedev.second_pass import DaxPass
 from zonedev.states import SchemeReport, scheme_report
 from zonedev.waiters import name_waiters
 
@@ -65,8 +65,6 @@ __all__ = (
 # Findings whose mapping is followed to its file; the others keep the bare pointer.
 _DESCRIBED_MAX = 1000
 
-_TYPE_PREFIX = "MEMORY_DEVICE_"
-
 
 @takes_program_or_default
 def for_each_dev_pagemap(prog: Program) -> Iterator[Object]:
@@ -83,7 +81,7 @@ def for_each_dev_pagemap(prog: Program) -> Iterator[Object]:
 
 
 def _is_of_type(pagemap: Pagemap, name: str) -> bool:
-    return name.upper() in (pagemap.type, pagemap.type.replace(_TYPE_PREFIX, ""))
+    return name.upper() in (pagemap.type, short_type(pagemap.type))
 
 
 def _is_called(pagemap: Pagemap, name: str) -> bool:
@@ -118,10 +116,6 @@ def _select(kernel: Kernel, types: list[str], pgmaps: list[str]) -> list[Pagemap
 
 
 # ---------------------------------------------------------------- what the report lists beside findings
-
-
-def _short(type_: str) -> str:
-    return type_.replace(_TYPE_PREFIX, "")
 
 
 Pass = Union[DaxPass, PoolPass, FreeListPass]
@@ -168,11 +162,11 @@ def _not_applicable(
         here = sorted(present & set(row["types"]))
         if why is not None or not here:
             continue
-        names = ", ".join(map(_short, here))
+        names = ", ".join(map(short_type, here))
         lacking = _without_evidence(row, passes)
         if lacking:
             entries.append({"rule": row["id"], "why": f"{names}: {lacking}"})
-        off = [_short(t) for t in here if scanner.caps.get(t, Caps()).miscalibrated]
+        off = [short_type(t) for t in here if scanner.caps.get(t, Caps()).miscalibrated]
         if row["calibrated"] and off:
             text = f"{', '.join(off)}: calibration contradicts the scheme"
             entries.append({"rule": row["id"], "why": text})
@@ -559,7 +553,7 @@ def scheme(prog: Program) -> SchemeReport:
 
     :raises TargetError: the target cannot be audited
     """
-    return scheme_report(detect_scheme(prog)[0], audit(prog))
+    return scheme_report(detect_scheme(prog)[0], audit(prog, quick=True))
 
 
 def tool_versions() -> dict[str, Any]:

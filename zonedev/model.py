@@ -17,6 +17,19 @@ CLASSES = _zonedev.CLASSES
 SEVERITIES = _zonedev.SEVERITIES
 EXIT_CODES = {"clean": 0, "violations": 1, "incomplete": 3}
 
+PRIVATE = "MEMORY_DEVICE_PRIVATE"
+COHERENT = "MEMORY_DEVICE_COHERENT"
+FS_DAX = "MEMORY_DEVICE_FS_DAX"
+GENERIC = "MEMORY_DEVICE_GENERIC"
+PCI_P2PDMA = "MEMORY_DEVICE_PCI_P2PDMA"
+
+_TYPE_PREFIX = "MEMORY_DEVICE_"
+
+
+def short_type(name: str) -> str:
+    """MEMORY_DEVICE_FS_DAX -> FS_DAX."""
+    return name.replace(_TYPE_PREFIX, "")
+
 
 @dataclass(frozen=True)
 class PfnRange:

@@ -20,9 +20,9 @@ from zonedev.kernel.facts import Kernel
 from zonedev.kernel.mapping import describe_mapping
 from zonedev.kernel.registry import known_type
 from zonedev.kernel.vmemmap import classify_fault, order_max
-from zonedev.model import Finding, Pagemap, PfnRange
+from zonedev.model import FS_DAX, Finding, Pagemap, PfnRange
 from zonedev.scanner import Caps, Scanner, calibrated, make_finding, pagemap_spec, scan_pages
-from zonedev.second_pass import FS_DAX, DaxPass
+from zonedev.second_pass import DaxPass
 
 # Struct pages that members of struct folio reach to (ZD_FOLIO_PAGES of ext/core/zonedev.h).
 _FOLIO_PAGES = 4

@@ -12,12 +12,15 @@ from typing import NamedTuple, Optional, Union
 
 from zonedev import _zonedev
 from zonedev.kernel.vmemmap import SHIFT_MAX
-from zonedev.model import Finding, Pagemap, PagemapResult
-
-PRIVATE = "MEMORY_DEVICE_PRIVATE"
-COHERENT = "MEMORY_DEVICE_COHERENT"
-GENERIC = "MEMORY_DEVICE_GENERIC"
-P2PDMA = "MEMORY_DEVICE_PCI_P2PDMA"
+from zonedev.model import (
+    COHERENT,
+    GENERIC,
+    PCI_P2PDMA,
+    PRIVATE,
+    Finding,
+    Pagemap,
+    PagemapResult,
+)
 
 _SUBSECTION = 2 << 20
 
@@ -133,7 +136,7 @@ def _below_bias(case: Case) -> Iterator[Answer]:
         return
     needed = 1 + pagemap.folios
     # An mmapped P2PDMA page holds a reference of its own; allocations without a map cannot be seen here.
-    if pagemap.type == P2PDMA and case.complete:
+    if pagemap.type == PCI_P2PDMA and case.complete:
         needed += case.result.pages_mapped
     if ref.count < needed:
         yield Verdict(
@@ -144,7 +147,7 @@ def _below_bias(case: Case) -> Iterator[Answer]:
 def _removal_waits(case: Case) -> bool:
     """True where removal waits for pages that are held."""
     if case.scheme.id in ("E", "G", "H"):
-        return case.pagemap.type in (PRIVATE, COHERENT, P2PDMA)
+        return case.pagemap.type in (PRIVATE, COHERENT, PCI_P2PDMA)
     # In D it waits for the pagemap's other users only, in the other schemes every held page is one.
     return case.scheme.id != "D"
 
@@ -189,7 +192,7 @@ def _ref_versus_pages(case: Case) -> Iterator[Answer]:
         yield from _ref_of_old_pages(case)
         return
     by_use = case.scheme.private_refs_pgmap and pagemap.type in (PRIVATE, COHERENT)
-    by_page = case.scheme.id == "C" and pagemap.type in (PRIVATE, GENERIC, P2PDMA)
+    by_page = case.scheme.id == "C" and pagemap.type in (PRIVATE, GENERIC, PCI_P2PDMA)
     if not by_use and not by_page:
         return
     if ref.count is None or ref.approximate:

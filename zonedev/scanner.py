@@ -16,9 +16,9 @@ from zonedev.driver_pass import DriverPasses
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.registry import known_type
 from zonedev.kernel.vmemmap import Pages, read_memmap
-from zonedev.model import DevDax, Finding, Pagemap, PagemapResult, PfnRange
+from zonedev.model import FS_DAX, DevDax, Finding, Pagemap, PagemapResult, PfnRange
 from zonedev.pagemap_rules import contradicted_types
-from zonedev.second_pass import FS_DAX, DaxPass
+from zonedev.second_pass import DaxPass
 
 Progress = Callable[[int, int], None]
 

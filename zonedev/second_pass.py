@@ -20,9 +20,8 @@ from zonedev.kernel.dax import CannotWalk, DaxEntry, DaxFile, DaxWalk, describe_
 from zonedev.kernel.dax_lock import Lock, find_owners
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.registry import known_type
-from zonedev.model import Finding, Pagemap
+from zonedev.model import FS_DAX, Finding, Pagemap
 
-FS_DAX = "MEMORY_DEVICE_FS_DAX"
 EVIDENCE = "DAX entries of inodes"
 MISMATCH, WITHOUT_ENTRY = "entry-page-mismatch", "mapping-without-entry"
 STUCK, ORDER = "dax-lock-stuck", "entry-order-vs-folio"

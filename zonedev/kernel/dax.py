@@ -21,9 +21,7 @@ from drgn import FaultError, Object, Program, offsetof, sizeof
 from zonedev import _zonedev
 from zonedev.errors import TargetError
 from zonedev.kernel.layout import KernelLayout
-from zonedev.model import Pagemap
-
-_FS_DAX = "MEMORY_DEVICE_FS_DAX"
+from zonedev.model import FS_DAX, Pagemap
 
 # File systems in memory of their own or in none: no file of theirs lies on a device.  What is not
 # named here is walked.
@@ -295,7 +293,7 @@ class DaxWalk:
         self._known: dict[int, DaxFile] = {}
         self._files: Optional[list[DaxFile]] = None
         self._super_blocks: list[SuperBlock] = []
-        self._pagemaps = [p for p in pagemaps if p.type == _FS_DAX]
+        self._pagemaps = [p for p in pagemaps if p.type == FS_DAX]
         try:
             self.entries = _zonedev.Entries(
                 layout.layout,

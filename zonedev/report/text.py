@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from zonedev import _zonedev
-from zonedev.model import Audit, Finding, Pagemap, PagemapResult
+from zonedev.model import Audit, Finding, Pagemap, PagemapResult, short_type
+from zonedev.report.data import FILE_NUMBERS
 
 if TYPE_CHECKING:
     from zonedev.page import FolioReport
@@ -29,11 +30,6 @@ _VERDICTS = {
     "violations": "violations",
     "incomplete": "incomplete: not every page could be judged",
 }
-
-
-def short_type(name: str) -> str:
-    """MEMORY_DEVICE_FS_DAX -> FS_DAX."""
-    return name.replace("MEMORY_DEVICE_", "")
 
 
 def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
@@ -286,7 +282,7 @@ def audit_text(audit: Audit, severity: str = "warning") -> str:
     blocks.append("\n".join(_gaps(audit)))
     blocks += [_wrap(_pass_text(one), "") for one in audit.passes]
     blocks.append(findings_text(audit, severity))
-    blocks.append(_wrap(_hidden(audit, severity), "") if _hidden(audit, severity) else "")
+    blocks.append(_wrap(_hidden(audit, severity), ""))
     if audit.findings_dropped:
         blocks.append(f"{audit.findings_dropped} more runs found no room and are only counted")
     if audit.transient:
@@ -337,12 +333,11 @@ def list_text(pagemaps: list[Pagemap], incomplete: bool = False) -> str:
 
 def files_text(files: list[dict[str, Any]]) -> str:
     """One row per DAX file (see file_dict())."""
-    numbers = ("entries", "pages", "pmd", "zero", "empty", "locked")
-    rows = [["DEVICE", "TYPE", "INODE", *(name.upper() for name in numbers), "NAME"]]
+    rows = [["DEVICE", "TYPE", "INODE", *(name.upper() for name in FILE_NUMBERS), "NAME"]]
     for file in files:
         name = file["name"] + (f" ({file['problem']})" if file["problem"] else "")
         inode = "?" if file["number"] is None else str(file["number"])
-        counts = [str(file[key]) for key in numbers]
+        counts = [str(file[key]) for key in FILE_NUMBERS]
         rows.append([file["device"] or "?", file["file_system"] or "?", inode, *counts, name])
     return table(rows, range(2, 9)) + "\n"
 
@@ -461,7 +456,11 @@ def _types_text(row: dict[str, Any]) -> str:
 
 def _schemes_text(row: dict[str, Any]) -> str:
     schemes = [s for s in row["schemes"] if s != "unknown"]
-    return "all schemes" if len(schemes) == 9 else "schemes " + ", ".join(schemes)
+    return (
+        "all schemes"
+        if len(schemes) == len(_zonedev.SCHEMES) - 1
+        else "schemes " + ", ".join(schemes)
+    )
 
 
 def rules_text(rows: list[dict[str, Any]]) -> str:
