@@ -41,7 +41,7 @@ from zonedev import _zonedev
 # With the DAX entries of all files; the others hold what an audit of struct pages reads.
 ENTRIES = ["5.10-entries", "6.1-entries", "6.16-entries", "7.2-entries"]
 # With the devices behind device-dax pagemaps.
-DEVICES = "6.1-devdax"
+DEVICES = "6.1-entries-devdax"
 CORES = ["5.10-nvdimm", "6.1-nvdimm", "7.2-nvdimm", "7.2-p2p-hmm", *ENTRIES, DEVICES]
 # Rules that rest on DAX entries.
 OF_ENTRIES = {row["id"] for row in _zonedev.rules() if row["requires_evidence"]}
