@@ -12,23 +12,27 @@ from __future__ import annotations
 import struct
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
 
 from conftest import VMCORES, open_vmcore  # noqa: E402
+from drgn import Program  # noqa: E402
 
 from zonedev import _zonedev  # noqa: E402
+from zonedev.kernel import dax  # noqa: E402
 from zonedev.kernel.facts import Kernel  # noqa: E402
 from zonedev.model import Pagemap  # noqa: E402
 
 CORES = ("5.10-nvdimm-leak", "6.1-nvdimm-leak", "7.2-p2p-hmm", "7.3-hmm-leak")
+ENTRIES_CORES = ("7.2-entries",)
 ELF_CORES = ("5.10-bare", "7.2-nvdimm")
 KDUMPS = ("6.1-kdump-leak", "7.2-kdump-leak")
 
 # Struct pages of one seed.
 PAGES = 24
+FILE_PAGES = 48
 
 # As enum zd_scheme_id has them.
 SCHEMES = ("A", "B", "C", "D", "E", "F1", "F2", "G", "H", "unknown")
@@ -99,6 +103,78 @@ def scan_seeds(out: Path) -> None:
             (out / f"{name}-{pfn:x}").write_bytes(data)
 
 
+class Recorder:
+    """Reads a program's memory, and keeps what was read: address -> bytes."""
+
+    def __init__(self, prog: Program) -> None:
+        self.read_or_none = dax.reader(prog)
+        self.pieces: dict[int, bytes] = {}
+
+    def read(self, address: int, size: int) -> Optional[bytes]:
+        data = self.read_or_none(address, size)
+        if data is not None:
+            self.pieces[address] = data
+        return data
+
+
+def tie_knots(pieces: dict[int, bytes], node: tuple[int, ...], inode: tuple[int, ...]) -> None:
+    """The tree's top becomes a child of itself, and the last inode of the list is followed by the first."""
+    nodes = [at for at, data in pieces.items() if len(data) == node[0]]
+    inodes = [at for at, data in pieces.items() if len(data) == inode[0]]
+    for at, place, target in (
+        (nodes[0], node[-1] + 8, nodes[0] | 2),
+        (inodes[-1], inode[1], inodes[0] + inode[1]),
+    ):
+        data = pieces[at]
+        pieces[at] = data[:place] + struct.pack("<Q", target) + data[place + 8 :]
+
+
+def entries_seed(
+    name: str, walk: dax.DaxWalk, file: dax.DaxFile, with_list: bool, knots: bool
+) -> bytes:
+    """One file as ext/fuzz/fuzz_entries.c takes it, its first pages, and the list of its inode."""
+    core = open_vmcore(name)
+    layout, memory = core.kernel.layout, Recorder(core.prog)
+    pfn = walk.entries_of(file)[0].pfn
+    pagemap = next(one for one in core.kernel.pagemaps if one.covers(pfn))
+    specs = dax.node_spec(core.prog), dax.space_spec(core.prog), dax.inode_spec(core.prog)
+    entries = _zonedev.Entries(
+        layout.layout,
+        core.kernel.scheme,
+        memory.read,
+        **dict(zip(("node", "space", "inode"), specs)),
+    )
+    entries.add(file.mapping)
+    head = file.super_block.inodes if with_list and file.super_block else 0
+    if head:
+        entries.inodes(head)
+    memory.read(layout.page_address(pfn), FILE_PAGES * layout.page_size)
+    if knots:
+        tie_knots(memory.pieces, specs[0], specs[2])
+    numbers = [number for spec in specs for number in spec]
+    return (
+        scan_head(core.kernel, pagemap, pfn)
+        + struct.pack(f"<{len(numbers)}HHQQ", *numbers, FILE_PAGES - 1, file.mapping, head)
+        + struct.pack("<HBB", 0, 0, 1)
+        + b"".join(struct.pack("<QH", at, len(data)) + data for at, data in memory.pieces.items())
+    )
+
+
+def entries_seeds(out: Path) -> None:
+    """Of each core the file of most nodes, with the list of inodes; that of most PMD entries; and the
+    first again with cycles."""
+    for name in ENTRIES_CORES:
+        core = open_vmcore(name)
+        walk = dax.DaxWalk(core.prog, core.kernel.layout, core.kernel.scheme)
+        tallies = [(walk.count(file), file) for file in walk.files()]
+        # Holes have entries without a page.
+        tallies = [(tally, file) for tally, file in tallies if not tally["zero"]]
+        for kind, member in (("nodes", "nodes"), ("pmd", "pmd"), ("knots", "nodes")):
+            file = max(tallies, key=lambda pair: pair[0][member])[1]
+            data = entries_seed(name, walk, file, member == "nodes", kind == "knots")
+            (out / f"{name}-{kind}").write_bytes(data)
+
+
 def file_seeds(out: Path, names: tuple[str, ...], size: int) -> None:
     for name in names:
         with open(open_vmcore(name).core, "rb") as file:
@@ -107,9 +183,10 @@ def file_seeds(out: Path, names: tuple[str, ...], size: int) -> None:
 
 def main() -> int:
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests" / "corpus"
-    for target in ("scan", "elf", "kdump"):
+    for target in ("scan", "entries", "elf", "kdump"):
         (out / target).mkdir(parents=True, exist_ok=True)
     scan_seeds(out / "scan")
+    entries_seeds(out / "entries")
     file_seeds(out / "elf", ELF_CORES, ELF_HEAD)
     with open(VMCORES / "7.2-bare" / "vmlinux", "rb") as file:
         (out / "elf" / "vmlinux").write_bytes(file.read())

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 import struct
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
 from conftest import ROOT, Vmcore, Zonedev, lay_over, open_vmcore
-from drgn import Object, Program, offsetof
+from drgn import Architecture, Object, Platform, Program, TypeMember, offsetof, sizeof
 
 from zonedev import _zonedev
 from zonedev.audit import audit, dax_files, folio, for_each_dax_entry
@@ -136,6 +137,25 @@ def test_files_by_name() -> None:
     page = folio(vmcore.prog, str(first.pfn))
     assert len(page.entries) == 2
     assert [f.rule for f in page.findings] == ["multi-owner-unshared"]
+
+
+def test_files_by_name_where_the_union_of_dentries_has_none() -> None:
+    """As struct dentry is since 7.1."""
+    vmcore = open_vmcore("6.1-entries")
+    prog = fresh(vmcore)
+    before = {file_name(prog, file) for file in dax_files(prog)}
+    old = prog.type("struct dentry")
+    members = [
+        TypeMember(m.type, None if m.name == "d_u" else m.name, m.bit_offset)
+        for m in old.members or ()
+    ]
+    new = prog.struct_type("dentry", old.size, members)
+    prog.register_type_finder(
+        "7.1", lambda *question: new if question[2] == "dentry" else None, enable_index=0
+    )
+    assert prog.type("struct dentry").has_member("d_alias")
+    assert {file_name(prog, file) for file in dax_files(prog)} == before
+    assert "/reflink_a" in before
 
 
 def test_files_verb(zonedev: Zonedev) -> None:
@@ -368,6 +388,8 @@ def test_who_may_hold_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     stacks: dict[int, bytes] = {}
 
     class FakeProgram:
+        platform = Platform(Architecture.X86_64)
+
         def type(self, name: str) -> str:
             return name
 
@@ -398,6 +420,12 @@ def test_who_may_hold_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask((7, [])) is False
     for word in (mapping, mapping + 8, page):
         assert ask((7, []), (word, ["dax_iomap_pte_fault"])) is True
+    # Words are those of the machine that was dumped.
+    turned = int.from_bytes(struct.pack(">Q", page), "little")
+    assert ask((turned, [])) is False
+    FakeProgram.platform = Platform(Architecture.S390X)
+    assert ask((turned, ["dax_iomap_pte_fault"])) is True
+    FakeProgram.platform = Platform(Architecture.X86_64)
     # Who waits for it does not hold it.
     assert ask((mapping + 8, ["schedule", "get_unlocked_entry", "grab_mapping_entry"])) is False
     # A stack of zeroes is not in the dump.
@@ -407,3 +435,36 @@ def test_who_may_hold_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_owners(FakeProgram(), [lock]) is None  # type: ignore[arg-type]
     monkeypatch.setattr(dax_lock, "for_each_task", lambda prog: iter(()))
     assert find_owners(FakeProgram(), [lock]) is None  # type: ignore[arg-type]
+
+
+def test_pids_that_lead_into_themselves_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    prog = fresh(open_vmcore("7.2-entries"))
+    root, top, leaf = (0xFFFFFFFF_00000000 + i * 4096 for i in range(3))
+    node = prog.type("struct xa_node")
+
+    def lay_node(address: int, shift: int, *slots: int) -> None:
+        data = bytearray(sizeof(node))
+        data[offsetof(node, "shift")], data[offsetof(node, "count")] = shift, len(slots)
+        struct.pack_into(f"<{len(slots)}Q", data, offsetof(node, "slots"), *slots)
+        lay_over(prog, address, bytes(data))
+
+    head = offsetof(prog.type("struct xarray"), "xa_head")
+    lay_over(prog, root, bytes(head) + struct.pack("<Q", top | 2))
+    pids = SimpleNamespace(idr=SimpleNamespace(idr_rt=Object(prog, "struct xarray", address=root)))
+
+    class FakeProgram:
+        def __getitem__(self, name: str) -> Any:
+            return {"PIDTYPE_PID": Object(prog, "int", 0), "init_pid_ns": pids}[name]
+
+    fake: Any = FakeProgram()
+    monkeypatch.setattr(
+        dax_lock, "Object", lambda prog_, type_, value: Object(prog, "unsigned long", value)
+    )
+    # The last pid has no task of its own: only a session or a process group of that number is left.
+    monkeypatch.setattr(dax_lock, "pid_task", lambda pid, kind: int(pid) % 0x3000)
+    lay_node(top, 6, leaf | 2)
+    lay_node(leaf, 0, 0x1000, 0x2000, 0x3000)
+    assert list(dax_lock.for_each_task(fake)) == [0x1000, 0x2000]
+    lay_node(leaf, 0, 0x1000, top | 2)
+    with pytest.raises(ValueError, match="cannot lie"):
+        list(dax_lock.for_each_task(fake))

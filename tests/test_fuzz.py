@@ -44,6 +44,7 @@ class Target(NamedTuple):
 
 TARGETS = {
     "scan": Target(tuple(CORE), 300),
+    "entries": Target(tuple(CORE), 2000),
     "elf": Target(
         (EXT / "core" / "error.c", EXT / "readers" / "elf.c"),
         1500,

@@ -206,8 +206,11 @@ class Entries:
     def know(self, mapping: int, kind: str, /) -> None:
         """What a mapping word is that pages name: plain, unknown or no-file."""
 
-    def complete(self, complete: bool, /) -> None:
-        """Whether every entry of every file was read."""
+    def complete(self, complete: bool, pfn: Optional[int] = None, /) -> None:
+        """Whether every entry was read that may name a page of the range around *pfn*, or of any range.
+
+        :raises ValueError: the pfn lies in no range
+        """
 
     def clear(self) -> None:
         """Forget all entries; ranges and mappings stay."""

@@ -75,7 +75,7 @@ class Pagemap:
     init_busy: Optional[bool] = None
     node: Optional[int] = None
     deduplicated: bool = False
-    # Its last page is at 0: removal has put, page after page, the reference each was born with (B, C).
+    # Most of its last pages are at 0: removal has put, page after page, the reference each was born with (B, C).
     drained: bool = False
     # Of GENERIC ones: whose pages they are, or why that is not known.
     dev_dax: Union[DevDax, str, None] = None
@@ -101,9 +101,13 @@ class Pagemap:
         """L of the documentation: (compound) pages from the first valid pfn on."""
         return sum((r.end_pfn - r.first_pfn) >> self.vmemmap_shift for r in self.ranges)
 
+    def range_of(self, pfn: int) -> Optional[PfnRange]:
+        """The range that holds the pfn."""
+        return next((r for r in self.ranges if r.start_pfn <= pfn < r.end_pfn), None)
+
     def covers(self, pfn: int) -> bool:
         """True where one of the ranges holds the pfn."""
-        return any(r.start_pfn <= pfn < r.end_pfn for r in self.ranges)
+        return self.range_of(pfn) is not None
 
 
 class Waiter(NamedTuple):

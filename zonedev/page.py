@@ -18,9 +18,9 @@ from zonedev.kernel.dax import DaxEntry
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.mapping import describe_mapping
 from zonedev.kernel.registry import known_type
-from zonedev.kernel.vmemmap import SHIFT_MAX, classify_fault
+from zonedev.kernel.vmemmap import classify_fault, order_max
 from zonedev.model import Finding, Pagemap, PfnRange
-from zonedev.scanner import Caps, Scanner, calibrated, feed, make_finding, pagemap_spec
+from zonedev.scanner import Caps, Scanner, calibrated, make_finding, pagemap_spec, scan_pages
 from zonedev.second_pass import FS_DAX, DaxPass
 
 # Struct pages that members of struct folio reach to (ZD_FOLIO_PAGES of ext/core/zonedev.h).
@@ -126,18 +126,13 @@ class _Place:
         """The struct page of a pfn in numbers, and its bytes."""
         layout, start, end = self.kernel.layout, self.range.start_pfn, self.range.end_pfn
         bounds = (start, end, layout.page_address(start))
-        raw = _read_struct_pages(self.kernel, pfn, min(4, end - pfn))
+        raw = _read_struct_pages(self.kernel, pfn, min(_FOLIO_PAGES, end - pfn))
         return _zonedev.decode(layout.layout, self.scheme, self.spec, bounds, pfn, raw), raw
 
     def scan(self, start: int, end: int) -> dict[str, Any]:
         """The tally of [start, end) by itself."""
-        layout = self.kernel.layout
         entries = self.dax.entries if self.dax else None
-        scan = _zonedev.Scan(layout.layout, self.scheme, self.spec, merge=False, entries=entries)
-        scan.begin(start, end, layout.page_address(start), self.pagemap.index_bias(start))
-        feed(self.kernel, scan, start, lambda pages: None)
-        scan.end()
-        return scan.result()
+        return scan_pages(self.kernel, self.scheme, self.pagemap, self.spec, (start, end), entries)
 
     def findings(self, start: int, end: int) -> list[Finding]:
         """What is wrong with the pages [start, end) by themselves."""
@@ -191,7 +186,8 @@ def folio_report(kernel: Kernel, what: str, quick: bool = False) -> FolioReport:
         raise TargetError(
             f"{asked} of pagemap {pagemap.address:#x}, whose memory type is {pagemap.type}"
         )
-    range_ = next(r for r in pagemap.ranges if r.start_pfn <= pfn < r.end_pfn)
+    range_ = pagemap.range_of(pfn)
+    assert range_ is not None
     if pfn < range_.first_pfn:
         raise TargetError(
             f"{asked}: it lies in the altmap head of {pagemap.device}, which has no struct pages"
@@ -205,8 +201,7 @@ def folio_report(kernel: Kernel, what: str, quick: bool = False) -> FolioReport:
     head = page if head_pfn == pfn else place.decode(head_pfn)[0]
     if _learn_driver_data(kernel, pagemap, head):
         place = _Place(kernel, pagemap, range_, scheme, caps, dax)
-    reach = max(kernel.layout.pmd_order, min(pagemap.vmemmap_shift, SHIFT_MAX))
-    order = head["order"] if head["order"] <= reach else 0
+    order = head["order"] if head["order"] <= order_max(pagemap, layout) else 0
     end = min(head_pfn + (1 << order), range_.end_pfn)
     class_, findings = _judge(place, head_pfn, end, pfn)
     return FolioReport(

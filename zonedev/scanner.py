@@ -97,6 +97,26 @@ def feed(
     return reasons, not_captured
 
 
+def scan_pages(
+    kernel: Kernel,
+    scheme: _zonedev.Scheme,
+    pagemap: Pagemap,
+    spec: dict[str, Any],
+    pfns: tuple[int, int],
+    entries: Optional[_zonedev.Entries] = None,
+) -> dict[str, Any]:
+    """The tally of the pages [first, end) of a pagemap by themselves, read afresh.
+
+    :param spec: see pagemap_spec()
+    """
+    first, end = pfns
+    scan = _zonedev.Scan(kernel.layout.layout, scheme, spec, merge=False, entries=entries)
+    scan.begin(first, end, kernel.layout.page_address(first), pagemap.index_bias(first))
+    feed(kernel, scan, first, lambda pages: None)
+    scan.end()
+    return scan.result()
+
+
 def _is_believable(kernel: Kernel, pagemap: Pagemap, range_: PfnRange) -> bool:
     """False for a huge range that the registry does not confirm: reading it would take for ever."""
     if range_.pages <= _UNCONFIRMED_MAX:
@@ -233,7 +253,8 @@ def calibrated(kernel: Kernel, pagemap: Pagemap) -> tuple[_zonedev.Scheme, Caps]
         return kernel.scheme_of(pagemap, kernel.scheme), Caps()
     scanner = Scanner(kernel, [pagemap])
     scanner.run()
-    return scanner.scheme, scanner.caps.get(pagemap.type, Caps())
+    caps = scanner.caps.get(pagemap.type, Caps())
+    return kernel.scheme_of(pagemap, scanner.scheme), caps
 
 
 class Scanner:
@@ -289,14 +310,10 @@ class Scanner:
 
     def look(self, pagemap: Pagemap, start: int, end: int) -> list[Finding]:
         """Findings on the pages [start, end) of a pagemap by themselves, read afresh."""
-        layout = self.kernel.layout
         spec = pagemap_spec(pagemap, self.caps.get(pagemap.type))
         scheme = self.kernel.scheme_of(pagemap, self.scheme)
-        scan = _zonedev.Scan(layout.layout, scheme, spec, merge=False)
-        scan.begin(start, end, layout.page_address(start), pagemap.index_bias(start))
-        feed(self.kernel, scan, start, lambda pages: None)
-        scan.end()
-        return [make_finding(self.kernel, pagemap, raw) for raw in scan.result()["findings"]]
+        tally = scan_pages(self.kernel, scheme, pagemap, spec, (start, end))
+        return [make_finding(self.kernel, pagemap, raw) for raw in tally["findings"]]
 
     def run(self) -> None:
         """Scan everything; again where calibration says that the scheme does not fit."""

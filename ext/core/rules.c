@@ -439,6 +439,9 @@ static bool entry_order(const struct zd_subject *s)
 
 	if (s->files.flux)
 		return false;
+	// dax_associate_entry() warns of a sharer whose entry has another order than the folio.
+	if (s->files.misfit)
+		return true;
 	if (s->files.pmd)
 		return !large;
 	return large && s->files.complete && unassociated(s);
@@ -743,13 +746,17 @@ const struct zd_rule zd_rules[] = {
 	  .bug_class = "lost share get or put", .near_miss = "share == number of entries" },
 	{ RULE("entry-order-vs-folio", "R37"), .severity = ZD_WARNING, WITHOUT(DAX_ENTRIES, WARNING),
 	  FOR(T(FS_DAX), GH), .needs = M(ORDER) | NEEDS(PMD) | NEEDS(ENTRIES),
-	  WHEN(entry_order, "a PMD entry covers the page, whose folio is not of that order; or a folio of that "
-			    "order without a file has no PMD entry"),
+	  WHEN(entry_order, "a PMD entry covers the page, whose folio is not of that order; or an entry leads "
+			    "to a part of a large folio; or a folio of that order without a file has no PMD "
+			    "entry"),
 	  .meaning = "the folio and the entry that it was made for do not have the same size",
-	  .bug_class = "missed split or reset", .near_miss = "a PMD entry on a folio of its order" },
+	  .bug_class = "missed split or reset",
+	  .near_miss =
+		  "a PMD entry on a folio of its order; a locked entry of a part, which is being changed" },
 	{ DAX_LOCK_STUCK, .severity = ZD_WARNING, WITHOUT(DAX_ENTRIES, WARNING),
 	  WHEN(entry_stuck,
-	       "the DAX entry of the page is locked, and no task's stack names its file's tree or the page"),
+	       "the DAX entry of the page is locked, and no task's stack names its file's tree or the "
+	       "page; or one that has no page yet, or the zero page"),
 	  .meaning = "every fault on this page of the file waits for ever",
 	  .bug_class = "lost wake-up, leaked lock", .near_miss = "a task is there that may hold the lock" },
 	{ RULE("gen-mapping", "R40"), .severity = ZD_WARNING, FOR(T(GENERIC), ALL_SCHEMES), .needs = M(INDEX),

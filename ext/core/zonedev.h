@@ -430,7 +430,7 @@ struct zd_entries; /* entries.h */
 /** What a pass over the DAX entries of all files tells of a page; all false without one. */
 struct zd_files {
 	bool known;    /* there was a pass */
-	bool complete; /* and it saw every entry that there is */
+	bool complete; /* and it saw every entry that there is of this pagemap */
 	/** Entries that cover the page; many: so many or more. */
 	uint8_t count;
 	bool many;
@@ -439,6 +439,7 @@ struct zd_files {
 	bool locked; /* an entry is locked, by somebody ... */
 	bool stuck;  /* ... who is not there */
 	bool flux;   /* entries or page are being changed */
+	bool misfit; /* a large folio: an entry leads to a part of it, or begins in its middle */
 	/** What the page's mapping word was found to be, where no file of a super block has it. */
 	bool mapping_unknown, mapping_no_file;
 };
@@ -628,7 +629,8 @@ struct zd_template {
 	enum zd_class class;
 	int32_t refcount;
 	int32_t mapcount; /* number of maps */
-	uint8_t mark;	  /* of its page, where there was a pass over DAX entries */
+	uint8_t mark;	  /* of its page under mark_mask, where there was a pass over DAX entries */
+	uint8_t mark_mask;
 };
 
 /** Templates of order-0 heads: free; in a file and unmapped; mapped once. */
@@ -666,9 +668,11 @@ struct zd_scan {
 	struct zd_template head[ZD_TEMPLATES], tail;
 	struct zd_rule_list head_rules, tail_rules; /* rows that can apply */
 	const struct zd_entries *entries;	    /* NULL: no pass */
-	uint32_t evidence;			    /* bit mask of enum zd_evidence */
+	uint32_t evidence;			    /* bit mask of enum zd_evidence, for the range at hand */
 	uint64_t next_pfn;
 	uint64_t known_from; /* every page from here to next_pfn was read */
+	/** Struct pages in one page of a deduplicated vmemmap, else 0. */
+	uint64_t frame_pages;
 	/** The second vmemmap page of the current compound, which later ones alias. */
 	uint8_t *alias;
 	uint64_t alias_head;

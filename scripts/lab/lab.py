@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Boot every kernel in every scenario, dump it, and compare what zonedev says with the record.
 
-usage: lab.py [--kernels 6.1,7.2] [--scenarios nvdimm,leak] [--fresh] [--debug] [--no-modules] [--support FILE]
+usage: lab.py [--kernels 6.1,7.2] [--scenarios nvdimm,leak] [--fresh] [--debug] [--no-modules] [--jobs N]
+              [--support FILE]
 
 Owns the order of things and the table at the end; each step is a program of this directory.  A kernel
 is chosen by its release or the beginning of it.  Results lie in $LAB (default: lab-out):
 cores/RELEASE/SCENARIO/ with the core, the record, the expectation, result.json.  A run whose core is
 there is compared again, not booted again (--fresh does).  Exit status 1 if anything differs, or a run
-did not come about.  Runs one virtual machine at a time: TCG uses two cores.
+did not come about.  A run keeps about two processors busy (TCG): as many runs at once as there are for,
+or --jobs N; the next kernels are fetched meanwhile.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -229,21 +232,38 @@ def do_run(run: Run, fresh: bool) -> Result:
     return result
 
 
-def results_of(options: argparse.Namespace) -> Iterator[Result]:
+def submit_runs(options: argparse.Namespace, pool: ThreadPoolExecutor) -> Iterator[Future[Result]]:
+    """Prepare one kernel after the other, and leave its runs to the pool; in the order of the tables."""
     scenarios = chosen(table("scenarios.tsv"), "name", options.scenarios, str.__eq__)
     for kernel in chosen(table("kernels.tsv"), "release", options.kernels, matches):
         release = kernel["release"]
         try:
             prepare(release, scenarios, options)
         except Failed as err:
-            yield {"kernel": release, "scenario": "-", "problems": [str(err)]}
+            yield pool.submit(dict, kernel=release, scenario="-", problems=[str(err)])
             continue
         for row in scenarios:
             lacking = lacks(release, row)
             if lacking:
-                yield {"kernel": release, "scenario": row["name"], "lacks": lacking}
+                yield pool.submit(dict, kernel=release, scenario=row["name"], lacks=lacking)
             else:
-                yield do_run(Run(release, row), options.fresh)
+                yield pool.submit(do_run, Run(release, row), options.fresh)
+
+
+def results_of(options: argparse.Namespace) -> list[Result]:
+    pool = ThreadPoolExecutor(options.jobs)
+    try:
+        return [run.result() for run in list(submit_runs(options, pool))]
+    finally:
+        # Nothing is left to cancel unless this was interrupted.
+        pool.shutdown(cancel_futures=True)
+
+
+def at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
 
 
 def stored() -> list[Result]:
@@ -278,6 +298,12 @@ def main() -> None:
         "--no-modules", dest="modules", action="store_false", help="build no guest modules"
     )
     parser.add_argument(
+        "--jobs",
+        type=at_least_one,
+        default=max(1, (os.cpu_count() or 1) // 2),
+        help="runs at once (default: one for every two processors)",
+    )
+    parser.add_argument(
         "--support", type=Path, help="write the last results of all runs in $LAB to this file"
     )
     options = parser.parse_args()
@@ -296,7 +322,7 @@ def main() -> None:
             sys.exit(
                 f"lab.py: {err} failed: guest modules need root and debootstrap, or LABFLAGS=--no-modules"
             )
-    results = list(results_of(options))
+    results = results_of(options)
     print(support.text(results))
     if options.support:
         options.support.write_text(support.markdown(stored()))

@@ -107,7 +107,11 @@ class Walked:
 # ---------------------------------------------------------------- where members lie
 
 
-def _node_spec(prog: Program) -> tuple[int, ...]:
+def node_spec(prog: Program) -> tuple[int, ...]:
+    """Where the members of struct xa_node lie, in bytes, as the core's Entries takes them.
+
+    :raises LookupError: the debug file does not tell
+    """
     node = prog.type("struct xa_node")
     slots = node.member("slots").type.length
     assert slots is not None
@@ -115,7 +119,11 @@ def _node_spec(prog: Program) -> tuple[int, ...]:
     return sizeof(node), slots, *(offsetof(node, name) for name in members)
 
 
-def _space_spec(prog: Program) -> tuple[int, ...]:
+def space_spec(prog: Program) -> tuple[int, ...]:
+    """Where the members of struct address_space lie, in bytes, as the core's Entries takes them.
+
+    :raises LookupError: the debug file does not tell
+    """
     space = prog.type("struct address_space")
     # Since commit f8d5d0cc145c ("xarray: Add definition of struct xarray") (in v4.20).
     host, xarray = offsetof(space, "host"), offsetof(space, "i_pages")
@@ -123,13 +131,17 @@ def _space_spec(prog: Program) -> tuple[int, ...]:
     return max(host, head) + 8, host, xarray, head, lock
 
 
-def _inode_spec(prog: Program) -> tuple[int, ...]:
+def inode_spec(prog: Program) -> tuple[int, ...]:
+    """Where the members of struct inode lie, in bytes, as the core's Entries takes them.
+
+    :raises LookupError: the debug file does not tell
+    """
     inode = prog.type("struct inode")
     places = tuple(offsetof(inode, name) for name in ("i_sb_list", "i_mapping", "i_flags"))
     return max(places) + 16, *places
 
 
-def _reader(prog: Program) -> Callable[[int, int], Optional[bytes]]:
+def reader(prog: Program) -> Callable[[int, int], Optional[bytes]]:
     """Program.read() whose failures are None."""
     read = prog.read
 
@@ -231,10 +243,10 @@ class DaxWalk:
             self.entries = _zonedev.Entries(
                 layout.layout,
                 scheme,
-                _reader(prog),
-                node=_node_spec(prog),
-                space=_space_spec(prog),
-                inode=_inode_spec(prog),
+                reader(prog),
+                node=node_spec(prog),
+                space=space_spec(prog),
+                inode=inode_spec(prog),
             )
         except LookupError as err:
             raise CannotWalk(
@@ -355,7 +367,7 @@ class DaxWalk:
 
     def _kind(self, mapping: int) -> str:
         """plain: an address_space of a DAX inode; no-file: certainly not; unknown: cannot be told."""
-        read, spec = _reader(self.prog), _inode_spec(self.prog)
+        read, spec = reader(self.prog), inode_spec(self.prog)
         space = read(mapping, sizeof(self.prog.type("struct address_space")))
         if not space or not any(space):
             return "unknown"
@@ -384,7 +396,9 @@ def _path(prog: Program, inode: Object) -> str:
     if not dentries:
         return ""
     type_ = prog.type("struct dentry")
-    address = int(dentries) - offsetof(type_, "d_u.d_alias")
+    # Since commit 3b7d764a37d0 ("struct dentry: make ->d_u anonymous") (in v7.1).
+    alias = "d_alias" if type_.has_member("d_alias") else "d_u.d_alias"
+    address = int(dentries) - offsetof(type_, alias)
     names: list[str] = []
     for _ in range(_DEPTH_MAX):
         dentry = Object(prog, type_, address=address)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
-from drgn import Object, Program, Type
+from drgn import FaultError, Object, Program, Type, offsetof, sizeof
 
 _MAX_NODES = 1 << 16
 _MAX_ITEMS = 1 << 20
@@ -97,9 +97,14 @@ def _read_node(prog: Program, shape: _Shape, entry: int, index: int, below: Opti
     """The node that an entry points to; below is the shift of its parent.
 
     :raises CorruptTree: it cannot lie there
+    :raises FaultError: it cannot be read, or reads as zeroes
     """
     address = entry & ~3
-    node = Object(prog, shape.node, address=address)
+    data = prog.read(address, sizeof(shape.node))
+    if not any(data):
+        # An empty node is freed; memory that was left out of a dump may look so.
+        raise FaultError("a node reads as zeroes", address)
+    node = Object.from_bytes_(prog, shape.node, data)
     slots = [int(slot) for slot in node.slots.read_()]
     bits = len(slots).bit_length() - 1
     if shape.top_shift is not None:
@@ -116,7 +121,7 @@ def _read_node(prog: Program, shape: _Shape, entry: int, index: int, below: Opti
             f"node {address:#x} of the registry counts {count} entries and holds {filled}: "
             "pagemaps may be missing"
         )
-    return _Node(address, index, shift, int(node.slots.address_ or 0), slots, problems)
+    return _Node(address, index, shift, address + offsetof(shape.node, "slots"), slots, problems)
 
 
 def _node_items(shape: _Shape, node: _Node) -> tuple[list[Item], list[tuple[int, int]]]:
@@ -154,7 +159,7 @@ def walk_tree(root: Object) -> Tree:
     Everything stored in a ``struct xarray`` or ``struct radix_tree_root``.
 
     :raises CorruptTree: a node is reached twice, or lies where none can
-    :raises FaultError: a node cannot be read
+    :raises FaultError: a node cannot be read, or reads as zeroes
     """
     prog = root.prog_
     shape, head = _shape(prog, root)

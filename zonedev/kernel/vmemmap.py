@@ -24,6 +24,9 @@ CHUNK_BYTES = 4 << 20
 # No compound page has a higher order.
 SHIFT_MAX = 30
 
+# Where the order of a PMD is not known; no architecture has a higher one.
+_PMD_ORDER_MAX = 13
+
 # Messages of drgn and libkdumpfile that mean: the dump does not hold this memory.
 _NOT_CAPTURED = (
     "could not find physical memory segment",
@@ -103,6 +106,11 @@ def read_memmap(prog: Program, address: int, count: int, layout: KernelLayout) -
         count -= n
 
 
+def order_max(pagemap: Pagemap, layout: KernelLayout) -> int:
+    """Highest order that a folio of the pagemap can have."""
+    return max(layout.pmd_order or _PMD_ORDER_MAX, min(pagemap.vmemmap_shift, SHIFT_MAX))
+
+
 def first_sample(
     prog: Program, pagemap: Pagemap, layout: KernelLayout, limit: int = 1 << 14
 ) -> bytes:
@@ -119,7 +127,7 @@ def _last_heads(pagemap: Pagemap) -> list[int]:
     """Pfns of the last folios of a pagemap, as far as removal cares: where its own order puts heads."""
     if not pagemap.ranges:
         return []
-    step = 1 << min(pagemap.vmemmap_shift, 30)
+    step = 1 << min(pagemap.vmemmap_shift, SHIFT_MAX)
     first, end = pagemap.ranges[-1].first_pfn, pagemap.ranges[-1].end_pfn
     return list(range(first, end, step)[-_DRAINED_HEADS:])
 
