@@ -42,7 +42,7 @@ from zonedev.second_pass import rules_of_pass
 # With the DAX entries of all files; the others hold what an audit of struct pages reads.
 ENTRIES = ["5.10-entries", "6.1-entries", "6.16-entries", "7.2-entries"]
 # With the devices behind device-dax pagemaps.
-DEVICES = "6.1-devdax"
+DEVICES = "6.1-entries-devdax"
 # With the pool of peer-to-peer memory.
 POOLS = ["6.16-p2p-leak"]
 CORES = ["5.10-nvdimm", "6.1-nvdimm", "7.2-nvdimm", "7.2-p2p-hmm", *POOLS, *ENTRIES, DEVICES]

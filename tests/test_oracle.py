@@ -1006,7 +1006,8 @@ def test_pages_of_real_kernels(name: str) -> None:
             for first, end in windows(contents, layout):
                 pages = contents[first:end]
                 pfn = pfns.first_pfn + first
-                range_ = Range(pfn, pfn + len(pages), kernel.layout.page_address(pfn))
+                bias = pagemap.index_bias(pfn)
+                range_ = Range(pfn, pfn + len(pages), kernel.layout.page_address(pfn), bias)
                 verdicts = reference.scan(layout, scheme, reference.Pagemap(**spec), range_, pages)
                 assert side_of_c(
                     kernel.layout.layout, kernel.scheme, spec, range_, pages

@@ -130,7 +130,8 @@ def test_templates_agree_on_real_cores_and_on_mutated_ones(name: str) -> None:
                     scan = _zonedev.Scan(
                         kernel.layout.layout, kernel.scheme, pagemap_spec(pagemap), fast=fast
                     )
-                    scan.begin(range_.first_pfn, range_.first_pfn + count, address)
+                    bias = pagemap.index_bias(range_.first_pfn)
+                    scan.begin(range_.first_pfn, range_.first_pfn + count, address, bias)
                     for piece in mutated:
                         if isinstance(piece, Hole):
                             scan.hole(piece.pages, piece.class_)

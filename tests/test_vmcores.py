@@ -20,8 +20,8 @@ from zonedev.model import Audit
 
 HEALTHY = [n for n in NAMES if "leak" not in n and "teardown" not in n]
 LEAK = [n for n in NAMES if "nvdimm-leak" in n or "kdump-leak" in n]
-# With the DAX entries of all files.
-ENTRIES = [n for n in NAMES if "entries" in n]
+# With the super blocks, and the DAX entries of all files.
+ENTRIES = [n for n in NAMES if "entries" in n or "tasks" in n]
 # Of System RAM only: what lies on the devices is not in the core.
 RAM_ONLY = [n for n in NAMES if "ram-only" in n or "kdump" in n]
 

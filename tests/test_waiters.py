@@ -19,7 +19,7 @@ from zonedev.kernel.removal import _Text, _Wanted
 from zonedev.model import Audit, Finding, Waiter
 from zonedev.target import Target, open_target
 
-NAME = "5.10-removal"
+NAME = "5.10-teardown-tasks"
 
 
 def fresh(vmcore: Vmcore) -> Program:

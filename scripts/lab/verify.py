@@ -85,7 +85,7 @@ def classes_of(
     scheme = kernel.scheme_of(pagemap, kernel.scheme)
     known = entries if pagemap.type == FS_DAX else None
     scan = _zonedev.Scan(layout.layout, scheme, pagemap_spec(pagemap), entries=known)
-    scan.begin(pfn, pfn + count, layout.page_address(pfn))
+    scan.begin(pfn, pfn + count, layout.page_address(pfn), pagemap.index_bias(pfn))
     for piece in read_memmap(prog, layout.page_address(pfn), count, layout):
         if isinstance(piece, Hole):
             scan.hole(piece.pages, piece.class_)
