@@ -431,6 +431,7 @@ def mounted(device: str, kind: str, block: bool = True) -> SuperBlock:
         # A name that is not one of a block device.
         (mounted("pmem0", "ext4", block=False), [], "pmem1", True),
         (mounted("pmem0", "xfs"), [mounted("pmem1", "fuse", block=False)], "pmem1", True),
+        (mounted("pmem1", "fuse", block=False), [mounted("pmem1", "ext4")], "pmem1", False),
         # It is not known which, or where.
         (None, [mounted("pmem1", "ext4")], "pmem1", True),
         (mounted("pmem0", "ext4"), [mounted("pmem1", "ext4")], None, True),

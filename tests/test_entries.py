@@ -204,13 +204,18 @@ def test_an_exception_of_a_reader_of_many_nodes_ends_the_walk() -> None:
     mapping = world.file({64 * i: (START + i, 0) for i in range(64)})
     world.join()
 
+    sizes: list[int] = []
+
     def interrupted(address: int, size: int) -> Optional[bytes]:
+        sizes.append(size)
         if size > 576:
             raise KeyboardInterrupt
         return world.memory.read(address, size)
 
     with pytest.raises(KeyboardInterrupt):
         world.make(read=interrupted).of(mapping)
+    # Nothing is read after it.
+    assert sizes[-1] > 576 and len(sizes) == 4
 
 
 @pytest.mark.parametrize("size", ["small in large", "large in small", "unaligned"])
