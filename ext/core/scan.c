@@ -18,6 +18,8 @@ enum {
 	TEMPLATE_WORDS = 8,
 	// The mark of a page that belongs to one file, which agrees.
 	ONE_ENTRY = 1 | ZD_MARK_MATCH,
+	// Pages whose marks are looked at before their words: neither is to run far ahead of the other.
+	MARKS_AHEAD = 128,
 };
 
 // ---------------------------------------------------------------- templates
@@ -107,6 +109,9 @@ static void choose_head_templates(struct zd_scan *scan)
 	// A compound devmap has no such heads; where free pages hand over their reference, free is a finding.
 	bool plain = type->idle >= 0 && scan->pagemap.vmemmap_shift == 0 && !scan->pagemap.foreign_maps;
 	bool ambiguous = anon && type->idle == 1 && type->mapped_base == 0;
+	// Where DAX makes no large folios, PMD entries lie on pages of order 0, and no rule looks at that.
+	bool small = dax && scan->scheme->shared != ZD_SHARED_SHARE;
+	uint8_t mark_mask = small ? (uint8_t)~ZD_MARK_PMD : UINT8_MAX;
 
 	scan->head[ZD_TEMPLATE_IDLE] = (struct zd_template){
 		.serves = plain && !ambiguous,
@@ -130,8 +135,10 @@ static void choose_head_templates(struct zd_scan *scan)
 		.mapcount = 1,
 		.mark = dax ? ONE_ENTRY : 0,
 	};
-	for (int i = 0; i < ZD_TEMPLATES; i++)
+	for (int i = 0; i < ZD_TEMPLATES; i++) {
+		scan->head[i].mark_mask = mark_mask;
 		make_head_template(scan, &scan->head[i]);
+	}
 }
 
 /** The tail template lacks the folio's own word, which demand_tail_word() adds. */
@@ -198,30 +205,19 @@ static uint64_t template_run(const struct zd_template *template, const uint8_t *
 	return i;
 }
 
-/** How many of @count pages from @pfn on have the template's mark, too. */
-static uint64_t marked_run(const struct zd_entries *entries, const struct zd_template *template, uint64_t pfn,
-			   uint64_t count)
+/** How many of the first @count pages have the template's mark; no page of a run without @marks has any. */
+static uint64_t marked_run(const struct zd_template *template, const uint8_t *marks, uint64_t count)
 {
-	uint64_t done = 0, run;
-	bool known;
+	uint64_t i = 0;
 
-	while (done < count) {
-		const uint8_t *marks = zd_entries_marks(entries, pfn + done, &run, &known);
-
-		if (run > count - done)
-			run = count - done;
-		if (known && !marks && template->mark)
-			break;
-		for (uint64_t i = 0; marks && i < run; i++) {
-			if (marks[i] != template->mark)
-				return done + i;
-		}
-		done += run;
-	}
-	return done;
+	if (!marks)
+		return template->mark ? 0 : count;
+	while (i < count && (marks[i] & template->mark_mask) == template->mark)
+		i++;
+	return i;
 }
 
-/** The same for a template whose pages have a mapping, the 64-bit word at @offset. */
+/** As template_run(), for a template whose pages have a mapping, the 64-bit word at @offset. */
 static uint64_t associated_run(const struct zd_template *template, const uint8_t *bytes, uint64_t count,
 			       const struct zd_layout *layout)
 {
@@ -302,8 +298,10 @@ struct zd_error *zd_scan_init(struct zd_scan *scan, const struct zd_layout *layo
 	scan->pagemap = *pagemap;
 	scan->merge = merge;
 	scan->fast = fast && templates_serve(layout) && make_templates(scan);
-	scan->pagemap.deduplicated = pagemap->deduplicated && pages_per_frame(layout);
+	scan->frame_pages = pagemap->deduplicated ? pages_per_frame(layout) : 0;
 	choose_rules(scan);
+	if (!scan->frame_pages)
+		return NULL;
 	scan->alias = malloc((size_t)1 << layout->page_shift);
 	return scan->alias ? NULL : zd_error_no_memory();
 }
@@ -796,6 +794,45 @@ static struct zd_error *add_head_run(struct zd_scan *scan, const struct zd_templ
 	return zd_tally_add_refcount(tally, template->refcount, count);
 }
 
+/** How many of the next @count pages show the template's words. */
+static uint64_t worded_run(const struct zd_scan *scan, const struct zd_template *template, const uint8_t *bytes,
+			   uint64_t count)
+{
+	return template->associated ? associated_run(template, bytes, count, scan->layout)
+				    : template_run(template, bytes, count);
+}
+
+/** How many show its words, and have its mark where there was a pass over DAX entries. */
+static uint64_t told_run(const struct zd_scan *scan, const struct zd_template *template, const uint8_t *bytes,
+			 uint64_t count)
+{
+	uint64_t done = 0, ahead, run;
+
+	if (!scan->entries)
+		return worded_run(scan, template, bytes, count);
+	do {
+		bool known;
+		const uint8_t *marks = zd_entries_marks(scan->entries, scan->next_pfn + done, &ahead, &known);
+
+		if (marks && ahead > MARKS_AHEAD)
+			ahead = MARKS_AHEAD;
+		if (ahead > count - done)
+			ahead = count - done;
+		run = known ? marked_run(template, marks, ahead) : ahead;
+		run = worded_run(scan, template, bytes + done * scan->layout->page_size, run);
+		done += run;
+	} while (run == ahead && done < count);
+	return done;
+}
+
+/** Of @count pages those before one that is listed as free: in use, it is a finding. */
+static uint64_t unlisted(const struct zd_scan *scan, const struct zd_template *template, uint64_t count)
+{
+	if (!scan->listed || template->class != ZD_BUSY)
+		return count;
+	return zd_page_bits_clear_run(scan->listed, scan->next_pfn, count < MARKS_AHEAD ? count : MARKS_AHEAD);
+}
+
 /** Order-0 heads that a template tells: the first template that fits takes as many as it can. */
 static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes, uint64_t count, uint64_t *ret)
 {
@@ -805,13 +842,7 @@ static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes
 
 		if (!template->serves)
 			continue;
-		*ret = template->associated ? associated_run(template, bytes, count, scan->layout)
-					    : template_run(template, bytes, count);
-		if (scan->entries)
-			*ret = marked_run(scan->entries, template, scan->next_pfn, *ret);
-		// A page in use that is listed as free is a finding.
-		if (scan->listed && template->class == ZD_BUSY)
-			*ret = zd_page_bits_clear_run(scan->listed, scan->next_pfn, *ret);
+		*ret = told_run(scan, template, bytes, unlisted(scan, template, count));
 		if (*ret)
 			return add_head_run(scan, template, *ret);
 	}
@@ -821,10 +852,9 @@ static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes
 /** Keep the folio's second vmemmap page, which the later ones alias, when it lies here whole. */
 static void keep_alias(struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
 {
-	uint64_t frame = pages_per_frame(scan->layout);
+	uint64_t frame = scan->frame_pages;
 
-	if (!scan->pagemap.deduplicated || !frame || !inside_span(scan) || count < frame ||
-	    scan->next_pfn - scan->span.head_pfn != frame)
+	if (!frame || !inside_span(scan) || count < frame || scan->next_pfn - scan->span.head_pfn != frame)
 		return;
 	memcpy(scan->alias, bytes, frame * scan->layout->page_size);
 	scan->alias_head = scan->span.head_pfn;
@@ -835,7 +865,7 @@ static void keep_alias(struct zd_scan *scan, const uint8_t *bytes, uint64_t coun
 static bool may_alias(const struct zd_scan *scan)
 {
 	return scan->alias_valid && inside_span(scan) && scan->alias_head == scan->span.head_pfn &&
-	       scan->next_pfn - scan->span.head_pfn >= 2 * pages_per_frame(scan->layout);
+	       scan->next_pfn - scan->span.head_pfn >= 2 * scan->frame_pages;
 }
 
 /**
@@ -844,7 +874,7 @@ static bool may_alias(const struct zd_scan *scan)
  */
 static uint64_t alias_run(const struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
 {
-	uint64_t frame = pages_per_frame(scan->layout);
+	uint64_t frame = scan->frame_pages;
 	uint64_t size = scan->layout->page_size;
 	uint64_t first = scan->next_pfn - scan->span.head_pfn;
 	uint64_t i = 0;
@@ -861,14 +891,14 @@ static uint64_t alias_run(const struct zd_scan *scan, const uint8_t *bytes, uint
 /** Tails of the folio that the walk is in. */
 static uint64_t scan_tail_run(struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
 {
-	uint64_t frame = pages_per_frame(scan->layout);
+	uint64_t frame = scan->frame_pages;
 	uint64_t left = scan->span.end_pfn - scan->next_pfn;
 	uint64_t run;
 
 	if (!scan->span.tail_word)
 		return 0;
 	// Stop where the second vmemmap page, which others alias, or another alias may begin.
-	if (scan->pagemap.deduplicated && left > frame)
+	if (frame && left > frame)
 		left = frame - (scan->next_pfn - scan->span.head_pfn) % frame;
 	if (may_alias(scan))
 		left = 1;

@@ -616,7 +616,8 @@ struct zd_template {
 	enum zd_class class;
 	int32_t refcount;
 	int32_t mapcount; /* number of maps */
-	uint8_t mark;	  /* of its page, where there was a pass over DAX entries */
+	uint8_t mark;	  /* of its page under mark_mask, where there was a pass over DAX entries */
+	uint8_t mark_mask;
 };
 
 /** Templates of order-0 heads: free; in a file and unmapped; mapped once. */
@@ -659,6 +660,8 @@ struct zd_scan {
 	uint32_t evidence; /* bit mask of enum zd_evidence */
 	uint64_t next_pfn;
 	uint64_t known_from; /* every page from here to next_pfn was read */
+	/** Struct pages in one page of a deduplicated vmemmap, else 0. */
+	uint64_t frame_pages;
 	/** The second vmemmap page of the current compound, which later ones alias. */
 	uint8_t *alias;
 	uint64_t alias_head;

@@ -17,6 +17,13 @@ PyObject *set_zd_error(struct zd_error *error)
 	return NULL;
 }
 
+PyObject *none_or_error(struct zd_error *error)
+{
+	if (error)
+		return set_zd_error(error);
+	Py_RETURN_NONE;
+}
+
 static int to_unsigned(PyObject *object, unsigned long long limit, unsigned long long *ret)
 {
 	unsigned long long value = PyLong_AsUnsignedLongLong(object);
@@ -159,6 +166,12 @@ PyObject *names_tuple(const char *const *names, int count)
 			PyTuple_SET_ITEM(tuple, i, name);
 	}
 	return tuple;
+}
+
+void scheme_names(const char *names[ZD_SCHEMES])
+{
+	for (int i = 0; i < ZD_SCHEMES; i++)
+		names[i] = zd_schemes[i].name;
 }
 
 int put(PyObject *dict, const char *key, PyObject *value)

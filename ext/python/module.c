@@ -19,8 +19,7 @@ static PyObject *scheme_letters(void)
 {
 	const char *names[ZD_SCHEMES];
 
-	for (int i = 0; i < ZD_SCHEMES; i++)
-		names[i] = zd_schemes[i].name;
+	scheme_names(names);
 	return names_tuple(names, ZD_SCHEMES);
 }
 

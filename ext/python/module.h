@@ -73,6 +73,9 @@ struct module_state *state_of(PyObject *module);
 /** Set the Python exception of a core error and free it; always returns NULL. */
 PyObject *set_zd_error(struct zd_error *error);
 
+/** None, or NULL with the exception of a core error. */
+PyObject *none_or_error(struct zd_error *error);
+
 /** "O&" converters: unsigned, range-checked; ValueError or OverflowError otherwise. */
 int to_u64(PyObject *object, void *ret);
 int to_u32(PyObject *object, void *ret);
@@ -87,6 +90,9 @@ int find_name(const char *const *names, int count, const char *name);
 
 /** A tuple of strings. */
 PyObject *names_tuple(const char *const *names, int count);
+
+/** The letters of the schemes, as a table of names. */
+void scheme_names(const char *names[ZD_SCHEMES]);
 
 /** dict[key] = value, taking the reference of @value; -1 on error (also when @value is NULL). */
 int put(PyObject *dict, const char *key, PyObject *value);

@@ -129,13 +129,6 @@ static bool in_use(const struct ScanObject *self)
 	return self->busy;
 }
 
-static PyObject *none_or_error(struct zd_error *error)
-{
-	if (error)
-		return set_zd_error(error);
-	Py_RETURN_NONE;
-}
-
 static PyObject *scan_begin(PyObject *object, PyObject *args)
 {
 	struct ScanObject *self = (struct ScanObject *)object;

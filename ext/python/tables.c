@@ -24,8 +24,7 @@ static PyObject *scheme_name_list(uint64_t mask)
 {
 	const char *names[ZD_SCHEMES];
 
-	for (int i = 0; i < ZD_SCHEMES; i++)
-		names[i] = zd_schemes[i].name;
+	scheme_names(names);
 	return name_list(names, ZD_SCHEMES, mask);
 }
 

@@ -169,6 +169,7 @@ static void fail_every_allocation(void)
 	struct zd_range range = { 1 << 20, (1 << 20) + PAGES, 0xffffea0004000000 };
 	struct zd_pagemap pagemap = { .address = 0xffff888101234500,
 				      .type = ZD_FS_DAX,
+				      .deduplicated = true,
 				      .severity_cap = ZD_ERROR };
 	struct zd_error *error;
 	unsigned long failed = 0;
