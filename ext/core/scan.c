@@ -860,6 +860,14 @@ static uint64_t told_run(const struct zd_scan *scan, const struct zd_template *t
 	return pfn - scan->next_pfn;
 }
 
+/** Of @count pages those before one that is listed as free: in use, it is a finding. */
+static uint64_t unlisted(const struct zd_scan *scan, const struct zd_template *template, uint64_t count)
+{
+	if (!scan->listed || template->class != ZD_BUSY)
+		return count;
+	return zd_page_bits_clear_run(scan->listed, scan->next_pfn, count < MARKS_AHEAD ? count : MARKS_AHEAD);
+}
+
 /** Order-0 heads that a template tells: the first template that fits takes as many as it can. */
 static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes, uint64_t count, uint64_t *ret)
 {
@@ -869,10 +877,7 @@ static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes
 
 		if (!template->serves)
 			continue;
-		*ret = told_run(scan, template, bytes, count);
-		// A page in use that is listed as free is a finding.
-		if (scan->listed && template->class == ZD_BUSY)
-			*ret = zd_page_bits_clear_run(scan->listed, scan->next_pfn, *ret);
+		*ret = told_run(scan, template, bytes, unlisted(scan, template, count));
 		if (*ret)
 			return add_head_run(scan, template, bytes, *ret);
 	}

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "../core/entries.h"
+#include "../core/pagebits.h"
 #include "../core/zonedev.h"
 
 enum { PAGES = 600, ROUNDS = 200 };
@@ -472,6 +473,59 @@ static void fail_every_allocation_of_entries(void)
 	CHECK(failed >= 3);
 }
 
+// ---------------------------------------------------------------- bits of pages
+
+/** A list through arbitrary bytes, in two ranges: as long as there are pages at most. */
+static struct zd_error *walk_list(void)
+{
+	const uint64_t size = amd64.page_size, half = sizeof(arena) / size / 2;
+	struct zd_page_bits bits;
+	struct zd_chain chain;
+	struct zd_error *error = zd_page_bits_init(&bits, &amd64);
+
+	for (int i = 0; !error && i < 2; i++) {
+		struct zd_range range = { 1000 * i, 1000 * i + half, arena_at + i * half * size };
+
+		error = zd_page_bits_add_range(&bits, &range);
+	}
+	for (int i = 0; !error && i < 20; i++) {
+		uint64_t before = bits.set;
+
+		zd_page_bits_walk(&bits, &memory, arena_at + next_random() % (2 * half) * size, &chain);
+		CHECK(bits.set == before + chain.pages && bits.set <= 2 * half);
+		CHECK(chain.why || !chain.link);
+		CHECK(zd_page_bits_clear_run(&bits, 0, 5000) <= 5000);
+	}
+	zd_page_bits_deinit(&bits);
+	return error;
+}
+
+static void walk_lists_through_arbitrary_bytes(void)
+{
+	for (int round = 0; round < 200; round++) {
+		make_arena();
+		CHECK(!walk_list());
+	}
+}
+
+static void fail_every_allocation_of_bits(void)
+{
+	struct zd_error *error;
+	unsigned long failed = 0;
+
+	for (fail_at = 1; fail_at < 100; fail_at++) {
+		allocations = 0;
+		error = walk_list();
+		if (!error)
+			break;
+		CHECK(error->code == ZD_ERROR_NO_MEMORY);
+		zd_error_destroy(error);
+		failed++;
+	}
+	fail_at = 0;
+	CHECK(failed >= 4);
+}
+
 /** Rows with a predicate fit a set. */
 static void count_rules(void)
 {
@@ -614,6 +668,8 @@ int main(void)
 	sort_claims();
 	compare_batches();
 	fail_every_allocation_of_entries();
+	walk_lists_through_arbitrary_bytes();
+	fail_every_allocation_of_bits();
 	count_rules();
 	take_rules();
 	refuse_senseless_layouts();

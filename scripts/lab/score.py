@@ -32,15 +32,13 @@ VMCORES = ROOT / "tests" / "vmcores"
 
 # All schemes and memory types that a bundled core shows, as ELF.
 CORES = (
-    *(
-        "5.10-entries",
-        "6.1-entries",
-        "6.1-entries-devdax",
-        "6.16-entries",
-        "6.16-hmm",
-        "7.2-entries",
-    ),
+    "5.10-entries",
+    "6.1-entries",
+    "6.1-entries-devdax",
+    "6.16-entries",
+    "6.16-hmm",
     "6.16-p2p-leak",
+    "7.2-entries",
     "7.2-p2p-hmm",
 )
 
