@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import fcntl
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import boot
 import lab
@@ -94,6 +95,36 @@ def test_a_dump_that_did_not_come_about_fails_the_run() -> None:
     good, bad = {"error": None, "size": 7}, {"error": "No space left on device"}
     assert boot.failure_of({"elf": good}) is None and boot.failure_of({}) is None
     assert boot.failure_of({"elf": good, "kdump-zlib": bad}) == "No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("consoles", "failures", "boots"),
+    [
+        (["Kernel panic", "LAB 1.0 READY"], ["panic", None], 2),
+        (["", "Kernel panic"], ["exit", "panic"], 2),
+        (["LAB 1.0 mounts\nKernel panic"], ["panic"], 1),
+        (["Kernel panic"], ["timeout"], 1),
+        (["LAB 1.0 READY"], [None], 1),
+    ],
+)
+def test_only_a_kernel_that_dies_before_its_init_is_booted_again(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    consoles: list[str],
+    failures: list[Optional[str]],
+    boots: int,
+) -> None:
+    done: list[Optional[str]] = []
+
+    def run(options: Any, out: Path) -> dict[str, Any]:
+        (out / "console.log").write_text(consoles[len(done)])
+        done.append(failures[len(done)])
+        return {"failed": done[-1]}
+
+    monkeypatch.setattr(boot, "run", run)
+    meta = boot.run_again(argparse.Namespace(release="7.2"), tmp_path)
+    assert len(done) == boots and meta["failed"] == failures[-1]
+    assert meta.get("first") == (failures[0] if boots == 2 else None)
 
 
 def test_a_machine_that_cannot_build_modules_is_told_so_in_one_line(
