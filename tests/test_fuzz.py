@@ -45,6 +45,7 @@ class Target(NamedTuple):
 TARGETS = {
     "scan": Target(tuple(CORE), 300),
     "entries": Target(tuple(CORE), 2000),
+    "btf": Target((EXT / "core" / "error.c", EXT / "core" / "btf.c"), 1500),
     "elf": Target(
         (EXT / "core" / "error.c", EXT / "readers" / "elf.c"),
         1500,

@@ -9,6 +9,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "../core/btf.h"
 #include "../core/entries.h"
 #include "../core/zonedev.h"
 
@@ -35,6 +36,7 @@ struct module_state {
 	PyTypeObject *scheme_type;
 	PyTypeObject *scan_type;
 	PyTypeObject *entries_type;
+	PyTypeObject *btf_type;
 };
 
 struct LayoutObject {
@@ -56,8 +58,13 @@ struct EntriesObject {
 	bool busy;
 };
 
-extern PyType_Spec layout_spec, scheme_spec, scan_spec, entries_spec;
-extern PyMethodDef inspect_methods[], table_methods[];
+struct BtfObject {
+	PyObject_HEAD struct zd_btf *btf;
+	PyObject *base; /* None, or the Btf that the other one needs */
+};
+
+extern PyType_Spec layout_spec, scheme_spec, scan_spec, entries_spec, btf_spec;
+extern PyMethodDef inspect_methods[], table_methods[], btf_functions[];
 
 struct module_state *state_of(PyObject *module);
 
