@@ -20,6 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
 from btf_writer import Writer, every_kind, split  # noqa: E402
 from conftest import VMCORES, open_vmcore  # noqa: E402
 from drgn import Program  # noqa: E402
+from kallsyms_writer import BASE, FORMATS, SYMBOLS, Tables  # noqa: E402
 
 from zonedev import _zonedev  # noqa: E402
 from zonedev.kernel import dax  # noqa: E402
@@ -200,6 +201,16 @@ def btf_seeds(out: Path) -> None:
         (out / name).write_bytes(head + data + make(base).bytes())
 
 
+def kallsyms_seeds(out: Path) -> None:
+    """Tables of few symbols, as ext/fuzz/fuzz_kallsyms.c takes them."""
+    for name in ("7.0", "6.4-per-cpu", "5.10-base", "absolute", "big-endian"):
+        form = FORMATS[name]
+        # The bytes in front of the tables tell nothing.
+        front = 4096 - 64
+        head = struct.pack("<BQQ", form.order == ">", BASE + front, BASE)
+        (out / name).write_bytes(head + Tables(form, SYMBOLS[:260] + SYMBOLS[-6:]).image[front:])
+
+
 def file_seeds(out: Path, names: tuple[str, ...], size: int) -> None:
     for name in names:
         with open(open_vmcore(name).core, "rb") as file:
@@ -208,11 +219,12 @@ def file_seeds(out: Path, names: tuple[str, ...], size: int) -> None:
 
 def main() -> int:
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests" / "corpus"
-    for target in ("scan", "entries", "btf", "elf", "kdump"):
+    for target in ("scan", "entries", "btf", "kallsyms", "elf", "kdump"):
         (out / target).mkdir(parents=True, exist_ok=True)
     scan_seeds(out / "scan")
     entries_seeds(out / "entries")
     btf_seeds(out / "btf")
+    kallsyms_seeds(out / "kallsyms")
     file_seeds(out / "elf", ELF_CORES, ELF_HEAD)
     with open(VMCORES / "7.2-bare" / "vmlinux", "rb") as file:
         (out / "elf" / "vmlinux").write_bytes(file.read())

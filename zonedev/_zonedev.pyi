@@ -253,6 +253,35 @@ class Btf:
     def sizeof(self, id: int, /) -> int:
         """Bytes; 0 for what has no size."""
 
+class Kallsyms:
+    """Symbols that a kernel keeps of itself, each (name, address, size up to the next in bytes, letter of nm(1)).
+
+    len() and numbers: all of them, in the kernel's order.  Immutable.
+    """
+
+    def __new__(
+        cls,
+        image: Buffer,
+        address: int,
+        known: tuple[str, int],
+        word_size: int = 8,
+        big_endian: bool = False,
+    ) -> Kallsyms:
+        """
+        :param image: a copy of the kernel's image that has all tables; not kept
+        :param address: where it lies, a multiple of 8
+        :param known: name and address of a symbol that must be among them
+        :raises ValueError: the tables are not found, or the known symbol lies elsewhere
+        """
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int, /) -> tuple[str, int, int, str]: ...
+    def find(self, name: str, /) -> list[tuple[str, int, int, str]]:
+        """All symbols of a name."""
+
+    def at(self, address: int, /) -> Optional[tuple[str, int, int, str]]:
+        """The last symbol at or below an address."""
+
 def btf_size(header: Buffer, /) -> int:
     """Bytes that BTF takes which begins so (24 bytes at least); 0 where it does not look like BTF."""
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "btf.h"
+#include "names.h"
 
 enum {
 	MAGIC = 0xeb9f,
@@ -43,12 +44,6 @@ static const struct shape shapes[ZD_BTF_KINDS] = {
 	[ZD_BTF_ENUM64] = { 0, 12, false },
 };
 
-/** Entries 0 .. count - 1 by the hash of their names: @heads and @next hold an entry + 1. */
-struct index {
-	uint32_t *heads, *next;
-	uint32_t mask;
-};
-
 struct zd_btf {
 	const struct zd_btf *base;
 	uint8_t *bytes;
@@ -58,13 +53,13 @@ struct zd_btf {
 	uint32_t types_at, types_size, strings_at, strings_size, first_string;
 	uint32_t first, count; /* of its own ids */
 	uint32_t *places;      /* of its own types in bytes */
-	struct index names;
+	struct zd_names names;
 	/** Its own enumerators: type and place there. */
 	struct place {
 		uint32_t id, i;
 	} * enumerators;
 	uint32_t enumerators_count;
-	struct index enumerator_names;
+	struct zd_names enumerator_names;
 };
 
 // ---------------------------------------------------------------- bytes
@@ -287,47 +282,10 @@ uint64_t zd_btf_sizeof(const struct zd_btf *btf, uint32_t id)
 
 // ---------------------------------------------------------------- names
 
-static uint32_t hash(const char *name)
-{
-	uint32_t value = 2166136261;
-
-	for (; *name; name++)
-		value = (value ^ (uint8_t)*name) * 16777619;
-	return value ^ value >> 15;
-}
-
-static struct zd_error *index_init(struct index *index, uint32_t count)
-{
-	uint32_t size = 16;
-
-	while (size < count)
-		size *= 2;
-	index->mask = size - 1;
-	index->heads = calloc(size, sizeof(*index->heads));
-	index->next = calloc(count ? count : 1, sizeof(*index->next));
-	return index->heads && index->next ? NULL : zd_error_no_memory();
-}
-
-/** Entries that are added last are found first. */
-static void index_add(struct index *index, const char *name, uint32_t entry)
-{
-	uint32_t *head = &index->heads[hash(name) & index->mask];
-
-	index->next[entry] = *head;
-	*head = entry + 1;
-}
-
-static void index_deinit(struct index *index)
-{
-	free(index->heads);
-	free(index->next);
-}
-
 /** The next type of its own behind @after (0: the first). */
 static uint32_t find_own(const struct zd_btf *btf, const char *name, uint32_t kinds, uint32_t after)
 {
-	uint32_t entry =
-		after ? btf->names.next[after - btf->first] : btf->names.heads[hash(name) & btf->names.mask];
+	uint32_t entry = after ? btf->names.next[after - btf->first] : zd_names_first(&btf->names, name);
 
 	for (; entry; entry = btf->names.next[entry - 1]) {
 		uint32_t id = btf->first + entry - 1, at = place(btf, id);
@@ -357,10 +315,9 @@ uint32_t zd_btf_find(const struct zd_btf *btf, const char *name, uint32_t kinds,
 uint32_t zd_btf_find_enumerator(const struct zd_btf *btf, const char *name, uint32_t *i)
 {
 	for (; btf; btf = btf->base) {
-		const struct index *index = &btf->enumerator_names;
-		uint32_t entry = index->heads[hash(name) & index->mask];
+		uint32_t entry = zd_names_first(&btf->enumerator_names, name);
 
-		for (; entry; entry = index->next[entry - 1]) {
+		for (; entry; entry = btf->enumerator_names.next[entry - 1]) {
 			const struct place *found = &btf->enumerators[entry - 1];
 			struct zd_btf_enumerator enumerator;
 
@@ -699,11 +656,11 @@ static struct zd_error *survey_way(const struct zd_btf *btf, enum way way)
 
 static struct zd_error *index_types(struct zd_btf *btf)
 {
-	struct zd_error *error = index_init(&btf->names, btf->count);
+	struct zd_error *error = zd_names_init(&btf->names, btf->count);
 
 	// Backwards, so that the first of several is found first.
 	for (uint32_t i = btf->count; i-- && !error;)
-		index_add(&btf->names, string(btf, word(btf, btf->places[i], 0)), i);
+		zd_names_add(&btf->names, string(btf, word(btf, btf->places[i], 0)), i);
 	return error;
 }
 
@@ -722,7 +679,7 @@ static uint32_t count_enumerators(const struct zd_btf *btf)
 static struct zd_error *index_enumerators(struct zd_btf *btf)
 {
 	uint32_t count = count_enumerators(btf);
-	struct zd_error *error = index_init(&btf->enumerator_names, count);
+	struct zd_error *error = zd_names_init(&btf->enumerator_names, count);
 	struct zd_btf_enumerator enumerator;
 	struct zd_btf_type type;
 
@@ -734,7 +691,7 @@ static struct zd_error *index_enumerators(struct zd_btf *btf)
 		for (uint32_t i = 0; is_enum(type.kind) && i < type.count; i++) {
 			zd_btf_enumerator(btf, id, i, &enumerator);
 			btf->enumerators[btf->enumerators_count] = (struct place){ id, i };
-			index_add(&btf->enumerator_names, enumerator.name, btf->enumerators_count++);
+			zd_names_add(&btf->enumerator_names, enumerator.name, btf->enumerators_count++);
 		}
 	}
 	return error;
@@ -795,7 +752,7 @@ void zd_btf_destroy(struct zd_btf *btf)
 	free(btf->bytes);
 	free(btf->places);
 	free(btf->enumerators);
-	index_deinit(&btf->names);
-	index_deinit(&btf->enumerator_names);
+	zd_names_deinit(&btf->names);
+	zd_names_deinit(&btf->enumerator_names);
 	free(btf);
 }

@@ -11,6 +11,7 @@
 
 #include "../core/btf.h"
 #include "../core/entries.h"
+#include "../core/kallsyms.h"
 #include "../core/zonedev.h"
 
 #if PY_VERSION_HEX < 0x030a0000
@@ -37,6 +38,7 @@ struct module_state {
 	PyTypeObject *scan_type;
 	PyTypeObject *entries_type;
 	PyTypeObject *btf_type;
+	PyTypeObject *kallsyms_type;
 };
 
 struct LayoutObject {
@@ -63,7 +65,11 @@ struct BtfObject {
 	PyObject *base; /* None, or the Btf that the other one needs */
 };
 
-extern PyType_Spec layout_spec, scheme_spec, scan_spec, entries_spec, btf_spec;
+struct KallsymsObject {
+	PyObject_HEAD struct zd_kallsyms *kallsyms;
+};
+
+extern PyType_Spec layout_spec, scheme_spec, scan_spec, entries_spec, btf_spec, kallsyms_spec;
 extern PyMethodDef inspect_methods[], table_methods[], btf_functions[];
 
 struct module_state *state_of(PyObject *module);
