@@ -15,6 +15,8 @@ SYMBOLS: list[Symbol] = [
     *(("t", f"function_{n}.isra.{n % 7}", BASE + 0x40 * (n + 1)) for n in range(900)),
     ("T", "memremap_pages", BASE + 0x100000),
     ("T", "alias_of_memremap_pages", BASE + 0x100000),
+    ("T", "_etext", BASE + 0x180000),
+    ("T", "misnamed", BASE + 0x190000),
     ("b", "pgmap_array", BASE + 0x200000),
     ("d", "twice", BASE + 0x200010),
     ("d", "twice", BASE + 0x200020),

@@ -293,8 +293,10 @@ def kernel(btf: bytes, size: Optional[int] = None, missing: bool = False) -> Pro
     symbols = [
         *SYMBOLS,
         ("d", "per_cpu_page", BASE + 0x3F0000),
-        ("T", "put_page", BASE + 0x3F1000),
+        ("T", "put_page", BASE + 0x101000),
+        ("T", "_sinittext", BASE + 0x3F1000),
         ("T", "vmemmap_populate", BASE + 0x3F2000),
+        ("T", "_einittext", BASE + 0x3F3000),
         ("R", "__start_BTF", at),
         ("R", "__stop_BTF", at + (len(btf) if size is None else size)),
     ]
@@ -315,10 +317,10 @@ def test_objects_are_those_of_symbols_and_btf() -> None:
     assert prog.constant("MOST").value_() == 1 << 63
     variable = prog.variable("per_cpu_page")
     assert variable.address_ == BASE + 0x3F0000 and variable.type_.tag == "page"
-    assert prog.function("put_page").address_ == BASE + 0x3F1000
+    assert prog.function("put_page").address_ == BASE + 0x101000
     assert prog.function("put_page").type_.parameters[0].name == "page"
     assert prog.function("vmemmap_populate").type_.is_variadic, "a function that BTF leaves out"
-    for wrong in ("pgmap_array", "per_cpu", "twice"):
+    for wrong in ("pgmap_array", "per_cpu", "twice", "misnamed"):
         with pytest.raises(LookupError):
             prog.object(wrong, FindObjectFlags.ANY)
     with pytest.raises(LookupError):

@@ -30,7 +30,7 @@ from drgn import (
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError
-from zonedev.kernel.symbols import read_kallsyms, symbol_finder
+from zonedev.kernel.symbols import read_kallsyms, symbol_finder, text_ranges
 
 # An int's encoding, as the format has it.
 _SIGNED, _BOOL = 1, 4
@@ -63,6 +63,13 @@ _VARIABLES = {
     "node_data": "struct pglist_data *[{nodes}]",
     "node_states": "nodemask_t [{states}]",
     "super_blocks": "struct list_head",
+    "iomem_resource": "struct resource",
+    "class_kset": "struct kset *",
+    "block_class": "struct class",
+    "log_buf": "char *",
+    "log_buf_len": "u32",
+    "log_first_idx": "u32",
+    "log_next_idx": "u32",
     "modules": "struct list_head",
     "slab_caches": "struct list_head",
     "btf_modules": "struct list_head",
@@ -256,6 +263,10 @@ class _Objects:
     def __init__(self, types: BtfTypes, kallsyms: _zonedev.Kallsyms) -> None:
         self.types = types
         self.kallsyms = kallsyms
+        self._texts = text_ranges(kallsyms)
+
+    def _is_text(self, address: int) -> bool:
+        return any(start <= address < end for start, end in self._texts)
 
     def _at_symbol(self, prog: Program, name: str, type_: Type) -> Optional[Object]:
         symbols = self.kallsyms.find(name)
@@ -272,7 +283,7 @@ class _Objects:
 
     def function(self, prog: Program, name: str) -> Optional[Object]:
         """A function that is not inlined everywhere; void (...) where BTF leaves it out, as those of .init.text."""
-        symbols = [symbol for symbol in self.kallsyms.find(name) if symbol[3] in "tTwW"]
+        symbols = [row for row in self.kallsyms.find(name) if self._is_text(row[1])]
         if not symbols:
             return None
         type_ = self.types.find(name, "func")

@@ -26,10 +26,11 @@ _PAGE = 4096
 # Pieces that may be missing between text and data, which are aligned to large pages.
 _GAP = 4
 
-_KINDS = {
-    **dict.fromkeys("tT", SymbolKind.FUNC),
-    **dict.fromkeys("bBdDrR", SymbolKind.OBJECT),
-}
+# Where functions lie.  Letters do not tell: where the linker marks .data as executable, as it does for x86 since
+# 6.16, a variable's letter is that of a function.
+_TEXTS = (("_stext", "_etext"), ("_sinittext", "_einittext"))
+
+_DATA = "tTbBdDrR"
 
 SymbolFinder = Callable[[Program, Optional[str], Optional[int], bool], list[Symbol]]
 
@@ -95,16 +96,27 @@ def read_kallsyms(prog: Program) -> _zonedev.Kallsyms:
         raise TargetError(str(err)) from None
 
 
-def _symbol(name: str, address: int, size: int, letter: str) -> Symbol:
+def text_ranges(kallsyms: _zonedev.Kallsyms) -> list[tuple[int, int]]:
+    """Addresses [start, end) at which the kernel's functions lie."""
+    ends = [[kallsyms.find(name) for name in names] for names in _TEXTS]
+    return [(start[0][1], end[0][1]) for start, end in ends if start and end]
+
+
+def _symbol(name: str, address: int, size: int, letter: str, is_text: bool) -> Symbol:
     if letter in "wWvV":
         binding = SymbolBinding.WEAK
     else:
         binding = SymbolBinding.GLOBAL if letter.isupper() else SymbolBinding.LOCAL
-    return Symbol(name, address, size, binding, _KINDS.get(letter, SymbolKind.UNKNOWN))
+    kind = SymbolKind.OBJECT if letter in _DATA else SymbolKind.UNKNOWN
+    return Symbol(name, address, size, binding, SymbolKind.FUNC if is_text else kind)
 
 
 def symbol_finder(kallsyms: _zonedev.Kallsyms) -> SymbolFinder:
     """What Program.register_symbol_finder() takes."""
+    texts = text_ranges(kallsyms)
+
+    def is_text(address: int) -> bool:
+        return any(start <= address < end for start, end in texts)
 
     def by_address(address: int) -> list[tuple[str, int, int, str]]:
         found = kallsyms.at(address)
@@ -119,6 +131,6 @@ def symbol_finder(kallsyms: _zonedev.Kallsyms) -> SymbolFinder:
             found = by_address(address)
         else:
             found = [kallsyms[i] for i in range(len(kallsyms))]
-        return [_symbol(*symbol) for symbol in (found[:1] if one else found)]
+        return [_symbol(*row, is_text(row[1])) for row in (found[:1] if one else found)]
 
     return find
