@@ -26,8 +26,8 @@ _PAGE = 4096
 # Pieces that may be missing between text and data, which are aligned to large pages.
 _GAP = 4
 
-# Where functions lie.  Letters do not tell: where the linker marks .data as executable, as it does for x86 since
-# 6.16, a variable's letter is that of a function.
+# Where functions lie.  Letters do not tell: where the linker marks .data as executable, a variable's letter is that of
+# a function.
 _TEXTS = (("_stext", "_etext"), ("_sinittext", "_einittext"))
 
 _DATA = "tTbBdDrR"
