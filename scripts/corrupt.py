@@ -32,7 +32,7 @@ from typing import Any, NamedTuple, Optional
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "scripts" / "lab")]
 
-from coreedit import CannotEdit, CoreFile, Memory  # noqa: E402
+from coreedit import PT_NOTE, CannotEdit, CoreFile, Memory, read_program_headers  # noqa: E402
 from unpack_vmcore import unpack  # noqa: E402
 
 from zonedev.cli import main as zonedev_main  # noqa: E402
@@ -219,9 +219,10 @@ def _memory_places(core: str, vmlinux: str) -> dict[str, list[Place]]:
 def _file_places(core: Path) -> dict[str, list[Place]]:
     """Headers of the file itself."""
     size = core.stat().st_size
-    with open(core, "rb") as file:
-        head = file.read(64)
-    if head[:4] != b"\x7fELF":
+    cut = [Place(0, size, 0)]
+    try:
+        headers = read_program_headers(str(core))
+    except CannotEdit:
         return {
             "kdump": [
                 *([Place(0, 512, 0)] * 3),  # header
@@ -229,25 +230,11 @@ def _file_places(core: Path) -> dict[str, list[Place]]:
                 Place(0, min(size, 1 << 16), 0),
                 Place(0, size, 0),
             ],
-            "cut": [Place(0, size, 0)],
+            "cut": cut,
         }
-    offset, count = struct.unpack_from("<Q16xH", head, 32)[0], struct.unpack_from("<H", head, 56)[0]
-    with open(core, "rb") as file:
-        file.seek(offset)
-        table = file.read(56 * count)
-    notes = [
-        Place(at, length, 0)
-        for kind, at, length in (
-            (*struct.unpack_from("<I", table, i), *struct.unpack_from("<Q16xQ", table, i + 8))
-            for i in range(0, len(table), 56)
-        )
-        if kind == 4
-    ]
-    return {
-        "elf": [Place(0, 64, 0), Place(offset, 56 * 4, 0), Place(offset, len(table), 0)],
-        "notes": notes,
-        "cut": [Place(0, size, 0)],
-    }
+    table, first = Place(headers.offset, headers.size, 0), Place(headers.offset, 56 * 4, 0)
+    notes = [Place(row.offset, row.filesz, 0) for row in headers.rows if row.kind == PT_NOTE]
+    return {"elf": [Place(0, 64, 0), first, table], "notes": notes, "cut": cut}
 
 
 def make_plan(name: str, scratch: Path) -> Plan:

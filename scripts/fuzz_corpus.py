@@ -36,9 +36,6 @@ KDUMPS = ("6.1-kdump-leak", "7.2-kdump-leak")
 PAGES = 24
 FILE_PAGES = 48
 
-# As enum zd_scheme_id has them.
-SCHEMES = ("A", "B", "C", "D", "E", "F1", "F2", "G", "H", "unknown")
-
 # Bytes of a file's beginning that hold its headers and notes.
 ELF_HEAD = 6 << 10
 KDUMP_HEAD = 12 << 10
@@ -67,7 +64,7 @@ def scan_head(kernel: Kernel, pagemap: Pagemap, pfn: int) -> bytes:
     layout = kernel.layout
     return (
         layout_bytes(layout.spec, layout.zone, layout.node)
-        + struct.pack("<BI", SCHEMES.index(kernel.scheme.id), 0)
+        + struct.pack("<BI", _zonedev.SCHEMES.index(kernel.scheme.id), 0)
         + struct.pack(
             "<BBBBBiQ",
             _zonedev.TYPES.index(pagemap.type),
@@ -109,7 +106,7 @@ class Recorder:
     """Reads a program's memory, and keeps what was read: address -> bytes."""
 
     def __init__(self, prog: Program) -> None:
-        self.read_or_none = dax.reader(prog)
+        self.read_or_none = dax.memory_reader(prog)
         self.pieces: dict[int, bytes] = {}
 
     def read(self, address: int, size: int) -> Optional[bytes]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zonedev import _zonedev
+from zonedev.model import short_type
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "rules.md"
 
@@ -40,7 +41,7 @@ def level(row: dict[str, Any]) -> str:
 
 
 def types(row: dict[str, Any]) -> str:
-    names = [name.replace("MEMORY_DEVICE_", "") for name in row["types"]]
+    names = [short_type(name) for name in row["types"]]
     return "all" if len(names) == len(_zonedev.TYPES) else ", ".join(names)
 
 

@@ -46,9 +46,15 @@ def open_vmcore(name: str) -> Vmcore:
     directory = VMCORES / name
     core = str(unpack(directory, ROOT / "build" / "vmcores"))
     vmlinux = str(directory / "vmlinux")
-    prog = open_target(Target(core, [vmlinux]))
+    modules = map(str, sorted(directory.glob("*.ko.debug")))
+    prog = open_target(Target(core, [vmlinux, *modules]))
     truth = json.loads((directory / "truth-states.json").read_text())
     return Vmcore(name, core, vmlinux, prog, read_kernel(prog), truth)
+
+
+def fresh_vmcore(name: str) -> Vmcore:
+    """The same, opened anew: what is laid over it is seen by nobody else."""
+    return open_vmcore.__wrapped__(name)
 
 
 def lay_over(prog: Program, address: int, data: bytes) -> None:

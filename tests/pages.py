@@ -74,13 +74,16 @@ class Machine:
         zone_known: bool = True,
         missing: tuple[str, ...] = (),
         layout: Optional[dict[str, Any]] = None,
+        index_bias: int = 0,
         **pagemap: Any,
     ) -> None:
         """
         :param missing: members and page flags that this kernel lacks
         :param layout: arguments of Layout to be others than usual
+        :param index_bias: pfn less index of a device-dax page
         """
         self.word, self.big_endian = word, big_endian
+        self.index_bias = index_bias
         self.page_size = 64 if word == 8 else 40
         self.bits = 8 * word
         self.zone = (self.bits - 13, 3)
@@ -148,6 +151,12 @@ class Machine:
         order = "big" if self.big_endian else "little"
         page[offset : offset + size] = (value & (1 << 8 * size) - 1).to_bytes(size, order)
 
+    def changed(self, pages: bytes, member: str, value: int) -> bytes:
+        """The same with another value of a member of the first page."""
+        copy = bytearray(pages)
+        self.put(copy, member, value)
+        return bytes(copy)
+
     def page(
         self,
         refcount: Optional[int] = None,
@@ -161,6 +170,7 @@ class Machine:
         pgmap: Optional[int] = None,
         raw_mapcount: Optional[int] = None,
         memcg: int = 0,
+        data: int = 0,
     ) -> bytes:
         """A head of order 0; by default an idle one."""
         page = bytearray(self.page_size)
@@ -171,6 +181,7 @@ class Machine:
         self.put(page, "_mapcount", maps - 1 if raw_mapcount is None else raw_mapcount)
         self.put(page, "_refcount", self.idle if refcount is None else refcount)
         self.put(page, "memcg_data", memcg)
+        self.put(page, "zone_device_data", data)
         return bytes(page)
 
     def tail(self, word: int, refcount: int = 0, **options: Any) -> bytes:
@@ -201,11 +212,19 @@ class Machine:
         pages[: len(first)] = first
         return bytes(pages)
 
-    def scan(self, data: bytes, fast: bool = True, merge: bool = True) -> dict[str, Any]:
+    def scan(
+        self,
+        data: bytes,
+        fast: bool = True,
+        merge: bool = True,
+        entries: Optional[_zonedev.Entries] = None,
+    ) -> dict[str, Any]:
         """The tally of a range that holds just these struct pages."""
         count = len(data) // self.page_size
-        scan = _zonedev.Scan(self.layout, self.scheme, self.pagemap, merge=merge, fast=fast)
-        scan.begin(START, START + count, self.memmap)
+        scan = _zonedev.Scan(
+            self.layout, self.scheme, self.pagemap, merge=merge, fast=fast, entries=entries
+        )
+        scan.begin(START, START + count, self.memmap, self.index_bias)
         scan.pages(data)
         scan.end()
         return scan.result()

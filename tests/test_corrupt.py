@@ -6,27 +6,22 @@ Bytes are laid over healthy bundled cores.  A corruption never ends as clean whe
 
 from __future__ import annotations
 
-import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Vmcore, lay_over, open_vmcore
+from conftest import ROOT, fresh_vmcore, lay_over
 from drgn import Object, Program, sizeof
 
-from zonedev.audit import audit
+from zonedev.audit import audit, list_pagemaps
 from zonedev.kernel import device, log
 from zonedev.kernel.registry import read_registry
 
 SECONDS = 10
-
-
-def fresh(name: str) -> Vmcore:
-    """A core of one's own: what is laid over it stays."""
-    return open_vmcore.__wrapped__(name)
 
 
 def lay_word(prog: Program, address: int, word: int, size: int = 8) -> None:
@@ -44,7 +39,7 @@ def slots_of_leaf(prog: Program) -> Object:
 
 
 def test_an_entry_that_is_no_pagemap_is_a_problem() -> None:
-    core = fresh("6.16-hmm")
+    core = fresh_vmcore("6.16-hmm")
     slots = slots_of_leaf(core.prog)
     slot = next(i for i, entry in enumerate(slots) if entry)
     lay_word(core.prog, slots[slot].address_, 0x1197BE49B766F4BF)
@@ -59,7 +54,7 @@ def test_an_entry_that_is_no_pagemap_is_a_problem() -> None:
 
 @pytest.mark.parametrize("entry", [0x402, 0x406])
 def test_entries_that_stand_for_nothing_are_none(entry: int) -> None:
-    core = fresh("6.16-hmm")
+    core = fresh_vmcore("6.16-hmm")
     before = read_registry(core.prog)
     slots = slots_of_leaf(core.prog)
     free = next(i for i, value in enumerate(slots) if not value)
@@ -69,7 +64,7 @@ def test_entries_that_stand_for_nothing_are_none(entry: int) -> None:
 
 
 def test_a_range_that_begins_too_early_is_not_walked() -> None:
-    core = fresh("6.16-hmm")
+    core = fresh_vmcore("6.16-hmm")
     pagemap = core.kernel.pagemaps[-1]
     range_ = Object(core.prog, "struct dev_pagemap *", value=pagemap.address).range
     lay_word(core.prog, range_.start.address_, 1 << 30)
@@ -82,7 +77,7 @@ def test_a_range_that_begins_too_early_is_not_walked() -> None:
 
 
 def test_an_altmap_does_not_hide_pages() -> None:
-    core = fresh("5.10-nvdimm")
+    core = fresh_vmcore("5.10-nvdimm")
     pagemap = next(p for p in core.kernel.pagemaps if p.altmap)
     assert audit(core.prog).verdict == "clean"
     altmap = Object(core.prog, "struct dev_pagemap *", value=pagemap.address).altmap
@@ -98,7 +93,7 @@ def test_an_altmap_does_not_hide_pages() -> None:
 
 
 def test_a_log_whose_numbers_cannot_be_is_not_walked() -> None:
-    core = fresh("7.2-nvdimm")
+    core = fresh_vmcore("7.2-nvdimm")
     ring = core.prog["prb"].desc_ring
     assert log._has_end(core.prog)
     tail = int(ring.tail_id.counter)
@@ -113,7 +108,7 @@ def test_a_log_whose_numbers_cannot_be_is_not_walked() -> None:
 
 @pytest.mark.parametrize("member", ["desc_ring.count_bits", "text_data_ring.size_bits"])
 def test_a_log_without_bounds_is_not_walked(member: str) -> None:
-    core = fresh("7.2-nvdimm")
+    core = fresh_vmcore("7.2-nvdimm")
     bits = core.prog["prb"]
     for name in member.split("."):
         bits = bits.member_(name)
@@ -138,8 +133,8 @@ class OldLog:
         assert (name, filename) == ("log_buf", "printk.c")
         return 1 << 20
 
-    def read(self, address: int, size: int) -> bytes:
-        return struct.pack("<H", self.lengths[address - (1 << 20) - 8])
+    def read_u16(self, address: int) -> int:
+        return self.lengths[address - (1 << 20) - 8]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +155,7 @@ def test_an_old_log_is_walked_if_it_has_an_end(
 
 
 def test_a_list_of_block_devices_without_an_end_is_not_walked() -> None:
-    core = fresh("7.2-nvdimm")
+    core = fresh_vmcore("7.2-nvdimm")
     assert len(device.read_disks(core.prog)) == 3
     head = device.class_to_subsys(core.prog["block_class"].address_of_()).klist_devices.k_list
     first = head.next.read_()
@@ -168,6 +163,25 @@ def test_a_list_of_block_devices_without_an_end_is_not_walked() -> None:
     begin = time.monotonic()
     assert device.read_disks(core.prog) == []
     assert time.monotonic() - begin < SECONDS
+
+
+def test_a_tree_of_modules_that_leads_into_itself_is_not_walked() -> None:
+    core = fresh_vmcore("7.2-nvdimm")
+    trees = core.prog["mod_tree"].root.tree
+    for tree in trees:
+        node = tree.rb_node.read_()
+        for child in (node.rb_left, node.rb_right):
+            lay_word(core.prog, child.address_, int(node))
+    seen = threading.Event()
+    names: list[Any] = []
+
+    def look() -> None:
+        names.extend(p.ops for p in list_pagemaps(core.prog))
+        seen.set()
+
+    threading.Thread(target=look, daemon=True).start()
+    assert seen.wait(SECONDS)
+    assert "fsdax_pagemap_ops" in names
 
 
 # ---------------------------------------------------------------- random corruption

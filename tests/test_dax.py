@@ -3,23 +3,38 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import struct
+from collections.abc import Iterable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
-from conftest import ROOT, Vmcore, Zonedev, lay_over, open_vmcore
-from drgn import Object, Program, offsetof
+from conftest import ROOT, Vmcore, Zonedev, assert_one_line, fresh_vmcore, lay_over, open_vmcore
+from drgn import Architecture, Object, Platform, Program, TypeMember, offsetof, sizeof
+from trees import EMPTY, LOCKED, ZERO
 
-from zonedev import _zonedev
-from zonedev.audit import audit, dax_files, folio, for_each_dax_entry
+from zonedev import _zonedev, commands, second_pass
+from zonedev.audit import audit, dax_files, folio, for_each_dax_entry, open_dax_walk
 from zonedev.kernel import dax_lock
-from zonedev.kernel.dax import CannotWalk, DaxFile, DaxWalk, file_name, inode_number, super_blocks
+from zonedev.kernel.dax import (
+    CannotWalk,
+    DaxFile,
+    DaxWalk,
+    SuperBlock,
+    _why_no_trees,
+    file_name,
+    inode_number,
+    may_lie_on,
+    super_blocks,
+)
 from zonedev.kernel.dax_lock import Lock, find_owners
 from zonedev.kernel.facts import read_kernel
 from zonedev.model import Audit
+from zonedev.report.text import audit_text
 from zonedev.second_pass import DaxPass, rules_of_pass
-from zonedev.target import Target, open_target
 
 ENTRIES = ["5.10-entries", "6.1-entries", "6.16-entries", "7.2-entries"]
 WITHOUT = ["5.10-nvdimm", "6.1-nvdimm", "7.2-nvdimm", "7.3-nvdimm"]
@@ -43,7 +58,7 @@ def core(request: pytest.FixtureRequest) -> Vmcore:
 
 def fresh(vmcore: Vmcore) -> Program:
     """A Program of the same core, to lay something over."""
-    return open_target(Target(vmcore.core, [vmcore.vmlinux]))
+    return fresh_vmcore(vmcore.name).prog
 
 
 def audited(prog: Program, **options: Any) -> Audit:
@@ -138,6 +153,41 @@ def test_files_by_name() -> None:
     assert [f.rule for f in page.findings] == ["multi-owner-unshared"]
 
 
+def test_files_by_name_where_the_union_of_dentries_has_none() -> None:
+    """As struct dentry is since 7.1."""
+    vmcore = open_vmcore("6.1-entries")
+    prog = fresh(vmcore)
+    before = {file_name(prog, file) for file in dax_files(prog)}
+    old = prog.type("struct dentry")
+    members = [
+        TypeMember(m.type, None if m.name == "d_u" else m.name, m.bit_offset)
+        for m in old.members or ()
+    ]
+    new = prog.struct_type("dentry", old.size, members)
+    prog.register_type_finder(
+        "7.1", lambda *question: new if question[2] == "dentry" else None, enable_index=0
+    )
+    assert prog.type("struct dentry").has_member("d_alias")
+    assert {file_name(prog, file) for file in dax_files(prog)} == before
+    assert "/reflink_a" in before
+
+
+def test_too_many_entries_for_a_list_are_one_line(
+    zonedev: Zonedev, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_many(mapping: int, pfns: Optional[list[int]]) -> None:
+        raise ValueError("more than 16777216 entries")
+
+    vmcore = open_vmcore("6.1-entries")
+    walk = walk_of(vmcore)
+    inode = inode_number(vmcore.prog, walk.files()[0])
+    walk.entries = SimpleNamespace(of=too_many)  # type: ignore[assignment]
+    monkeypatch.setattr("zonedev.audit.open_dax_walk", lambda prog: walk)
+    answer = zonedev("files", vmcore.core, "-s", vmcore.vmlinux, "--inode", inode)
+    assert_one_line(answer, f"inode {inode} of pmem", "cannot be listed", "16777216")
+    assert "internal" not in answer.err
+
+
 def test_files_verb(zonedev: Zonedev) -> None:
     vmcore = open_vmcore("6.1-entries")
     target = (vmcore.core, "-s", vmcore.vmlinux)
@@ -176,7 +226,12 @@ def test_quick_leaves_it_out(core: Vmcore, zonedev: Zonedev) -> None:
     listed = {one["rule"] for one in result.not_applicable if "--quick" in one["why"]}
     rows = _zonedev.rules()
     why_not = _zonedev.why_not(core.kernel.layout.layout, core.kernel.scheme)
-    wanted = {r["id"] for r, why in zip(rows, why_not) if r["requires_evidence"] and not why}
+    mine = rules_of_pass()
+    wanted = {
+        r["id"]
+        for r, why in zip(rows, why_not)
+        if r["requires_evidence"] and r["id"] in mine and not why
+    }
     assert len(wanted) >= 4 and wanted <= listed
     answer = zonedev("audit", core.core, "-s", core.vmlinux, "--quick")
     assert "dax entries: not read: left out (--quick)" in answer.out
@@ -196,8 +251,12 @@ def test_cores_without_the_data_say_so(name: str) -> None:
 
 
 def test_no_pass_where_no_page_is_fsdax() -> None:
-    assert audited(open_vmcore("6.16-hmm").prog).passes == []
-    assert audited(open_vmcore("6.1-entries").prog, types=["generic"]).passes == []
+    assert "dax-entries" not in {
+        one["pass"] for one in audited(open_vmcore("6.16-hmm").prog).passes
+    }
+    assert "dax-entries" not in {
+        one["pass"] for one in audited(open_vmcore("6.1-entries").prog, types=["generic"]).passes
+    }
 
 
 def test_not_on_a_live_kernel(core: Vmcore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,16 +348,21 @@ def test_a_lost_list_of_super_blocks(core: Vmcore) -> None:
         list(super_blocks(prog))
 
 
-def test_an_inode_that_is_being_evicted_is_no_finding(core: Vmcore) -> None:
-    """evict() takes it off its super block's list first, and truncates its pages later."""
-    before = alarms(audited(core.prog))
-    prog = fresh(core)
-    file = some_file(core)
+def unlink(prog: Program, file: DaxFile) -> None:
+    """Take an inode off the list of its super block."""
     node = file.inode + offsetof(prog.type("struct inode"), "i_sb_list")
     links = Object(prog, "struct list_head", address=node)
     after, ahead = int(links.next), int(links.prev)
     lay_over(prog, ahead, struct.pack("<Q", after))
     lay_over(prog, after + 8, struct.pack("<Q", ahead))
+
+
+def test_an_inode_that_is_being_evicted_is_no_finding(core: Vmcore) -> None:
+    """evict() takes it off its super block's list first, and truncates its pages later."""
+    before = alarms(audited(core.prog))
+    prog = fresh(core)
+    file = some_file(core)
+    unlink(prog, file)
     result = audited(prog)
     seen = the_pass(result)
     assert seen["complete"]
@@ -310,13 +374,9 @@ def test_a_page_of_a_freed_file_is_found(core: Vmcore) -> None:
     """The same, but the inode is somebody else's by now."""
     prog = fresh(core)
     file = some_file(core)
-    type_ = prog.type("struct inode")
-    node = file.inode + offsetof(type_, "i_sb_list")
-    links = Object(prog, "struct list_head", address=node)
-    after, ahead = int(links.next), int(links.prev)
-    lay_over(prog, ahead, struct.pack("<Q", after))
-    lay_over(prog, after + 8, struct.pack("<Q", ahead))
-    lay_over(prog, file.inode + offsetof(type_, "i_mapping"), struct.pack("<Q", 0x1234))
+    unlink(prog, file)
+    mapping = file.inode + offsetof(prog.type("struct inode"), "i_mapping")
+    lay_over(prog, mapping, struct.pack("<Q", 0x1234))
     result = audited(prog)
     assert "wrong-mapping" in alarms(result)
     assert result.verdict == "violations"
@@ -354,7 +414,231 @@ def test_entries_outside_of_every_pagemap(core: Vmcore) -> None:
     assert DaxPass(kernel).outside("error") == []
 
 
+# ---------------------------------------------------------------- one file system at a time
+
+
+def mounted(device: str, kind: str, block: bool = True) -> SuperBlock:
+    return SuperBlock(1, 2, device, kind, block)
+
+
+@pytest.mark.parametrize(
+    ("partial", "others", "disk", "may"),
+    [
+        # What lies on its own disk, and on that of another file system.
+        (mounted("pmem0", "xfs"), [], "pmem0", True),
+        (mounted("pmem0p1", "ext4"), [], "pmem0", True),
+        (mounted("pmem0", "xfs"), [mounted("pmem1", "ext4")], "pmem1", False),
+        # Nobody has mounted it: the realtime device of xfs may be any disk, ext4 has none.
+        (mounted("pmem0", "xfs"), [], "pmem1", True),
+        (mounted("pmem0", "ext4"), [], "pmem1", False),
+        (mounted("dm-0", "ext4"), [], "pmem1", True),
+        # A partition that is mounted leaves the others.
+        (mounted("pmem0", "xfs"), [mounted("pmem1p1", "ext4")], "pmem1", True),
+        (mounted("pmem10", "xfs"), [], "pmem1", True),
+        (mounted("pmem10", "ext4"), [], "pmem1", False),
+        # A name that is not one of a block device.
+        (mounted("pmem0", "ext4", block=False), [], "pmem1", True),
+        (mounted("pmem0", "xfs"), [mounted("pmem1", "fuse", block=False)], "pmem1", True),
+        (mounted("pmem1", "fuse", block=False), [mounted("pmem1", "ext4")], "pmem1", False),
+        # It is not known which, or where.
+        (None, [mounted("pmem1", "ext4")], "pmem1", True),
+        (mounted("pmem0", "ext4"), [mounted("pmem1", "ext4")], None, True),
+    ],
+)
+def test_which_disks_files_may_lie_on(
+    partial: Optional[SuperBlock], others: list[SuperBlock], disk: Optional[str], may: bool
+) -> None:
+    every = [*others, *([partial] if partial else [])]
+    assert may_lie_on(partial, disk, every, ["pmem0", "pmem1", "pmem10"]) is may
+
+
+def two_disks(vmcore: Vmcore) -> dict[str, DaxFile]:
+    """A file with nodes of its own, on each of the two disks."""
+    walk = walk_of(vmcore)
+    files = [f for f in walk.files() if walk.entries.of(f.mapping)[1]["nodes"]]
+    return {f.super_block.device: f for f in files if f.super_block}
+
+
+def forget_tree(prog: Program, file: DaxFile) -> None:
+    """As if a file had no entry."""
+    space = prog.type("struct address_space")
+    lay_over(prog, file.mapping + offsetof(space, "i_pages.xa_head"), bytes(8))
+
+
+@pytest.mark.parametrize("name", ["6.1-entries", "7.2-entries"])
+@pytest.mark.parametrize(
+    ("lost", "freed", "found"),
+    [
+        # The inodes, or the entries, of the one; a file of the other, and of the same.
+        ("inode of pmem0", "pmem2", True),
+        ("node of pmem2", "pmem0", True),
+        ("inode of pmem2", "pmem2", False),
+        ("node of pmem0", "pmem0", False),
+    ],
+)
+def test_a_gap_of_one_file_system_says_nothing_of_another(
+    name: str, lost: str, freed: str, found: bool
+) -> None:
+    vmcore = open_vmcore(name)
+    prog, files = fresh(vmcore), two_disks(vmcore)
+    what, _, device = lost.split()
+    gone = files[device]
+    if what == "node":
+        lay_over(prog, top_node(prog, gone), bytes(576))
+    else:
+        head = gone.super_block
+        assert head
+        # The list ends at its first inode.
+        first = int(Object(prog, "struct list_head", address=head.inodes).next)
+        lay_over(prog, first, bytes(16))
+    if freed != device or what == "inode":
+        forget_tree(prog, files[freed])
+    else:
+        others = [f for f in walk_of(vmcore).files() if f.super_block == gone.super_block]
+        forget_tree(prog, next(f for f in others if f != gone and some_pages(vmcore, f)))
+    result = audited(prog)
+    seen = the_pass(result)
+    assert seen["incomplete_devices"] == [device] and not seen["complete"]
+    assert ("mapping-without-entry" in alarms(result)) is found
+    assert result.verdict == ("violations" if found else "clean")
+    whys = {one["rule"]: one["why"] for one in result.not_applicable}
+    assert f"on {device} could be read" in whys["mapping-without-entry"]
+    assert f"no page of {device} is said to lack one" in " ".join(audit_text(result).split())
+
+
+def some_pages(vmcore: Vmcore, file: DaxFile) -> bool:
+    """Whether a file has entries of pages that nobody shares."""
+    walk = walk_of(vmcore)
+    return any(not e.zero and not e.empty for e in walk.entries_of(file)) and not any(
+        "reflink" in state["why"]
+        for e in walk.entries_of(file)
+        for state in vmcore.states
+        if state["pfn"] <= e.pfn < state["pfn"] + state["count"]
+    )
+
+
+def test_a_range_that_is_none_is_one_of_its_pagemap() -> None:
+    vmcore = open_vmcore("7.2-entries")
+    kernel = read_kernel(vmcore.prog)
+    first, second = (p for p in kernel.pagemaps if p.type == "MEMORY_DEVICE_FS_DAX")
+    second.ranges = [replace(second.ranges[0], end_pfn=second.ranges[0].start_pfn)]
+    dax = DaxPass(kernel)
+    assert dax.incomplete() == [second.device]
+    assert dax.words([], first.ranges[0].start_pfn + 5000) == "no entry"
+
+
+def test_words_of_a_page_without_an_entry() -> None:
+    """ "no entry" only where all of them were read."""
+    vmcore = open_vmcore("7.2-entries")
+    prog, files = fresh(vmcore), two_disks(vmcore)
+    lay_over(prog, top_node(prog, files["pmem2"]), bytes(576))
+    dax = DaxPass(read_kernel(prog))
+    starts = {p.device: p.ranges[0].end_pfn - 1 for p in vmcore.kernel.pagemaps}
+    assert dax.words([], starts["pmem0"]) == "no entry"
+    assert dax.words([], starts["pmem2"]) == "no entry was read"
+
+
+# ---------------------------------------------------------------- why nothing is listed
+
+
+def test_files_that_cannot_be_read_are_said_so(zonedev: Zonedev) -> None:
+    for name in ("7.2-nvdimm", "5.10-nvdimm"):
+        vmcore = open_vmcore(name)
+        answer = zonedev("files", vmcore.core, "-s", vmcore.vmlinux)
+        assert answer.status == 2 and "super blocks" in answer.err
+    vmcore = open_vmcore("7.2-entries")
+    prog = fresh(vmcore)
+    file = some_file(vmcore)
+    lay_over(prog, top_node(prog, file), bytes(576))
+    walk = open_dax_walk(prog)
+    assert walk.walked.gaps == []
+    walk.count(next(f for f in walk.files() if f == file))
+    (gap,) = walk.walked.gaps
+    assert "belongs to no" in gap
+    walk.entries_of(file)
+    assert walk.walked.gaps == [gap]
+
+
+def test_why_there_are_no_files(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    vmcore = open_vmcore("7.2-entries")
+    monkeypatch.setattr(DaxWalk, "files", lambda self: [])
+    monkeypatch.setattr("zonedev.audit.open_dax_walk", walk_of_program(vmcore))
+    args = argparse.Namespace(inode=None, format="text")
+    assert commands._files(vmcore.prog, args).exit_code == 0
+    assert "no file is in use by DAX" in capsys.readouterr().err
+
+
+def walk_of_program(vmcore: Vmcore) -> Any:
+    return lambda prog: walk_of(vmcore)
+
+
+class OldSpace:
+    """A kernel of before 4.20, or a debug file that tells nothing."""
+
+    def __init__(self, name: str, type_: str) -> None:
+        self.members = [SimpleNamespace(name=name)] if name else []
+        self._type = SimpleNamespace(type_name=lambda: type_)
+
+    def type(self, name: str) -> OldSpace:
+        return self
+
+    def member(self, name: str) -> Any:
+        return SimpleNamespace(type=self._type)
+
+
+@pytest.mark.parametrize(
+    ("member", "type_", "why"),
+    [
+        ("page_tree", "struct radix_tree_root", "before 4.20"),
+        ("i_pages", "struct radix_tree_root", "before 4.20"),
+        ("i_pages", "struct xarray", "the debug file does not tell"),
+        ("", "", "the debug file does not tell"),
+    ],
+)
+def test_why_there_are_no_trees(member: str, type_: str, why: str) -> None:
+    prog: Any = OldSpace(member, type_)
+    assert why in _why_no_trees(prog, LookupError("x"))
+
+
 # ---------------------------------------------------------------- locks
+
+
+@pytest.mark.parametrize(
+    ("flags", "owner", "found"),
+    [
+        (EMPTY | LOCKED, False, ("warning", "has no page yet")),
+        (ZERO | LOCKED, False, ("warning", "is the zero page")),
+        (EMPTY | LOCKED, None, ("info", "stacks of tasks are not in the dump")),
+        # Somebody is there; nobody has locked it.
+        (EMPTY | LOCKED, True, None),
+        (EMPTY, False, None),
+    ],
+)
+def test_a_locked_entry_without_a_page(
+    flags: int,
+    owner: Optional[bool],
+    found: Optional[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vmcore = open_vmcore("7.2-entries")
+    prog, file = fresh(vmcore), some_file(vmcore)
+    space = prog.type("struct address_space")
+    head = (0x77 << 4 | flags) << 1 | 1
+    lay_over(prog, file.mapping + offsetof(space, "i_pages.xa_head"), struct.pack("<Q", head))
+    asked: list[Lock] = []
+
+    def owners(prog: Program, locks: Iterable[Lock]) -> Optional[dict[Lock, bool]]:
+        asked.extend(locks)
+        return None if owner is None else dict.fromkeys(asked, owner)
+
+    monkeypatch.setattr(second_pass, "find_owners", owners)
+    result = audited(prog)
+    assert asked == ([Lock(file.mapping, None)] if flags & LOCKED else [])
+    mine = [f for f in result.findings if f.rule == "dax-lock-stuck"]
+    assert [(f.severity, f.pfn) for f in mine] == ([(found[0], None)] if found else [])
+    if found:
+        assert found[1] in mine[0].detail and "page 0x0" in mine[0].detail
+        assert f"inode {inode_number(prog, file)} of {file.super_block}" in mine[0].detail
 
 
 class Task:
@@ -368,6 +652,8 @@ def test_who_may_hold_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     stacks: dict[int, bytes] = {}
 
     class FakeProgram:
+        platform = Platform(Architecture.X86_64)
+
         def type(self, name: str) -> str:
             return name
 
@@ -387,17 +673,26 @@ def test_who_may_hold_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
         stacks.clear()
         made = []
         for i, (word, trace) in enumerate(tasks, 1):
-            stacks[i] = struct.pack("<QQ", 1, word)
+            stacks[i] = struct.pack("<QQQ", 1, 0, word)
             made.append(Task(i, trace))
         monkeypatch.setattr(dax_lock, "for_each_task", lambda prog: iter(made))
         owners = find_owners(FakeProgram(), [lock])  # type: ignore[arg-type]
         return owners and owners[lock]
 
-    monkeypatch.setattr(dax_lock, "_stack_size", lambda prog: 16)
+    monkeypatch.setattr(dax_lock, "_stack_size", lambda prog: 24)
     monkeypatch.setattr(dax_lock, "offsetof", lambda type_, member: 8)
     assert ask((7, [])) is False
+    # A lock without a page: a word of 0 on a stack is no owner.
+    pageless = find_owners(FakeProgram(), [Lock(mapping, None)])  # type: ignore[arg-type]
+    assert pageless == {Lock(mapping, None): False}
     for word in (mapping, mapping + 8, page):
         assert ask((7, []), (word, ["dax_iomap_pte_fault"])) is True
+    # Words are those of the machine that was dumped.
+    turned = int.from_bytes(struct.pack(">Q", page), "little")
+    assert ask((turned, [])) is False
+    FakeProgram.platform = Platform(Architecture.S390X)
+    assert ask((turned, ["dax_iomap_pte_fault"])) is True
+    FakeProgram.platform = Platform(Architecture.X86_64)
     # Who waits for it does not hold it.
     assert ask((mapping + 8, ["schedule", "get_unlocked_entry", "grab_mapping_entry"])) is False
     # A stack of zeroes is not in the dump.
@@ -407,3 +702,36 @@ def test_who_may_hold_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_owners(FakeProgram(), [lock]) is None  # type: ignore[arg-type]
     monkeypatch.setattr(dax_lock, "for_each_task", lambda prog: iter(()))
     assert find_owners(FakeProgram(), [lock]) is None  # type: ignore[arg-type]
+
+
+def test_pids_that_lead_into_themselves_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    prog = fresh(open_vmcore("7.2-entries"))
+    root, top, leaf = (0xFFFFFFFF_00000000 + i * 4096 for i in range(3))
+    node = prog.type("struct xa_node")
+
+    def lay_node(address: int, shift: int, *slots: int) -> None:
+        data = bytearray(sizeof(node))
+        data[offsetof(node, "shift")], data[offsetof(node, "count")] = shift, len(slots)
+        struct.pack_into(f"<{len(slots)}Q", data, offsetof(node, "slots"), *slots)
+        lay_over(prog, address, bytes(data))
+
+    head = offsetof(prog.type("struct xarray"), "xa_head")
+    lay_over(prog, root, bytes(head) + struct.pack("<Q", top | 2))
+    pids = SimpleNamespace(idr=SimpleNamespace(idr_rt=Object(prog, "struct xarray", address=root)))
+
+    class FakeProgram:
+        def __getitem__(self, name: str) -> Any:
+            return {"PIDTYPE_PID": Object(prog, "int", 0), "init_pid_ns": pids}[name]
+
+    fake: Any = FakeProgram()
+    monkeypatch.setattr(
+        dax_lock, "Object", lambda prog_, type_, value: Object(prog, "unsigned long", value)
+    )
+    # The last pid has no task of its own: only a session or a process group of that number is left.
+    monkeypatch.setattr(dax_lock, "pid_task", lambda pid, kind: int(pid) % 0x3000)
+    lay_node(top, 6, leaf | 2)
+    lay_node(leaf, 0, 0x1000, 0x2000, 0x3000)
+    assert list(dax_lock.for_each_task(fake)) == [0x1000, 0x2000]
+    lay_node(leaf, 0, 0x1000, top | 2)
+    with pytest.raises(ValueError, match="cannot lie"):
+        list(dax_lock.for_each_task(fake))

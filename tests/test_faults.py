@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 import pytest
-from conftest import open_vmcore
+from conftest import fresh_vmcore, open_vmcore
 from overlay import Overlay, Read
 
 from zonedev import _zonedev
@@ -67,7 +67,7 @@ def judge(whole: Audit, result: Audit) -> Optional[str]:
 
 @pytest.mark.parametrize("name", ["6.16-hmm", "6.1-nvdimm-swapped"])
 def test_every_read_may_fail(name: str) -> None:
-    core = open_vmcore.__wrapped__(name)
+    core = fresh_vmcore(name)
     whole = audit(core.prog)
     assert whole.verdict == "clean"
     overlay = Overlay(core.prog, core.core)

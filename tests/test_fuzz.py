@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 import pytest
-from conftest import ROOT, open_vmcore
+from conftest import ROOT, fresh_vmcore
 from drgn import FaultError, Object, Program, offsetof, sizeof
 from native import CORE, build, pkg_config, why_no_sanitizers
 
@@ -200,7 +200,7 @@ class Nodes:
 
 def test_any_nodes_may_be_a_registry() -> None:
     dice = random.Random(1)
-    nodes = Nodes(open_vmcore.__wrapped__("7.2-nvdimm").prog)
+    nodes = Nodes(fresh_vmcore("7.2-nvdimm").prog)
     outcomes: Counter[str] = Counter()
     begin = time.monotonic()
     for _ in range(400):

@@ -19,13 +19,13 @@ import pytest
 from conftest import NAMES, Vmcore, open_vmcore
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
-from pages import EVIDENCE, FLAGS, START, Machine
+from pages import EVIDENCE, FLAGS, MAPPING, START, Machine
 
 from zonedev import _zonedev, reference
 from zonedev.kernel.scheme import _ASK
 from zonedev.kernel.vmemmap import Hole, read_memmap
 from zonedev.model import PfnRange
-from zonedev.reference import Content, Range, Verdict
+from zonedev.reference import SILENT, Content, Driver, Range, Verdict
 from zonedev.scanner import pagemap_spec
 
 EXAMPLES = int(os.environ.get("ZONEDEV_ORACLE_EXAMPLES", "0"))
@@ -118,15 +118,34 @@ def runs(contents: list[Content]) -> Iterator[Union[bytes, str]]:
         yield data
 
 
+def bits_of(
+    layout: _zonedev.Layout, range_: Range, pfns: Optional[frozenset[int]]
+) -> Optional[_zonedev.PageBits]:
+    """The same pages, as the core takes them."""
+    if pfns is None or range_.start_pfn == range_.end_pfn:
+        return None
+    bits = _zonedev.PageBits(layout, lambda address, size: None)
+    bits.range(range_.start_pfn, range_.end_pfn, range_.memmap)
+    for pfn in pfns:
+        bits.set(pfn, b"\1", 1)
+    return bits
+
+
 def side_of_c(
     layout: _zonedev.Layout,
     scheme: _zonedev.Scheme,
     pagemap: dict[str, Any],
     range_: Range,
     contents: list[Content],
+    driver: Driver = SILENT,
 ) -> Side:
-    scan = _zonedev.Scan(layout, scheme, pagemap, merge=False)
-    scan.begin(range_.start_pfn, range_.end_pfn, range_.memmap)
+    scan = _zonedev.Scan(
+        *(layout, scheme, pagemap),
+        merge=False,
+        allocated=bits_of(layout, range_, driver.allocated),
+        listed=bits_of(layout, range_, driver.listed),
+    )
+    scan.begin(range_.start_pfn, range_.end_pfn, range_.memmap, range_.index_bias)
     for run in runs(contents):
         if isinstance(run, str):
             scan.hole(1, run)
@@ -158,12 +177,13 @@ def side_of_reference(verdicts: list[Verdict]) -> Side:
     return Side(dict(Counter(verdict.class_ for verdict in verdicts)), findings)
 
 
-def compare(case: Under, contents: list[Content]) -> list[Verdict]:
+def compare(case: Under, contents: list[Content], driver: Driver = SILENT) -> list[Verdict]:
     """Assert that both sides say the same; what the reference says."""
     m = case.machine
-    range_ = Range(START, START + len(contents), m.memmap)
-    verdicts = reference.scan(case.layout, case.scheme, case.pagemap, range_, contents)
-    assert side_of_c(m.layout, m.scheme, m.pagemap, range_, contents) == side_of_reference(verdicts)
+    range_ = Range(START, START + len(contents), m.memmap, m.index_bias)
+    verdicts = reference.scan(case.layout, case.scheme, case.pagemap, range_, contents, driver)
+    told = side_of_c(m.layout, m.scheme, m.pagemap, range_, contents, driver)
+    assert told == side_of_reference(verdicts)
     compare_decoded(case, range_, contents, verdicts)
     return verdicts
 
@@ -189,7 +209,7 @@ def compare_decoded(
         if not page.tail:
             for name in ("order", "mapcount", "mapping", "pincount", "has_type"):
                 expected[name] = getattr(page, name)
-            for name in ("index", "share", "memcg_data"):
+            for name in ("index", "share", "memcg_data", "zone_device_data"):
                 expected[name] = getattr(page, name) or 0
             if subject.counting.idle is not None:
                 expected |= {"extra": subject.extra, "plain": subject.plain, "pin": subject.pins}
@@ -240,6 +260,7 @@ WORDS: dict[str, list[Any]] = {
     ],
     "share": [0, 1, 2, 1 << 20],
     "flags": [[name] for name in FLAG_NAMES],
+    "data": [0, 1],
 }
 RARE: dict[str, list[Any]] = {
     "zone": [0, 2, 7],
@@ -341,9 +362,7 @@ def hit(machine: Machine, pages: list[Content], damage: Damage) -> None:
         pages[1] = bytes(first)
     if damage.by == "held":
         assert isinstance(page, bytes)
-        held = bytearray(page)
-        machine.put(held, "_refcount", 1)
-        pages[at] = bytes(held)
+        pages[at] = machine.changed(page, "_refcount", 1)
     elif isinstance(damage.by, str):
         pages[at] = bytes(machine.page_size) if damage.by == "zero" else damage.by
     elif damage.by is not None:
@@ -409,7 +428,10 @@ def random_item(rng: Random) -> Item:
 VARIATIONS = {
     "A": ["dax_associate_entry"],
     "B": ["dax_associate_entry"],
-    "C": ["pgmap_radix", "dax_associate_entry"],
+    "C": [
+        *("pgmap_radix", "dax_associate_entry"),
+        *("page.hpage_pinned_refcount", "NR_FOLL_PIN_ACQUIRED"),
+    ],
     "D": ["dax_mapping_set_cow", "MEMORY_DEVICE_COHERENT", "p2pmem_alloc_mmap"],
     "E": ["p2pmem_alloc_mmap"],
     "G": ["dax_folio_reset_order"],
@@ -435,6 +457,12 @@ def machines(draw: st.DrawFn, letter: str, type_: str) -> Under:
     if type_ == "GENERIC":
         options["vmemmap_shift"] = draw(st.sampled_from([0, 0, 3, 3, 4]))
         options["foreign_maps"] = draw(st.integers(0, 5)) == 5
+        if draw(st.booleans()):
+            # The first pages of the range are those of the file of the device, or lie far behind them.
+            options["dax_mapping"] = draw(st.sampled_from([MAPPING, 0xC4000018, 0x1000]))
+            options["index_bias"] = START - draw(st.sampled_from([0, 0, 1, 2, 1 << 10]))
+    if type_ in ("PRIVATE", "COHERENT"):
+        options["driver_data"] = draw(st.booleans())
     if draw(st.integers(0, 3)) == 3:
         options["ref"] = draw(st.sampled_from(["dying", "dead"]))
     return under(
@@ -457,14 +485,25 @@ def random_pages(machine: Machine, rng: Random) -> list[Content]:
     return contents
 
 
-def smallest(case: Under, contents: list[Content]) -> list[Content]:
+def random_driver(rng: Random, count: int) -> Driver:
+    """A driver that says something of some pages; or nothing."""
+
+    def some() -> Optional[frozenset[int]]:
+        share = rng.choice([None, 0.1, 0.5, 0.9])
+        pfns = range(START, START + count)
+        return None if share is None else frozenset(pfn for pfn in pfns if rng.random() < share)
+
+    return Driver(some(), some())
+
+
+def smallest(case: Under, contents: list[Content], driver: Driver) -> list[Content]:
     """Of pages on which the sides differ, as few as still do so."""
     for i in range(len(contents)):
         fewer = contents[:i] + contents[i + 1 :]
         try:
-            compare(case, fewer)
+            compare(case, fewer, driver)
         except AssertionError:
-            return smallest(case, fewer)
+            return smallest(case, fewer, driver)
     return contents
 
 
@@ -474,20 +513,22 @@ def compare_random(case: Under, seed: int) -> set[int]:
     rng = Random(f"{seed} {case.scheme.id} {case.machine.pagemap['type']}")
     for _ in range(RANGES):
         contents = random_pages(case.machine, rng)
+        driver = random_driver(rng, len(contents))
         try:
-            reached |= rows_of(compare(case, contents))
+            reached |= rows_of(compare(case, contents, driver))
         except AssertionError:
-            fewest = smallest(case, contents)
-            note(f"{case}\n{case.machine.layout_spec}\n{case.machine.pagemap}")
+            fewest = smallest(case, contents, driver)
+            note(f"{case}\n{case.machine.layout_spec}\n{case.machine.pagemap}\n{driver}")
             note("\n".join(c.hex() if isinstance(c, bytes) else c for c in fewest))
-            compare(case, fewest)
+            compare(case, fewest, driver)
             raise
     return reached
 
 
 def is_page_local(row: dict[str, Any]) -> bool:
-    """Whether it looks at nothing but the page: the reference knows no files, and no pagemaps as a whole."""
-    elsewhere = row["scope"] == "pagemap" or row["requires_evidence"]
+    """Whether it needs no files and no pagemaps as a whole: of these the reference knows nothing."""
+    of_files = row["requires_evidence"] and row["evidence"] == "DAX entries of inodes"
+    elsewhere = row["scope"] == "pagemap" or of_files
     return not elsewhere and row["id"] not in NEVER_FOUND
 
 
@@ -550,6 +591,7 @@ def check_detection(present: set[str]) -> None:
     told = _zonedev.Scheme(dict.fromkeys(present, True))
     scheme = reference.detect(present)
     assert (told.id, told.stale_share) == (scheme.id, scheme.stale_share)
+    assert told.counts_pins == scheme.pins
     assert told.zero_when_dying == (scheme.id in ("B", "C"))
     words = {
         "mapping is 1, index counts": "mapping == 1, counted in index",
@@ -595,7 +637,9 @@ class Sample(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012
     extra: tuple[str, ...] = ()
     without: Optional[dict[str, Any]] = None
-    """Options of the Machine in which the row is not applicable; None: it needs nothing."""
+    """Options of the Machine, or other evidence (extra), without which the row is not applicable; None: it
+    needs nothing."""
+    driver: Driver = SILENT
 
 
 def page(**words: Any) -> Pages:
@@ -629,19 +673,25 @@ def edited(pages: Pages, at: int, by: Pages) -> Pages:
     return make
 
 
+IN_USE = folio(3, refcount=1, maps=1, mapping=MAPPING)
+
+
 def held_tail(m: Machine) -> bytes:
-    pages = bytearray(m.folio(3, refcount=1, maps=1, mapping=m.mapping))
-    second = bytearray(pages[2 * m.page_size : 3 * m.page_size])
-    m.put(second, "_refcount", 1)
-    pages[2 * m.page_size : 3 * m.page_size] = second
-    return bytes(pages)
+    tail = IN_USE(m)[2 * m.page_size : 3 * m.page_size]
+    return edited(IN_USE, 2, lambda m: m.changed(tail, "_refcount", 1))(m)
 
 
-IN_USE = folio(3, refcount=1, maps=1, mapping=0xFFFF8881_04000018)
 NO_ORDER: dict[str, Any] = {"missing": ("order",)}
 NO_SHARE: dict[str, Any] = {"missing": ("share",)}
+# The first page of the range is the third of the device's file.
+DEVICE: dict[str, Any] = {"dax_mapping": MAPPING, "index_bias": START - 2}
+PINS = ("page.hpage_pinned_refcount",)
+NO_PINS: dict[str, Any] = {"extra": ()}
 SMALL_PMD: dict[str, Any] = {"layout": {"pmd_order": 3}}
 HEADLESS = page(flags=("head",))
+# Every page is free by the books of its driver.
+FREE = Driver(frozenset(), frozenset(range(START, START + 8)))
+HANDED_OUT = Driver(frozenset(range(START, START + 8)))
 
 # Per rule a sample for each of its rows, in the order of the table.
 SAMPLES: dict[str, list[Sample]] = {
@@ -698,17 +748,31 @@ SAMPLES: dict[str, list[Sample]] = {
         ),
     ],
     "pinned-private": [
-        Sample("H", "PRIVATE", anon(refcount=1025, maps=1), anon(refcount=1024, maps=1))
+        Sample(
+            *("C", "PRIVATE", anon(refcount=1026, maps=1), anon(refcount=1025, maps=1)),
+            extra=PINS,
+            without=NO_PINS,
+        )
     ],
     "pinned-after-truncate": [
         Sample("H", "FS_DAX", page(refcount=1024), page(refcount=1023), without=NO_SHARE),
-        Sample("E", "FS_DAX", page(refcount=1025), page(refcount=1024)),
+        Sample(
+            "C", "FS_DAX", page(refcount=1025), page(refcount=1024), extra=PINS, without=NO_PINS
+        ),
     ],
     "reference-on-free-folio": [
         Sample("H", "FS_DAX", page(refcount=1), page(refcount=1, share=1), without=NO_SHARE),
         Sample("E", "PRIVATE", page(refcount=1), page(refcount=1, flags=("locked",))),
         Sample("G", "PCI_P2PDMA", page(refcount=1), page(refcount=1, maps=1)),
+        Sample("G", "PCI_P2PDMA", page(refcount=1), page(), driver=HANDED_OUT),
         Sample("G", "FS_DAX", page(refcount=1, share=1), page(refcount=0, share=1)),
+    ],
+    "free-list-nonidle": [
+        Sample("E", "COHERENT", page(refcount=1), page(), driver=FREE),
+        Sample("D", "PRIVATE", page(refcount=0), page(refcount=1), driver=FREE),
+    ],
+    "pool-vs-pages": [
+        Sample("H", "PCI_P2PDMA", page(refcount=1, maps=1), page(), driver=FREE),
     ],
     "stale-mapping": [
         Sample("E", "PRIVATE", anon(refcount=0), anon(refcount=1, maps=1)),
@@ -719,6 +783,12 @@ SAMPLES: dict[str, list[Sample]] = {
     "reference-outlives-mapping": [
         Sample("E", "FS_DAX", page(refcount=2), filed(refcount=2)),
         Sample("H", "GENERIC", page(refcount=2), filed(refcount=2)),
+    ],
+    "gen-mapping": [
+        Sample(
+            *("E", "GENERIC", filed(share=3), filed(share=2), DEVICE),
+            without={"missing": ("index",)},
+        )
     ],
     "wrong-node": [
         Sample("H", "FS_DAX", page(node=2), page(), without={"layout": {"node": (0, 0)}})
@@ -735,7 +805,16 @@ SAMPLES: dict[str, list[Sample]] = {
     ],
     "free-or-allocated": [Sample("D", "PRIVATE", page(), anon(refcount=1, maps=1))],
     "dma-pinned": [
-        Sample("H", "FS_DAX", filed(refcount=1025, maps=1), filed(refcount=1024, maps=1))
+        Sample(
+            "C", "FS_DAX", filed(refcount=1025), filed(refcount=1024), extra=PINS, without=NO_PINS
+        )
+    ],
+    "zdd": [
+        Sample(
+            *("H", "PRIVATE", anon(refcount=1, maps=1), anon(refcount=1, maps=1, data=1)),
+            {"driver_data": True},
+            without={"missing": ("zone_device_data",)},
+        )
     ],
     "held-without-map": [
         Sample("H", "FS_DAX", filed(refcount=2, maps=1), filed(refcount=1, maps=1)),
@@ -768,31 +847,41 @@ ids = [f"{i}-{row['id']}" for i, row in PAGE_ROWS]
 
 def sampled(i: int, **more: Any) -> tuple[Sample, Under]:
     sample = sample_of(i)
-    return sample, under(sample.letter, sample.type, *sample.extra, **{**sample.options, **more})
+    options = {**sample.options, **more}
+    extra = options.pop("extra", sample.extra)
+    return sample, under(sample.letter, sample.type, *extra, **options)
 
 
 @pytest.mark.parametrize("i", [i for i, _ in PAGE_ROWS], ids=ids)
 def test_violating(i: int) -> None:
     sample, case = sampled(i)
-    assert i in rows_of(compare(case, pages_of(sample.violating(case.machine), case.machine)))
+    pages = pages_of(sample.violating(case.machine), case.machine)
+    assert i in rows_of(compare(case, pages, sample.driver))
     assert _zonedev.why_not(case.machine.layout, case.machine.scheme)[i] is None
 
 
 @pytest.mark.parametrize("i", [i for i, _ in PAGE_ROWS], ids=ids)
 def test_near_miss(i: int) -> None:
     sample, case = sampled(i)
-    assert i not in rows_of(compare(case, pages_of(sample.near(case.machine), case.machine)))
+    pages = pages_of(sample.near(case.machine), case.machine)
+    assert i not in rows_of(compare(case, pages, sample.driver))
+    if sample.driver is FREE:
+        # What the driver says nothing of breaks no rule on what it says.
+        assert i not in rows_of(
+            compare(case, pages_of(sample.violating(case.machine), case.machine))
+        )
 
 
 @pytest.mark.parametrize("i", [i for i, _ in PAGE_ROWS], ids=ids)
 def test_unreadable_page(i: int) -> None:
     sample, case = sampled(i)
     pages = pages_of(sample.violating(case.machine), case.machine)
-    hit_pages = [v.pfn - START for v in compare(case, pages) if v.finding is not None]
+    found = compare(case, pages, sample.driver)
+    hit_pages = [v.pfn - START for v in found if v.finding is not None]
     assert hit_pages
     for lost in ("unreadable", "not-captured", bytes(case.machine.page_size)):
         contents = [lost if j in hit_pages else p for j, p in enumerate(pages)]
-        verdicts = compare(case, contents)
+        verdicts = compare(case, contents, sample.driver)
         assert i not in rows_of(verdicts)
         class_ = lost if isinstance(lost, str) else "not-captured"
         assert {verdicts[j].class_ for j in hit_pages} == {class_}
@@ -807,7 +896,7 @@ def test_missing_member(i: int) -> None:
         sample.violating(Machine(sample.letter, sample.type, *sample.extra, **sample.options)),
         case.machine,
     )
-    verdicts = compare(case, pages)
+    verdicts = compare(case, pages, sample.driver)
     why = _zonedev.why_not(case.machine.layout, case.machine.scheme)[i]
     assert (why is None) == (sample.without is None)
     assert (i in rows_of(verdicts)) == (sample.without is None)
@@ -848,9 +937,8 @@ def check_deduplicated(seed: int, letter: str) -> None:
         for place in places if everywhere and at % 64 >= 16 else [at]:
             content = pages[place]
             assert isinstance(content, bytes)
-            changed = bytearray(state.damage(content))
-            m.put(changed, "_refcount", state.words.get("refcount", (True, 0))[1])
-            pages[place] = bytes(changed)
+            count = state.words.get("refcount", (True, 0))[1]
+            pages[place] = m.changed(state.damage(content), "_refcount", count)
     if rng.random() < 0.3:
         pages[rng.randrange(128)] = rng.choice([bytes(m.page_size), "unreadable"])
     compare(case, pages)
@@ -918,7 +1006,8 @@ def test_pages_of_real_kernels(name: str) -> None:
             for first, end in windows(contents, layout):
                 pages = contents[first:end]
                 pfn = pfns.first_pfn + first
-                range_ = Range(pfn, pfn + len(pages), kernel.layout.page_address(pfn))
+                bias = pagemap.index_bias(pfn)
+                range_ = Range(pfn, pfn + len(pages), kernel.layout.page_address(pfn), bias)
                 verdicts = reference.scan(layout, scheme, reference.Pagemap(**spec), range_, pages)
                 assert side_of_c(
                     kernel.layout.layout, kernel.scheme, spec, range_, pages

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Optional
 
 import pytest
-from conftest import lay_over, open_vmcore
+from conftest import fresh_vmcore, lay_over, open_vmcore
 from drgn import FaultError
 from drgn.helpers.linux.mmzone import pfn_to_section
 from pages import scheme
@@ -25,7 +25,7 @@ from zonedev.kernel.facts import Kernel
 from zonedev.kernel.percpu_ref import read_percpu_ref
 from zonedev.kernel.registry import overlap_problems
 from zonedev.kernel.scheme import detect_scheme
-from zonedev.kernel.sections import missing_memmap
+from zonedev.kernel.sections import Sections
 from zonedev.kernel.vmemmap import classify_fault
 from zonedev.live import (
     SAMPLES,
@@ -35,9 +35,8 @@ from zonedev.live import (
     merge_findings,
 )
 from zonedev.model import Finding, Pagemap, PagemapResult, PfnRange, PgmapRef, SchemeInfo
-from zonedev.pagemap_rules import Case, contradicted_types, judge_pagemap
+from zonedev.pagemap_rules import Case, Unjudged, contradicted_types, judge_pagemap
 from zonedev.scanner import Scanner, scan_pagemap
-from zonedev.target import Target, open_target
 
 PAGES = 1024
 
@@ -598,7 +597,7 @@ def test_a_kernel_without_numa_has_no_node_bits(monkeypatch: pytest.MonkeyPatch)
         (PgmapRef("live", 1 + PAGES), [], False),
         # Removal takes the memmap away before the entry in the registry.
         (PgmapRef("dying", 3), [(0x100200, 0x100400)], False),
-        (PgmapRef("live", 1 + PAGES), "memory sections cannot be read", False),
+        (PgmapRef("live", 1 + PAGES), Unjudged("memory sections cannot be read"), False),
     ],
 )
 def test_pages_without_a_memmap(ref: PgmapRef, missing: Any, fires: bool) -> None:
@@ -611,7 +610,7 @@ def test_pages_without_a_memmap(ref: PgmapRef, missing: Any, fires: bool) -> Non
             found[0].severity == "error" and "512 pages: pfns 0x100200-0x1003ff" in found[0].detail
         )
     assert [why for rule, why in unjudged if rule == "memmap-missing"] == (
-        [missing] if isinstance(missing, str) else []
+        [missing.why] if isinstance(missing, Unjudged) else []
     )
 
 
@@ -627,20 +626,22 @@ def test_altmap_pages_that_a_removal_left(state: str, alloc: int, fires: bool) -
 @pytest.mark.parametrize("name", ["5.10-nvdimm", "7.3-nvdimm"])
 def test_sections_of_a_real_core(name: str) -> None:
     """All ranges have their sections; a pfn far above everything has none; a cleared word is seen."""
-    vmcore = open_vmcore(name)
-    prog = open_target(Target(vmcore.core, [vmcore.vmlinux]))
+    vmcore = fresh_vmcore(name)
+    prog = vmcore.prog
     ranges = [r for p in vmcore.kernel.pagemaps for r in p.ranges]
-    assert missing_memmap(prog, ranges) == []
+    assert Sections(prog).missing(ranges) == []
     beyond = 1 << 50
-    assert missing_memmap(prog, [PfnRange(beyond, beyond + 10, beyond)]) == [(beyond, beyond + 10)]
+    assert Sections(prog).missing([PfnRange(beyond, beyond + 10, beyond)]) == [
+        (beyond, beyond + 10)
+    ]
     section = int(pfn_to_section(prog, ranges[0].start_pfn))
     lay_over(prog, section, bytes(8))
     (first, last) = (ranges[0].start_pfn, ranges[0].start_pfn + (1 << 27 - 12))
-    assert missing_memmap(prog, ranges)[0] == (first, min(last, ranges[0].end_pfn))
+    assert Sections(prog).missing(ranges)[0] == (first, min(last, ranges[0].end_pfn))
     with pytest.raises(FaultError, match="more sections"):
-        missing_memmap(prog, [PfnRange(0, 1 << 52, 0)])
+        Sections(prog).missing([PfnRange(0, 1 << 52, 0)])
     # A frame of zeroes may stand for one that was lost; a root may begin in the middle of one.
     assert prog.read(section & -4096, 4096).strip(b"\0")
     lay_over(prog, section & -4096, bytes(4096))
     with pytest.raises(FaultError, match="zeroes"):
-        missing_memmap(prog, ranges)
+        Sections(prog).missing(ranges)

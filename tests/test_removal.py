@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import pytest
-from conftest import lay_over, open_vmcore
+from conftest import fresh_vmcore, lay_over, open_vmcore
 from drgn import Object, Program
 
 from zonedev.audit import audit
-from zonedev.kernel.facts import Kernel, read_kernel
+from zonedev.kernel.facts import Kernel
 from zonedev.model import Audit, Pagemap
-from zonedev.target import Target, open_target
 
 REF_DEAD_ATOMIC = 3
 
@@ -48,13 +47,13 @@ class Removal(NamedTuple):
 
 def removal(name: str, device: str | None = None) -> Removal:
     """The dying pagemap of a core, or that of a device."""
-    vmcore = open_vmcore(name)
-    prog = open_target(Target(vmcore.core, [vmcore.vmlinux]))
-    kernel = read_kernel(prog)
+    vmcore = fresh_vmcore(name)
     (pagemap,) = [
-        p for p in kernel.pagemaps if (p.device == device if device else p.ref.state == "dying")
+        p
+        for p in vmcore.kernel.pagemaps
+        if (p.device == device if device else p.ref.state == "dying")
     ]
-    return Removal(prog, kernel, pagemap)
+    return Removal(vmcore.prog, vmcore.kernel, pagemap)
 
 
 def begin_removal(one: Removal) -> None:

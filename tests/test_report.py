@@ -13,9 +13,11 @@ import jsonschema
 import pytest
 from conftest import ROOT, Vmcore, open_vmcore
 
+from zonedev import _zonedev
 from zonedev.audit import audit, folio, validate
 from zonedev.errors import ValidationError
 from zonedev.model import Audit, Finding
+from zonedev.page import folio_report
 from zonedev.report import data, text
 
 SCHEMA = json.loads((ROOT / "docs" / "audit.schema.json").read_text())
@@ -59,6 +61,8 @@ def test_formats_agree() -> None:
     lines = [json.loads(line) for line in data.audit_ndjson(result).splitlines()]
     assert [line["kind"] for line in lines][-1] == "summary"
     assert lines[-1]["verdict"] == "violations"
+    listed = {"pagemaps", "findings", "summary"}
+    assert set(lines[-1]) == {"kind", *(set(whole) - listed), *whole["summary"]}
     by_kind = {kind: [x for x in lines if x["kind"] == kind] for kind in ("pagemap", "finding")}
     assert len(by_kind["pagemap"]) == len(whole["pagemaps"])
     assert [f["raw"] for f in by_kind["finding"]] == [f["raw"] for f in whole["findings"]]
@@ -142,6 +146,27 @@ def test_address_of_a_struct_page_is_understood() -> None:
     report = folio(vmcore.prog, hex(address + 8))
     assert report.pfn == 0x100123
     assert "is the struct page of pfn 0x100123" in report.asked
+
+
+def test_folio_of_a_tail_where_the_order_of_a_pmd_is_not_known() -> None:
+    """As with 64 KiB pages on powerpc."""
+    kernel = open_vmcore("7.2-nvdimm").kernel
+    spec = {**kernel.layout.spec, "pmd_order": 0}
+    made = _zonedev.Layout(**spec, zone=kernel.layout.zone, node=kernel.layout.node)
+    unknown = replace(kernel.layout, layout=made, spec=spec, pmd_order=0)
+    for layout in (kernel.layout, unknown):
+        report = folio_report(replace(kernel, layout=layout), "0x10fa05", quick=True)
+        assert (report.head["order"], report.class_) == (9, "busy")
+        assert [f.rule for f in report.findings] == ["held-without-map"]
+
+
+def test_page_of_a_removed_pagemap_whose_scheme_is_calibrated() -> None:
+    kernel = open_vmcore("5.10-teardown").kernel
+    (pagemap,) = (p for p in kernel.pagemaps if p.drained)
+    unsure = replace(kernel, scheme=kernel.scheme.calibrated(pagemap.type, 1))
+    assert unsure.scheme.confidence == "low"
+    report = folio_report(unsure, str(pagemap.ranges[0].first_pfn + 100))
+    assert (report.class_, report.idle_refcount, report.findings) == ("idle", 0, [])
 
 
 def test_file_of_a_page_is_named() -> None:

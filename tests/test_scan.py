@@ -130,7 +130,8 @@ def test_templates_agree_on_real_cores_and_on_mutated_ones(name: str) -> None:
                     scan = _zonedev.Scan(
                         kernel.layout.layout, kernel.scheme, pagemap_spec(pagemap), fast=fast
                     )
-                    scan.begin(range_.first_pfn, range_.first_pfn + count, address)
+                    bias = pagemap.index_bias(range_.first_pfn)
+                    scan.begin(range_.first_pfn, range_.first_pfn + count, address, bias)
                     for piece in mutated:
                         if isinstance(piece, Hole):
                             scan.hole(piece.pages, piece.class_)
@@ -345,3 +346,35 @@ def test_threads_do_not_share_a_scan() -> None:
     for thread in threads:
         thread.join()
     assert results == [whole] * 4
+
+
+def test_touched_device_dax_pages_need_no_decoding_and_no_index_may_be_odd() -> None:
+    machine = Machine("H", "GENERIC", dax_mapping=MAPPING, index_bias=START - 7)
+    pages = [machine.page(mapping=MAPPING, share=7 + i) for i in range(100)]
+    pages[40] = machine.page()
+    data = b"".join(pages)
+    assert machine.scan(data)["findings"] == []
+    assert machine.scan(data)["classes"]["idle"] == 100
+    assert machine.scan(data) == machine.scan(data, fast=False)
+    pages[50] = machine.page(mapping=MAPPING, share=7 + 51)
+    pages[60] = machine.page(mapping=MAPPING + 64, share=7 + 60)
+    data = b"".join(pages)
+    assert machine.scan(data) == machine.scan(data, fast=False)
+    assert [(f["rule"], f["pfn"] - START) for f in machine.scan(data)["findings"]] == [
+        ("gen-mapping", 50),
+        ("gen-mapping", 60),
+    ]
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_pages_in_use_are_counted_with_and_without_their_drivers_data(wanted: bool) -> None:
+    machine = Machine("H", "PRIVATE", driver_data=wanted)
+    used = {"refcount": 1, "maps": 1, "mapping": MAPPING | 1}
+    pages = [machine.page(**used, data=i % 4) for i in range(40)]
+    pages += [machine.page(), machine.page(refcount=1, flags=("locked",)), machine.page(refcount=1)]
+    data = b"".join(pages)
+    for fast in (True, False):
+        assert machine.scan(data, fast=fast)["driver_data"] == {"missing": 11, "set": 30}
+    assert machine.scan(data) == machine.scan(data, fast=False)
+    found = [f["rule"] for f in machine.scan(data, merge=False)["findings"]]
+    assert found.count("zdd") == (10 if wanted else 0)

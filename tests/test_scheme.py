@@ -23,13 +23,15 @@ EXTRA = {"C": (), "E": ("p2pmem_alloc_mmap",), "D": ("page.share",)}
 
 def page_of(state: State, n: int) -> dict[str, Any]:
     """The words of a folio in a legal state, n times mapped."""
-    refcount = sum(n if part.strip() == "n" else int(part) for part in state.refcount.split("+"))
+    terms = state.refcount.partition(" (")[0].split("+")
+    refcount = sum(n if term.strip() == "n" else int(term) for term in terms)
+    mapping = state.mapping.removeprefix("NULL, or ")
     maps = n if state.mapcount == "n" else int(state.mapcount)
     if state.name == "shared by files":
-        tagged = state.mapping.startswith("mapping == 1")
+        tagged = mapping.startswith("mapping == 1")
         return {"refcount": refcount, "maps": maps, "mapping": int(tagged), "share": 2}
     flags = ("locked",) if state.name == "allocated, not mapped" else ()
-    return {"refcount": refcount, "maps": maps, "mapping": WORDS[state.mapping], "flags": flags}
+    return {"refcount": refcount, "maps": maps, "mapping": WORDS[mapping], "flags": flags}
 
 
 def cases() -> list[Any]:
@@ -45,13 +47,11 @@ def cases() -> list[Any]:
 @pytest.mark.parametrize("n", [1, 3])
 def test_rules_let_every_legal_state_pass(letter: str, state: State, n: int) -> None:
     machine = Machine(letter, state.type[14:], *EXTRA.get(letter, ()))
-    refcount, _, removal = state.refcount.partition(" (")
-    mapping = state.mapping.removeprefix("NULL, or ")
-    page = page_of(state._replace(refcount=refcount, mapping=mapping), n)
+    page = page_of(state, n)
     found, classes = machine.judge(machine.page(**page))
     assert not [f for f in found if f[1] != "info"], page
     assert (classes == {"idle"}) == (state.name == "free" or looks_free(machine, state, page))
-    if removal:
+    if " (" in state.refcount:
         dying = Machine(letter, state.type[14:], ref="dying")
         assert dying.judge(dying.page(refcount=0)) == ([], {"idle"})
 
@@ -65,13 +65,7 @@ def looks_free(machine: Machine, state: State, page: dict[str, Any]) -> bool:
 @pytest.mark.parametrize(("letter", "state"), cases())
 def test_rules_see_a_reference_that_was_lost(letter: str, state: State) -> None:
     machine = Machine(letter, state.type[14:], *EXTRA.get(letter, ()))
-    page = page_of(
-        state._replace(
-            refcount=state.refcount.partition(" (")[0],
-            mapping=state.mapping.removeprefix("NULL, or "),
-        ),
-        2,
-    )
+    page = page_of(state, 2)
     page["refcount"] -= 1
     found, _ = machine.judge(machine.page(**page))
     worst = {severity for _, severity in found}

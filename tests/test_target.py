@@ -25,7 +25,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 import pytest
 from conftest import ROOT, VMCORES, Answer, Vmcore, Zonedev, assert_one_line, open_vmcore
-from drgn import Object, RelocatableModule
+from drgn import Object, RelocatableModule, sizeof
 
 from zonedev import _zonedev, target
 from zonedev.page import folio_report
@@ -502,6 +502,23 @@ def test_registry_node_overwritten(
     assert answer.status != 0, "its node is lost, and with it the pagemaps"
     if answer.status == 2:
         assert_one_line(answer, "registry", str(image.path))
+
+
+@pytest.mark.parametrize("name", ["5.10-nvdimm", NEWEST])
+def test_registry_node_of_zeroes(
+    zonedev: Zonedev, make_image: Callable[[str], Image], name: str
+) -> None:
+    """A node below the root that was left out of a dump: the pagemaps in it must not just be missing."""
+    image = make_image(name)
+    prog = image.vmcore.prog
+    root = Object(prog, "struct xa_node", address=registry_node(image))
+    # Small ones continue the slot before.
+    children = [int(slot) & ~3 for slot in root.slots if int(slot) & 3 == 2 and int(slot) > PAGE]
+    assert len(children) > 1
+    for child in children:
+        with image.patched((image.offset(child), bytes(sizeof(root)))):
+            answer = zonedev("audit", *image.args)
+        assert_one_line(answer, "registry", "reads as zeroes", str(image.path))
 
 
 @pytest.mark.parametrize("fill", [0x55, 0xFF])

@@ -11,18 +11,17 @@ from collections import Counter
 
 import pytest
 import verify
-from conftest import NAMES, Vmcore, lay_over, open_vmcore
+from conftest import NAMES, Vmcore, fresh_vmcore, lay_over, open_vmcore
 from drgn import Object
 
 from zonedev.audit import audit
 from zonedev.kernel.vmemmap import Hole, read_memmap
 from zonedev.model import Audit
-from zonedev.target import Target, open_target
 
 HEALTHY = [n for n in NAMES if "leak" not in n and "teardown" not in n]
 LEAK = [n for n in NAMES if "nvdimm-leak" in n or "kdump-leak" in n]
-# With the DAX entries of all files.
-ENTRIES = [n for n in NAMES if "entries" in n]
+# With the super blocks, and the DAX entries of all files.
+ENTRIES = [n for n in NAMES if "entries" in n or "tasks" in n]
 # Of System RAM only: what lies on the devices is not in the core.
 RAM_ONLY = [n for n in NAMES if "ram-only" in n or "kdump" in n]
 
@@ -171,8 +170,8 @@ def test_removal_that_waits_names_the_pages_that_it_waits_for() -> None:
 
 def test_a_pagemap_that_is_being_added_leaves_the_audit_incomplete() -> None:
     """memremap_pages() stores the ranges last; until then nobody knows which pages are its."""
-    vmcore = open_vmcore("7.2-nvdimm")
-    prog = open_target(Target(vmcore.core, [vmcore.vmlinux]))
+    vmcore = fresh_vmcore("7.2-nvdimm")
+    prog = vmcore.prog
     (pagemap,) = [p for p in vmcore.kernel.pagemaps if p.device == "pmem0"]
     nr_range = Object(prog, "struct dev_pagemap *", value=pagemap.address).nr_range
     lay_over(prog, nr_range.address_, bytes(4))

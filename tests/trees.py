@@ -18,6 +18,12 @@ SHIFT, OFFSET, COUNT, PARENT, ARRAY, SLOTS_AT = 0, 1, 2, 8, 16, 40
 SPACE_SIZE, HOST, XARRAY, HEAD, LOCK = 32, 0, 8, 16, 8
 INODE_SIZE, SB_LIST, MAPPING_AT, FLAGS_AT = 64, 16, 40, 12
 S_DAX = 1 << 13
+# As Entries takes them.
+SPEC = {
+    "node": (NODE_SIZE, SLOTS, SHIFT, OFFSET, COUNT, PARENT, ARRAY, SLOTS_AT),
+    "space": (SPACE_SIZE, HOST, XARRAY, HEAD, LOCK),
+    "inode": (INODE_SIZE, SB_LIST, MAPPING_AT, FLAGS_AT),
+}
 NODES, SPACES, INODES = 0xFFFF888100000000, 0xFFFF888200000000, 0xFFFF888300000000
 
 LOCKED, PMD, ZERO, EMPTY = 1, 2, 4, 8
@@ -66,13 +72,7 @@ class World:
         self.entries = self.make()
 
     def make(self, **changes: Any) -> _zonedev.Entries:
-        spec: dict[str, Any] = {
-            "node": (NODE_SIZE, SLOTS, SHIFT, OFFSET, COUNT, PARENT, ARRAY, SLOTS_AT),
-            "space": (SPACE_SIZE, HOST, XARRAY, HEAD, LOCK),
-            "inode": (INODE_SIZE, SB_LIST, MAPPING_AT, FLAGS_AT),
-            "read": self.memory.read,
-        }
-        spec |= changes
+        spec = {"read": self.memory.read, **SPEC, **changes}
         read = spec.pop("read")
         entries = _zonedev.Entries(self.machine.layout, self.machine.scheme, read, **spec)
         entries.range(START, START + self.count, self.machine.memmap)
@@ -126,6 +126,14 @@ class World:
             self._store(mapping, head, index, value, 9 if flags & PMD else 0)
         return mapping
 
+    def join(self) -> None:
+        """Lay all nodes into one piece of memory, as slabs do."""
+        pieces = {address: self.memory.pieces.pop(address) for address in self.nodes}
+        whole = bytearray(max(pieces) + NODE_SIZE - NODES)
+        for address, piece in pieces.items():
+            whole[address - NODES : address - NODES + NODE_SIZE] = piece
+        self.memory.put(NODES, bytes(whole))
+
     def inode_list(self, inodes: list[tuple[int, int]]) -> int:
         """A list of inodes (i_mapping, i_flags); the address of its head."""
         head = INODES
@@ -143,17 +151,5 @@ class World:
 
     def scan(self, complete: bool = True, fast: bool = True, merge: bool = True) -> dict[str, Any]:
         """The tally of all pages, judged with the entries."""
-        machine = self.machine
         self.entries.complete(complete)
-        scan = _zonedev.Scan(
-            machine.layout,
-            machine.scheme,
-            machine.pagemap,
-            merge=merge,
-            fast=fast,
-            entries=self.entries,
-        )
-        scan.begin(START, START + self.count, machine.memmap)
-        scan.pages(self.pages)
-        scan.end()
-        return scan.result()
+        return self.machine.scan(self.pages, fast, merge, self.entries)

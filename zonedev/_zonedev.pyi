@@ -65,6 +65,7 @@ class Scheme:
     stale_share: bool
     zero_when_dying: bool
     large_private: bool
+    counts_pins: bool
     shared: str
     confidence: str
     decisive: list[str]
@@ -111,17 +112,22 @@ class Scan:
         merge: bool = True,
         fast: bool = True,
         entries: Optional[Entries] = None,
+        allocated: Optional[PageBits] = None,
+        listed: Optional[PageBits] = None,
     ) -> Scan:
         """
         :param pagemap: address, type; ref ("live", "dying", "dead"), vmemmap_shift, node (-1 unknown),
-            foreign_maps, deduplicated, severity_cap, miscalibrated
+            foreign_maps, deduplicated, severity_cap, miscalibrated, driver_data, dax_mapping (0 unknown)
         :param merge: join findings of adjacent folios in one state
         :param fast: let templates tell common states without decoding (the result is the same)
         :param entries: what files say of the pages; not to be changed as long as the Scan lives
+        :param allocated: the pages that the pool of their device has handed out; also not to be changed
+        :param listed: the pages that are on a list of free ones
         """
 
-    def begin(self, start_pfn: int, end_pfn: int, memmap: int, /) -> None:
-        """The next range; memmap is the address of the first pfn's struct page."""
+    def begin(self, start_pfn: int, end_pfn: int, memmap: int, index_bias: int = 0, /) -> None:
+        """The next range; memmap is the address of the first pfn's struct page, index_bias a page's pfn less its
+        index in dax_mapping (modulo 1 << 64)."""
 
     def pages(self, buffer: Buffer, /) -> None:
         """The next struct pages; the GIL is released.
@@ -145,7 +151,7 @@ class Scan:
         """Pages per class so far; the page at hand is booked by end()."""
 
     def result(self) -> dict[str, Any]:
-        """The tally: classes and severities (pages), refcounts (heads), idle_looking, pages_referenced,
+        """The tally: classes and severities (pages), refcounts (heads), idle_looking, driver_data, pages_referenced,
         heads_above_idle, pages_mapped, findings (list of dicts), findings_dropped."""
 
 class Entries:
@@ -204,8 +210,11 @@ class Entries:
     def know(self, mapping: int, kind: str, /) -> None:
         """What a mapping word is that pages name: plain, unknown or no-file."""
 
-    def complete(self, complete: bool, /) -> None:
-        """Whether every entry of every file was read."""
+    def complete(self, complete: bool, pfn: Optional[int] = None, /) -> None:
+        """Whether every entry was read that may name a page of the range around *pfn*, or of any range.
+
+        :raises ValueError: the pfn lies in no range
+        """
 
     def clear(self) -> None:
         """Forget all entries; ranges and mappings stay."""
@@ -284,6 +293,38 @@ class Kallsyms:
 
 def btf_size(header: Buffer, /) -> int:
     """Bytes that BTF takes which begins so (24 bytes at least); 0 where it does not look like BTF."""
+class PageBits:
+    """One bit per page, what its driver says of it: handed out by a pool, or listed as free."""
+
+    def __new__(cls, layout: Layout, read: Callable[[int, int], Optional[bytes]]) -> PageBits:
+        """
+        :param read: (address, size) -> bytes, or None where they cannot be had; what it raises ends the walk
+        """
+
+    def range(self, start_pfn: int, end_pfn: int, memmap: int, /) -> None:
+        """A range of pages, above those before, all clear; memmap is the address of the first struct page.
+
+        :raises ValueError: it is empty, huge, or not above the last one
+        """
+
+    def set(self, pfn: int, bitmap: Buffer, count: int, /) -> None:
+        """Set the bits of *count* pages from *pfn* on that are set in a bitmap, lowest bit of a byte first.
+
+        :raises ValueError: the bitmap is shorter
+        """
+
+    def walk(self, head: int, /) -> dict[str, Any]:
+        """Set the bits of the pages of a list that is linked through zone_device_data; head is the address of
+        the first one's struct page, or 0.
+
+        pages: met; why: None, or why it was left before its end; link: the one that was not followed.
+        """
+
+    def test(self, pfn: int, /) -> Optional[bool]:
+        """A page's bit; None outside of all ranges."""
+
+    def count(self) -> int:
+        """Bits that are set."""
 
 def rules() -> list[dict[str, Any]]:
     """The rows of the rule table in their order: id, number, scope, severity, evidence,

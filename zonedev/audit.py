@@ -18,6 +18,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from zonedev import _zonedev
 from zonedev._version import VERSION
+from zonedev.driver_pass import DriverPasses, FreeListPass, PoolPass
 from zonedev.errors import TargetError, UsageError, ValidationError
 from zonedev.kernel.dax import CannotWalk, DaxEntry, DaxFile, DaxWalk
 from zonedev.kernel.facts import Kernel, read_kernel, read_pagemaps
@@ -30,7 +31,7 @@ from zonedev.kernel.registry import (
     read_registry,
 )
 from zonedev.kernel.scheme import detect_scheme
-from zonedev.kernel.sections import missing_memmap
+from zonedev.kernel.sections import Sections
 from zonedev.kernel.vmemmap import is_drained
 from zonedev.live import (
     SAMPLES,
@@ -40,12 +41,13 @@ from zonedev.live import (
     confirm_pagemaps,
     merge_findings,
 )
-from zonedev.model import Audit, Finding, Pagemap, PagemapResult, PfnRange
+from zonedev.model import FS_DAX, Audit, Finding, Pagemap, PagemapResult, PfnRange, short_type
 from zonedev.page import FolioReport, folio_report
-from zonedev.pagemap_rules import Case, judge_pagemap
+from zonedev.pagemap_rules import Case, Unjudged, judge_pagemap
 from zonedev.scanner import Caps, Progress, Scanner
-from zonedev.second_pass import EVIDENCE, FS_DAX, DaxPass
+from zonedev.second_pass import DaxPass
 from zonedev.states import SchemeReport, scheme_report
+from zonedev.waiters import name_waiters
 
 __all__ = (
     "audit",
@@ -63,8 +65,6 @@ __all__ = (
 # Findings whose mapping is followed to its file; the others keep the bare pointer.
 _DESCRIBED_MAX = 1000
 
-_TYPE_PREFIX = "MEMORY_DEVICE_"
-
 
 @takes_program_or_default
 def for_each_dev_pagemap(prog: Program) -> Iterator[Object]:
@@ -81,7 +81,7 @@ def for_each_dev_pagemap(prog: Program) -> Iterator[Object]:
 
 
 def _is_of_type(pagemap: Pagemap, name: str) -> bool:
-    return name.upper() in (pagemap.type, pagemap.type.replace(_TYPE_PREFIX, ""))
+    return name.upper() in (pagemap.type, short_type(pagemap.type))
 
 
 def _is_called(pagemap: Pagemap, name: str) -> bool:
@@ -118,23 +118,31 @@ def _select(kernel: Kernel, types: list[str], pgmaps: list[str]) -> list[Pagemap
 # ---------------------------------------------------------------- what the report lists beside findings
 
 
-def _short(type_: str) -> str:
-    return type_.replace(_TYPE_PREFIX, "")
+Pass = Union[DaxPass, PoolPass, FreeListPass]
 
 
-def _without_evidence(row: dict[str, Any], dax: Optional[DaxPass]) -> Optional[str]:
+def _passes(scanner: Scanner) -> list[Pass]:
+    """The passes that the pagemaps call for, whether they could be run or not."""
+    drivers = scanner.drivers
+    passes = (scanner.dax, drivers and drivers.pool, drivers and drivers.lists)
+    return [one for one in passes if one]
+
+
+def _without_evidence(row: dict[str, Any], passes: list[Pass]) -> Optional[str]:
     """What becomes of a row for want of its evidence, or None where it is there."""
     level = f"level {row['severity_unproven']}"
     if row["evidence"] == "none":
         return None
-    if row["evidence"] != EVIDENCE or dax is None:
-        return f"without {row['evidence']}: {level}"
-    if dax.walk is None:
-        then = "not applied" if row["requires_evidence"] else level
-        return f"without {row['evidence']}: {then} ({dax.why})"
-    if not dax.complete:
-        return f"not all {row['evidence']} could be read: {level}, and no absence is concluded"
-    return None
+    then = "not applied" if row["requires_evidence"] else level
+    one = next((p for p in passes if p.evidence == row["evidence"]), None)
+    if one is None:
+        return f"without {row['evidence']}: {then}"
+    if one.why is not None:
+        return f"without {row['evidence']}: {then} ({one.why})"
+    where = one.lacking()
+    if where is None:
+        return None
+    return f"not all {row['evidence']}{where} could be read: {level}, and no absence is concluded"
 
 
 def _not_applicable(
@@ -149,19 +157,35 @@ def _not_applicable(
         if row["id"] not in applicable:
             listed.setdefault(row["id"], why or "no pagemap of its memory types")
     entries = [{"rule": id_, "why": why} for id_, why in listed.items()]
+    passes = _passes(scanner)
     for row, why in rows:
         here = sorted(present & set(row["types"]))
         if why is not None or not here:
             continue
-        names = ", ".join(map(_short, here))
-        lacking = _without_evidence(row, scanner.dax)
+        names = ", ".join(map(short_type, here))
+        lacking = _without_evidence(row, passes)
         if lacking:
             entries.append({"rule": row["id"], "why": f"{names}: {lacking}"})
-        off = [_short(t) for t in here if scanner.caps.get(t, Caps()).miscalibrated]
+        off = [short_type(t) for t in here if scanner.caps.get(t, Caps()).miscalibrated]
         if row["calibrated"] and off:
             text = f"{', '.join(off)}: calibration contradicts the scheme"
             entries.append({"rule": row["id"], "why": text})
     return entries
+
+
+def _facts_lacking(results: list[PagemapResult]) -> list[dict[str, str]]:
+    """Rules that ask for facts of a pagemap, where these are not to be had."""
+    entries = []
+    for result in results:
+        pagemap, counts = result.pagemap, result.driver_data
+        if isinstance(pagemap.dev_dax, str):
+            entries.append(("gen-mapping", pagemap, pagemap.dev_dax))
+        if counts.get("missing") and not pagemap.driver_data:
+            why = f"{counts['missing']} of {sum(counts.values())} folios in use have no zone_device_data"
+            entries.append(("zdd", pagemap, f"{why}: its driver does not set it"))
+    return [
+        {"rule": rule, "why": f"{p.device or hex(p.address)}: {why}"} for rule, p, why in entries
+    ]
 
 
 def _kernel_facts(kernel: Kernel) -> dict[str, Any]:
@@ -208,14 +232,25 @@ def _severity_order(finding: Finding) -> tuple[int, int]:
 # ---------------------------------------------------------------- the audit
 
 
-def _missing(kernel: Kernel, pagemap: Pagemap) -> Union[list[tuple[int, int]], str]:
-    """Pfns without a struct page, or why that is not known."""
+def _sections(prog: Program) -> Union[Sections, Unjudged]:
     try:
-        return missing_memmap(kernel.prog, pagemap.ranges)
+        return Sections(prog)
     except LookupError as err:
-        return f"memory sections are not known here: {err}"
+        return Unjudged(f"memory sections are not known here: {err}")
     except FaultError as err:
-        return f"memory sections cannot be read: {err}"
+        return Unjudged(f"memory sections cannot be read: {err}")
+
+
+def _missing(
+    sections: Union[Sections, Unjudged], pagemap: Pagemap
+) -> Union[list[tuple[int, int]], Unjudged]:
+    """Pfns without a struct page, or why that is not known."""
+    if isinstance(sections, Unjudged):
+        return sections
+    try:
+        return sections.missing(pagemap.ranges)
+    except FaultError as err:
+        return Unjudged(f"memory sections cannot be read: {err}")
 
 
 def _judge_pagemaps(
@@ -223,6 +258,7 @@ def _judge_pagemaps(
 ) -> list[Finding]:
     """Findings on pagemaps; rules that could not be applied are added to *skipped*."""
     overlaps = overlap_problems([r.pagemap for r in results])
+    sections = _sections(kernel.prog)
     findings = []
     for result in results:
         pagemap = result.pagemap
@@ -231,7 +267,7 @@ def _judge_pagemaps(
         caps = scanner.caps.get(pagemap.type, Caps())
         cap = "warning" if scanner.scheme.id == "unknown" else caps.severity
         case = Case(
-            result, scanner.scheme, kernel.layout.page_shift, coverage, _missing(kernel, pagemap)
+            result, scanner.scheme, kernel.layout.page_shift, coverage, _missing(sections, pagemap)
         )
         judged, unjudged = judge_pagemap(case, cap)
         findings += judged
@@ -254,6 +290,8 @@ def _judge_again(kernel: Kernel, scanner: Scanner, before: list[Finding]) -> lis
         if pagemap.address in known:
             pagemap.node = known[pagemap.address].node
             pagemap.deduplicated = known[pagemap.address].deduplicated
+            pagemap.dev_dax = known[pagemap.address].dev_dax
+            pagemap.driver_data = known[pagemap.address].driver_data
         pagemap.drained = is_drained(kernel.prog, pagemap, kernel.layout)
     wanted = {s.result.pagemap.address for s in scanner.wanted}
     suspects = {f.pagemap for f in alarming(before)}
@@ -308,14 +346,15 @@ def _dax_pass(kernel: Kernel, pagemaps: list[Pagemap], quick: bool) -> Optional[
     return DaxPass(kernel, quick) if any(p.type == FS_DAX for p in pagemaps) else None
 
 
-def _outside(scanner: Scanner, pagemaps: list[Pagemap]) -> list[Finding]:
-    """DAX entries that name no page of any FS_DAX pagemap."""
+def _pageless(scanner: Scanner, pagemaps: list[Pagemap]) -> list[Finding]:
+    """Findings on DAX entries that name no page of any FS_DAX pagemap."""
     if not scanner.dax or scanner.interrupted:
         return []
     cap = scanner.caps.get(FS_DAX, Caps()).severity
     severity = "warning" if scanner.scheme.id == "unknown" else cap
     wanted = {p.address for p in pagemaps}
-    return [f for f in scanner.dax.outside(severity) if f.pagemap in wanted]
+    found = scanner.dax.outside(severity) + scanner.dax.locks()
+    return [f for f in found if f.pagemap in wanted]
 
 
 @takes_program_or_default
@@ -339,7 +378,8 @@ def audit(
     :param resample_ms: live kernels: time between samples of what looks wrong, in milliseconds
     :param samples: live kernels: samples that must agree, 2 or more; four times as many where other
         findings of the audit turn out to be transient
-    :param quick: leave out the passes over more than struct pages (DAX entries)
+    :param quick: leave out the passes over more than struct pages (DAX entries, pools and lists of drivers,
+        stacks of tasks)
     :param progress: called with (pages done, pages in all)
     :raises TargetError: the target cannot be audited
     :raises UsageError: no pagemap matches
@@ -347,7 +387,8 @@ def audit(
     begin = time.monotonic()
     kernel = read_kernel(prog)
     selected = _select(kernel, types or [], pgmaps or [])
-    scanner = Scanner(kernel, selected, progress, _dax_pass(kernel, selected, quick))
+    dax, drivers = _dax_pass(kernel, selected, quick), DriverPasses(kernel, selected, quick)
+    scanner = Scanner(kernel, selected, progress, dax, drivers)
     scan_begin = time.monotonic()
     scanner.run()
     scan_s = time.monotonic() - scan_begin
@@ -360,8 +401,9 @@ def audit(
     findings = [f for s in scanner.wanted for f in s.findings]
     if kernel.live:
         findings = merge_findings(findings)
-    findings += _outside(scanner, selected)
+    findings += _pageless(scanner, selected)
     findings = sorted(findings + on_pagemaps + scanner.extra, key=_severity_order)
+    waiters = None if quick else name_waiters(kernel, on_pagemaps)
     _describe(prog, findings)
     if scanner.dax:
         scanner.dax.describe(findings)
@@ -376,8 +418,10 @@ def audit(
         findings=findings,
         findings_dropped=sum(s.dropped for s in scanner.wanted),
         transients=transient,
-        not_applicable=_not_applicable(kernel, scanner, results) + skipped,
-        passes=[scanner.dax.summary()] if scanner.dax else [],
+        not_applicable=_not_applicable(kernel, scanner, results)
+        + _facts_lacking(results)
+        + skipped,
+        passes=[*(one.summary() for one in _passes(scanner)), *([waiters] if waiters else [])],
         kernel_log=kernel_log_warnings(prog),
         problems=list(kernel.problems),
         notes=_notes(kernel),
@@ -461,8 +505,8 @@ def open_dax_walk(prog: Program) -> DaxWalk:
     try:
         walk = DaxWalk(prog, kernel_layout(prog), detect_scheme(prog)[0])
         walk.files()
-    except CannotWalk as err:
-        raise TargetError(f"DAX entries cannot be read: {err}") from None
+    except (CannotWalk, MemoryError) as err:
+        raise TargetError(f"DAX entries cannot be read: {err or 'no memory'}") from None
     return walk
 
 
@@ -482,7 +526,8 @@ def for_each_dax_entry(prog: Program, inode: Optional[int] = None) -> Iterator[D
     The DAX entries of all files: which pages of which file lie where.
 
     :param inode: only those of the file whose ``struct inode`` lies at this address
-    :raises TargetError: the kernel is live, or the dump does not hold its super blocks
+    :raises TargetError: the kernel is live, the dump does not hold its super blocks, or a file has more than
+        16 million entries
     """
     walk = open_dax_walk(prog)
     for file in walk.files():
@@ -508,7 +553,7 @@ def scheme(prog: Program) -> SchemeReport:
 
     :raises TargetError: the target cannot be audited
     """
-    return scheme_report(detect_scheme(prog)[0], audit(prog))
+    return scheme_report(detect_scheme(prog)[0], audit(prog, quick=True))
 
 
 def tool_versions() -> dict[str, Any]:

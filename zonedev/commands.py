@@ -10,13 +10,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Optional
 
 from drgn import FaultError, Program
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError, UsageError
 from zonedev.target import Target
+
+if TYPE_CHECKING:
+    from zonedev.kernel.dax import DaxWalk
 
 _INCOMPLETE = 3
 
@@ -109,7 +112,7 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--quick",
         action="store_true",
-        help="struct pages only: leave out the pass over the DAX entries of files",
+        help="struct pages only: leave out what files and drivers say of them",
     )
     group.add_argument(
         "-q", "--quiet", action="store_true", help="print nothing; the exit status tells"
@@ -158,7 +161,7 @@ def build_parser(prog: str, targets: bool) -> Parser:
         "what", metavar="PFN|ADDRESS", help="pfn, phys:ADDRESS, or a kernel address 0xffff..."
     )
     page.add_argument(
-        "--quick", action="store_true", help="do not look for the files whose DAX entries name it"
+        "--quick", action="store_true", help="do not ask files and drivers what they say of it"
     )
     _add_format(page, ("text", "json"))
     files = verb("files", "list the files in DAX memory, or the pages of one", True)
@@ -269,6 +272,17 @@ def _page(prog: Program, args: argparse.Namespace) -> Outcome:
     return Outcome(report)
 
 
+def _without_files(walk: DaxWalk) -> str:
+    """Why a list of DAX files or of the entries of one is empty."""
+    walked = walk.walked
+    if walked.dax_inodes:
+        return "the file holds no entry: none of its pages was used since it was opened"
+    return (
+        f"no file is in use by DAX: none of {walked.inodes} inodes of {walked.file_systems} file "
+        "systems has S_DAX"
+    )
+
+
 def _files(prog: Program, args: argparse.Namespace) -> Outcome:
     from zonedev.audit import open_dax_walk
     from zonedev.kernel.dax import file_name, inode_number
@@ -288,6 +302,8 @@ def _files(prog: Program, args: argparse.Namespace) -> Outcome:
         rows = [data.entry_dict(entry) for file in chosen for entry in walk.entries_of(file)]
     for gap in walk.walked.gaps:
         sys.stderr.write(f"zonedev: {gap}\n")
+    if not rows:
+        sys.stderr.write(f"zonedev: {_without_files(walk)}\n")
     listed = "files" if args.inode is None else "entries"
     if args.format == "json":
         _print(data.to_json({"schema": "zonedev.files/1", listed: rows}))

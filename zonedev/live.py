@@ -24,7 +24,7 @@ from dataclasses import replace
 from drgn import FaultError
 
 from zonedev.kernel.facts import Kernel
-from zonedev.kernel.vmemmap import SHIFT_MAX
+from zonedev.kernel.vmemmap import order_max
 from zonedev.model import Finding, Pagemap, PagemapResult
 from zonedev.scanner import Scanner, ScanResult
 
@@ -38,9 +38,6 @@ _RESTLESS = 4
 # waits), few must do.
 _SLOW_S = 0.08
 _SAMPLES_MIN = 4
-
-# Where the order of a PMD is not known; no architecture has a higher one.
-_PMD_ORDER_MAX = 13
 
 # Struct pages of a deduplicated compound that have memory of their own (4 KiB pages, 64 bytes each).
 _UNIQUE_PAGES = 128
@@ -56,9 +53,9 @@ def _is_readable(kernel: Kernel, pfn: int) -> bool:
 
 def _block(kernel: Kernel, pagemap: Pagemap, pfn: int) -> tuple[int, int]:
     """The pages [start, end) that may be one folio with a page: what it is depends on no others."""
-    range_ = next(r for r in pagemap.ranges if r.start_pfn <= pfn < r.end_pfn)
-    pmd_order = kernel.layout.pmd_order or _PMD_ORDER_MAX
-    order = max(pmd_order, min(pagemap.vmemmap_shift, SHIFT_MAX))
+    range_ = pagemap.range_of(pfn)
+    assert range_ is not None
+    order = order_max(pagemap, kernel.layout)
     start = pfn >> order << order
     return max(start, range_.first_pfn), min(start + (1 << order), range_.end_pfn)
 

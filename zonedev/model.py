@@ -9,13 +9,26 @@ PFN ranges are half-open, addresses and counts are integers.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 from zonedev import _zonedev
 
 CLASSES = _zonedev.CLASSES
 SEVERITIES = _zonedev.SEVERITIES
 EXIT_CODES = {"clean": 0, "violations": 1, "incomplete": 3}
+
+PRIVATE = "MEMORY_DEVICE_PRIVATE"
+COHERENT = "MEMORY_DEVICE_COHERENT"
+FS_DAX = "MEMORY_DEVICE_FS_DAX"
+GENERIC = "MEMORY_DEVICE_GENERIC"
+PCI_P2PDMA = "MEMORY_DEVICE_PCI_P2PDMA"
+
+_TYPE_PREFIX = "MEMORY_DEVICE_"
+
+
+def short_type(name: str) -> str:
+    """MEMORY_DEVICE_FS_DAX -> FS_DAX."""
+    return name.replace(_TYPE_PREFIX, "")
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,14 @@ class PgmapRef:
     approximate: bool = False
 
 
+class DevDax(NamedTuple):
+    """What a device-dax page names once it was mapped: the address_space of its device, and its index in there,
+    which is its pfn less the bias of its range (one per range of the pagemap, modulo 1 << 64)."""
+
+    mapping: int
+    biases: tuple[int, ...]
+
+
 @dataclass
 class Pagemap:
     """One struct dev_pagemap: what it says of itself."""
@@ -67,8 +88,21 @@ class Pagemap:
     init_busy: Optional[bool] = None
     node: Optional[int] = None
     deduplicated: bool = False
-    # Its last page is at 0: removal has put, page after page, the reference each was born with (B, C).
+    # Most of its last pages are at 0: removal has put, page after page, the reference each was born with (B, C).
     drained: bool = False
+    # Of GENERIC ones: whose pages they are, or why that is not known.
+    dev_dax: Union[DevDax, str, None] = None
+    # Its driver sets zone_device_data of pages in use: most of them show it.
+    driver_data: bool = False
+
+    def index_bias(self, pfn: int) -> int:
+        """A page's pfn less its index in the file of its device-dax device; 0 where that is not known."""
+        if not isinstance(self.dev_dax, DevDax):
+            return 0
+        found = [
+            b for r, b in zip(self.ranges, self.dev_dax.biases) if r.start_pfn <= pfn < r.end_pfn
+        ]
+        return found[0] if found else 0
 
     @property
     def pages(self) -> int:
@@ -80,9 +114,21 @@ class Pagemap:
         """L of the documentation: (compound) pages from the first valid pfn on."""
         return sum((r.end_pfn - r.first_pfn) >> self.vmemmap_shift for r in self.ranges)
 
+    def range_of(self, pfn: int) -> Optional[PfnRange]:
+        """The range that holds the pfn."""
+        return next((r for r in self.ranges if r.start_pfn <= pfn < r.end_pfn), None)
+
     def covers(self, pfn: int) -> bool:
         """True where one of the ranges holds the pfn."""
-        return any(r.start_pfn <= pfn < r.end_pfn for r in self.ranges)
+        return self.range_of(pfn) is not None
+
+
+class Waiter(NamedTuple):
+    """A task that waits, and the function it does so in."""
+
+    pid: int
+    comm: str
+    function: str
 
 
 @dataclass
@@ -91,7 +137,7 @@ class Finding:
 
     pages is how many pages that are (within the range; 1 for a pagemap), folio_pfn and folio_pages say
     which folio the first of them belongs to. Of a live kernel, samples says how many showed something as
-    bad there, and agreed how many of them had these very words.
+    bad there, and agreed how many of them had these very words. waiters: the tasks that wait for a dying pagemap.
     """
 
     rule: str
@@ -113,6 +159,7 @@ class Finding:
     expected: Optional[int] = None
     raw: bytes = b""
     detail: str = ""
+    waiters: list[Waiter] = field(default_factory=list)
     samples: int = 1
     agreed: int = 1
 
@@ -128,6 +175,7 @@ class PagemapResult:
     refcounts: dict[int, int] = field(default_factory=dict)
     refcounts_other: int = 0
     idle_looking: dict[str, int] = field(default_factory=dict)
+    driver_data: dict[str, int] = field(default_factory=dict)
     pages_referenced: int = 0
     heads_above_idle: int = 0
     pages_mapped: int = 0

@@ -13,18 +13,21 @@ from drgn import FaultError
 from drgn.helpers.linux.mm import follow_phys
 
 from zonedev import _zonedev
+from zonedev.driver_pass import DriverPasses
 from zonedev.errors import TargetError, UsageError
 from zonedev.kernel.dax import DaxEntry
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.mapping import describe_mapping
 from zonedev.kernel.registry import known_type
-from zonedev.kernel.vmemmap import SHIFT_MAX, classify_fault
-from zonedev.model import Finding, Pagemap, PfnRange
-from zonedev.scanner import Caps, calibrated, feed, make_finding, pagemap_spec
-from zonedev.second_pass import FS_DAX, DaxPass
+from zonedev.kernel.vmemmap import classify_fault, order_max
+from zonedev.model import FS_DAX, Finding, Pagemap, PfnRange
+from zonedev.scanner import Caps, Scanner, calibrated, make_finding, pagemap_spec, scan_pages
+from zonedev.second_pass import DaxPass
 
 # Struct pages that members of struct folio reach to (ZD_FOLIO_PAGES of ext/core/zonedev.h).
 _FOLIO_PAGES = 4
+
+_ANONYMOUS = ("MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
 
 
 @dataclass
@@ -48,6 +51,8 @@ class FolioReport:
     # What files say of the page: its entries (for people, and as they are); "" and [] for other types.
     files: str = ""
     entries: list[DaxEntry] = field(default_factory=list)
+    # What its driver says of the page: whether its pool has handed it out, or a list has it as free.
+    driver: str = ""
 
     def __str__(self) -> str:
         from zonedev.report.text import folio_text
@@ -115,27 +120,25 @@ class _Place:
         scheme: _zonedev.Scheme,
         caps: Caps,
         dax: Optional[DaxPass] = None,
+        drivers: Optional[DriverPasses] = None,
     ) -> None:
         self.kernel, self.pagemap, self.range, self.scheme = kernel, pagemap, range_, scheme
-        self.dax = dax
+        self.dax, self.drivers = dax, drivers
         self.spec = pagemap_spec(pagemap, caps)
 
     def decode(self, pfn: int) -> tuple[dict[str, Any], bytes]:
         """The struct page of a pfn in numbers, and its bytes."""
         layout, start, end = self.kernel.layout, self.range.start_pfn, self.range.end_pfn
         bounds = (start, end, layout.page_address(start))
-        raw = _read_struct_pages(self.kernel, pfn, min(4, end - pfn))
+        raw = _read_struct_pages(self.kernel, pfn, min(_FOLIO_PAGES, end - pfn))
         return _zonedev.decode(layout.layout, self.scheme, self.spec, bounds, pfn, raw), raw
 
     def scan(self, start: int, end: int) -> dict[str, Any]:
         """The tally of [start, end) by itself."""
-        layout = self.kernel.layout
         entries = self.dax.entries if self.dax else None
-        scan = _zonedev.Scan(layout.layout, self.scheme, self.spec, merge=False, entries=entries)
-        scan.begin(start, end, layout.page_address(start))
-        feed(self.kernel, scan, start, lambda pages: None)
-        scan.end()
-        return scan.result()
+        bits = self.drivers.bits_of(self.pagemap) if self.drivers else {}
+        pfns = start, end
+        return scan_pages(self.kernel, self.scheme, self.pagemap, self.spec, pfns, entries, bits)
 
     def findings(self, start: int, end: int) -> list[Finding]:
         """What is wrong with the pages [start, end) by themselves."""
@@ -161,6 +164,14 @@ def _judge(place: _Place, head_pfn: int, end: int, pfn: int) -> tuple[str, list[
     return class_, mine
 
 
+def _learn_driver_data(kernel: Kernel, pagemap: Pagemap, head: dict[str, Any]) -> bool:
+    """Look whether other pages in use have their driver's data, for one that has none; whether they do."""
+    in_use = head["refcount"] > 0 or head["mapcount"] > 0
+    if pagemap.type in _ANONYMOUS and in_use and not head["zone_device_data"]:
+        Scanner(kernel, [pagemap]).run()
+    return pagemap.driver_data
+
+
 def _files(dax: Optional[DaxPass], pfn: int) -> tuple[str, list[DaxEntry]]:
     """What files say of a page, and the entries that say so."""
     if dax is None:
@@ -181,7 +192,8 @@ def folio_report(kernel: Kernel, what: str, quick: bool = False) -> FolioReport:
         raise TargetError(
             f"{asked} of pagemap {pagemap.address:#x}, whose memory type is {pagemap.type}"
         )
-    range_ = next(r for r in pagemap.ranges if r.start_pfn <= pfn < r.end_pfn)
+    range_ = pagemap.range_of(pfn)
+    assert range_ is not None
     if pfn < range_.first_pfn:
         raise TargetError(
             f"{asked}: it lies in the altmap head of {pagemap.device}, which has no struct pages"
@@ -189,12 +201,14 @@ def folio_report(kernel: Kernel, what: str, quick: bool = False) -> FolioReport:
     layout = kernel.layout
     scheme, caps = calibrated(kernel, pagemap)
     dax = DaxPass(kernel, quick) if pagemap.type == FS_DAX else None
-    place = _Place(kernel, pagemap, range_, scheme, caps, dax)
+    drivers = DriverPasses(kernel, [pagemap], quick)
+    place = _Place(kernel, pagemap, range_, scheme, caps, dax, drivers)
     page, raw = place.decode(pfn)
     head_pfn = page["head_pfn"] if page["head_pfn"] is not None else pfn
     head = page if head_pfn == pfn else place.decode(head_pfn)[0]
-    reach = max(kernel.layout.pmd_order, min(pagemap.vmemmap_shift, SHIFT_MAX))
-    order = head["order"] if head["order"] <= reach else 0
+    if _learn_driver_data(kernel, pagemap, head):
+        place = _Place(kernel, pagemap, range_, scheme, caps, dax)
+    order = head["order"] if head["order"] <= order_max(pagemap, layout) else 0
     end = min(head_pfn + (1 << order), range_.end_pfn)
     class_, findings = _judge(place, head_pfn, end, pfn)
     return FolioReport(
@@ -213,4 +227,5 @@ def folio_report(kernel: Kernel, what: str, quick: bool = False) -> FolioReport:
         describe_mapping(kernel.prog, head["mapping"]),
         scheme.id,
         *_files(dax, pfn),
+        drivers.words(pagemap, pfn),
     )

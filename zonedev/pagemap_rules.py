@@ -12,17 +12,26 @@ from typing import NamedTuple, Optional, Union
 
 from zonedev import _zonedev
 from zonedev.kernel.vmemmap import SHIFT_MAX
-from zonedev.model import Finding, Pagemap, PagemapResult
-
-PRIVATE = "MEMORY_DEVICE_PRIVATE"
-COHERENT = "MEMORY_DEVICE_COHERENT"
-GENERIC = "MEMORY_DEVICE_GENERIC"
-P2PDMA = "MEMORY_DEVICE_PCI_P2PDMA"
+from zonedev.model import (
+    COHERENT,
+    GENERIC,
+    PCI_P2PDMA,
+    PRIVATE,
+    Finding,
+    Pagemap,
+    PagemapResult,
+)
 
 _SUBSECTION = 2 << 20
 
 # Stretches that a finding names.
 _SHOWN = 4
+
+
+class Unjudged(NamedTuple):
+    """A pagemap rule that could not be applied, and why."""
+
+    why: str
 
 
 class Case(NamedTuple):
@@ -33,7 +42,7 @@ class Case(NamedTuple):
     page_shift: int
     coverage: list[str]
     # Pfns [first, end) without a struct page by the kernel's own books, or why these were not read.
-    missing: Union[list[tuple[int, int]], str] = "not looked at"
+    missing: Union[list[tuple[int, int]], Unjudged] = Unjudged("not looked at")
 
     @property
     def pagemap(self) -> Pagemap:
@@ -52,12 +61,6 @@ class Verdict(NamedTuple):
 
     detail: str
     severity: Optional[str] = None
-
-
-class Unjudged(NamedTuple):
-    """A pagemap rule that could not be applied, and why."""
-
-    why: str
 
 
 Answer = Union[Verdict, Unjudged]
@@ -133,7 +136,7 @@ def _below_bias(case: Case) -> Iterator[Answer]:
         return
     needed = 1 + pagemap.folios
     # An mmapped P2PDMA page holds a reference of its own; allocations without a map cannot be seen here.
-    if pagemap.type == P2PDMA and case.complete:
+    if pagemap.type == PCI_P2PDMA and case.complete:
         needed += case.result.pages_mapped
     if ref.count < needed:
         yield Verdict(
@@ -144,7 +147,7 @@ def _below_bias(case: Case) -> Iterator[Answer]:
 def _removal_waits(case: Case) -> bool:
     """True where removal waits for pages that are held."""
     if case.scheme.id in ("E", "G", "H"):
-        return case.pagemap.type in (PRIVATE, COHERENT, P2PDMA)
+        return case.pagemap.type in (PRIVATE, COHERENT, PCI_P2PDMA)
     # In D it waits for the pagemap's other users only, in the other schemes every held page is one.
     return case.scheme.id != "D"
 
@@ -189,7 +192,7 @@ def _ref_versus_pages(case: Case) -> Iterator[Answer]:
         yield from _ref_of_old_pages(case)
         return
     by_use = case.scheme.private_refs_pgmap and pagemap.type in (PRIVATE, COHERENT)
-    by_page = case.scheme.id == "C" and pagemap.type in (PRIVATE, GENERIC, P2PDMA)
+    by_page = case.scheme.id == "C" and pagemap.type in (PRIVATE, GENERIC, PCI_P2PDMA)
     if not by_use and not by_page:
         return
     if ref.count is None or ref.approximate:
@@ -209,8 +212,8 @@ def _ref_versus_pages(case: Case) -> Iterator[Answer]:
 
 
 def _missing(case: Case) -> Iterator[Answer]:
-    if isinstance(case.missing, str):
-        yield Unjudged(case.missing)
+    if isinstance(case.missing, Unjudged):
+        yield case.missing
         return
     # Removal takes the memmap away before the entry in the registry.
     if case.pagemap.ref.state != "live" or not case.missing:

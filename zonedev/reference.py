@@ -90,6 +90,8 @@ class Pagemap:
     deduplicated: bool = False
     severity_cap: str = ERROR
     miscalibrated: bool = False
+    driver_data: bool = False
+    dax_mapping: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,21 @@ class Range:
     start_pfn: int
     end_pfn: int
     memmap: int
+    index_bias: int = 0
+    """Of a device-dax range: page 0 of the device's file would be this pfn."""
 
+
+@dataclass(frozen=True)
+class Driver:
+    """What the driver of a pagemap says of its pages, by their pfns; None: nothing."""
+
+    allocated: Optional[frozenset[int]] = None
+    """Those that its pool has handed out."""
+    listed: Optional[frozenset[int]] = None
+    """Those on its list of free ones."""
+
+
+SILENT = Driver()
 
 # ---------------------------------------------------------------- schemes
 
@@ -131,6 +147,8 @@ class Scheme:
     counts", "share counts"."""
     stale_share: bool = False
     """The last put leaves the share word of an order-0 DAX page behind."""
+    pins: bool = True
+    """A pin of an order-0 page is 1024 references; before 5.7 there were no pins."""
 
     def of(self, type_: str) -> Counting:
         """How pages of a type are counted."""
@@ -226,7 +244,10 @@ def detect(present: set[str]) -> Scheme:
         # vm_insert_page() takes a reference, the idle one is put: the map inherits it.
         counting[PCI_P2PDMA] = Counting(1, 0, "refs")
     stale = id_ in ("G", "H") and "dax_folio_reset_order" not in present
-    return Scheme(id_, counting, _shared(id_, present), stale)
+    # What came with them: a counter of the pins of compound pages, and a statistic.
+    pins = {"page.hpage_pinned_refcount", "NR_FOLL_PIN_ACQUIRED"} & present
+    counted = id_ not in ("A", "B") and (id_ != "C" or bool(pins))
+    return Scheme(id_, counting, _shared(id_, present), stale, counted)
 
 
 def _shared(id_: str, present: set[str]) -> str:
@@ -262,6 +283,7 @@ class Page:
     index: Optional[int]
     share: Optional[int]
     memcg_data: Optional[int]
+    zone_device_data: Optional[int]
     refcount: int
     raw_mapcount: int
     has_type: bool
@@ -369,6 +391,7 @@ def decode(
         index=layout.load(page, "index"),
         share=layout.load(page, "share"),
         memcg_data=layout.load(page, "memcg_data"),
+        zone_device_data=layout.load(page, "zone_device_data"),
         refcount=counter("_refcount"),
         raw_mapcount=raw_mapcount,
         has_type=has_type,
@@ -399,6 +422,12 @@ class Subject:
     """Of a tail: what it names was looked at."""
     within: Optional[str] = None
     """Class of the folio before it whose order says that it holds this page, too."""
+    index_bias: int = 0
+    """That of its range."""
+    allocated: Optional[bool] = None
+    """Its pool has handed it out; None: not known."""
+    listed: bool = False
+    """It is on its driver's list of free pages."""
 
     @property
     def type(self) -> str:
@@ -452,6 +481,8 @@ class Subject:
     @property
     def pins(self) -> int:
         """Pins of get_user_pages(): counted apart, or many references each."""
+        if not self.scheme.pins:
+            return 0
         if self.page.large:
             return self.page.pincount if self.counting.idle is not None else 0
         return max(self.extra, 0) // GUP_PIN_COUNTING_BIAS
@@ -461,7 +492,7 @@ class Subject:
         """Extra references that are not pins."""
         if self.page.large:
             return self.extra - self.pins
-        return self.extra % GUP_PIN_COUNTING_BIAS if self.extra > 0 else self.extra
+        return self.extra - self.pins * GUP_PIN_COUNTING_BIAS
 
 
 def is_pointer(layout: Layout, mapping: int) -> bool:
@@ -691,6 +722,22 @@ def _pinned_after_truncate(s: Subject) -> Optional[str]:
     return _when(_rests_at_zero(s) and _pinned_without_file(s), ERROR)
 
 
+def _must_be_free(s: Subject) -> bool:
+    """Its driver lists it as free."""
+    return s.listed and s.type in (*ANONYMOUS, GENERIC) and s.counting.idle is not None
+
+
+@_rule("free-list-nonidle")
+def _listed_and_used(s: Subject) -> Optional[str]:
+    return _when(_must_be_free(s) and (s.held or s.mapped), ERROR)
+
+
+@_rule("pool-vs-pages")
+def _in_pool_and_used(s: Subject) -> Optional[str]:
+    free = s.type == PCI_P2PDMA and s.allocated is False and s.counting.idle is not None
+    return _when(free and (s.held or s.mapped), ERROR)
+
+
 @_rule("reference-on-free-folio")
 def _reference_on_free_dax_folio(s: Subject) -> Optional[str]:
     leaked = s.type == FS_DAX and _held_without_user(s) and _no_file(s)
@@ -715,6 +762,13 @@ def _perhaps_pinned_after_truncate(s: Subject) -> Optional[str]:
     return _when(not _rests_at_zero(s) and _pinned_without_file(s), WARNING)
 
 
+@_rule("free-list-nonidle")
+def _perhaps_not_reset(s: Subject) -> Optional[str]:
+    """The count of a page is set to 1 again after its driver has listed it."""
+    free = _must_be_free(s) and _free_and_used_look_alike(s) and not s.held and not s.mapped
+    return _when(free and s.page.refcount != s.counting.idle, WARNING)
+
+
 @_rule("reference-on-free-folio")
 def _perhaps_reference_on_free_folio(s: Subject) -> Optional[str]:
     if not _held_without_user(s):
@@ -722,7 +776,8 @@ def _perhaps_reference_on_free_folio(s: Subject) -> Optional[str]:
     if s.type == FS_DAX:
         return _when(_share_proves_nothing(s), WARNING)
     if s.type == PCI_P2PDMA:
-        return _when(s.scheme_in("F2", "G", "H"), WARNING)
+        in_pool = s.allocated is False
+        return _when(s.scheme_in("F2", "G", "H"), ERROR if in_pool else WARNING)
     return _when(_is_private(s) and s.scheme_in("E", "F2", "G", "H"), WARNING)
 
 
@@ -732,6 +787,17 @@ def _reference_outlives_mapping(s: Subject) -> Optional[str]:
     if s.type == FS_DAX:
         return _when(unused and not _rests_at_zero(s), WARNING)
     return _when(unused and s.type == GENERIC and not s.pagemap.foreign_maps, WARNING)
+
+
+@_rule("gen-mapping")
+def _gen_mapping(s: Subject) -> Optional[str]:
+    device = s.pagemap.dax_mapping
+    if s.type != GENERIC or not device or not s.page.mapping or s.page.index is None:
+        return None
+    # The first fault on a device-dax page says whose it is, and which page of it, for good.
+    place = s.page.pfn - s.index_bias
+    ours = s.page.mapping == device and s.page.index == place % (1 << 64)
+    return _when(not ours, WARNING)
 
 
 @_rule("wrong-node", "page")
@@ -769,12 +835,21 @@ def _perhaps_shared_by_none(s: Subject) -> Optional[str]:
 @_rule("free-or-allocated")
 def _free_or_allocated(s: Subject) -> Optional[str]:
     ambiguous = _free_and_used_look_alike(s) and s.idle and s.counting.idle == 1
-    return _when(ambiguous and not s.page.mapping, INFO)
+    return _when(ambiguous and not s.page.mapping and not s.listed, INFO)
 
 
 @_rule("dma-pinned")
 def _dma_pinned(s: Subject) -> Optional[str]:
     return _when(s.type != PRIVATE and s.pins > 0, INFO)
+
+
+@_rule("zdd")
+def _data_of_driver_missing(s: Subject) -> Optional[str]:
+    if not s.pagemap.driver_data or not _is_private(s) or s.counting.idle is None:
+        return None
+    # A page that was just allocated is locked, until its driver has filled it.
+    used = s.mapped or (s.held and not s.flag("PG_locked"))
+    return _when(used and s.page.zone_device_data == 0, INFO)
 
 
 @_rule("held-without-map")
@@ -884,8 +959,10 @@ class Walk:
         pagemap: Pagemap,
         range_: Range,
         contents: Sequence[Content],
+        driver: Driver = SILENT,
     ) -> None:
         self.layout, self.scheme, self.pagemap, self.range = layout, scheme, pagemap, range_
+        self.driver = driver
         self.contents = contents
         self.heads: dict[int, Verdict] = {}
         self.verdicts: list[Verdict] = []
@@ -973,8 +1050,18 @@ class Walk:
         within = None
         if self.folio is not None and self.folio.page is not None:
             within = self.folio.class_ if page.pfn < self._believed_end(self.folio.page) else None
+        allocated, listed = self.driver.allocated, self.driver.listed
         return Subject(
-            self.layout, self.scheme, self.pagemap, page, head, known or head is not None, within
+            self.layout,
+            self.scheme,
+            self.pagemap,
+            page,
+            head,
+            known or head is not None,
+            within,
+            self.range.index_bias,
+            allocated=None if allocated is None else page.pfn in allocated,
+            listed=listed is not None and page.pfn in listed,
         )
 
     def _head(self, page: Page) -> Verdict:
@@ -1010,10 +1097,16 @@ class Walk:
 
 
 def scan(
-    layout: Layout, scheme: Scheme, pagemap: Pagemap, range_: Range, contents: Sequence[Content]
+    layout: Layout,
+    scheme: Scheme,
+    pagemap: Pagemap,
+    range_: Range,
+    contents: Sequence[Content],
+    driver: Driver = SILENT,
 ) -> list[Verdict]:
     """The class and the finding of each page of a range.
 
     :param contents: per page of the range
+    :param driver: what is known from elsewhere
     """
-    return Walk(layout, scheme, pagemap, range_, contents).run()
+    return Walk(layout, scheme, pagemap, range_, contents, driver).run()

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from zonedev import _zonedev
+from zonedev.driver_pass import DriverPasses
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.registry import known_type
 from zonedev.kernel.vmemmap import Pages, read_memmap
-from zonedev.model import Finding, Pagemap, PagemapResult, PfnRange
+from zonedev.model import FS_DAX, DevDax, Finding, Pagemap, PagemapResult, PfnRange
 from zonedev.pagemap_rules import contradicted_types
-from zonedev.second_pass import FS_DAX, DaxPass
+from zonedev.second_pass import DaxPass
 
 Progress = Callable[[int, int], None]
 
@@ -64,6 +65,8 @@ def pagemap_spec(pagemap: Pagemap, caps: Optional[Caps] = None) -> dict[str, Any
         "deduplicated": pagemap.deduplicated,
         "severity_cap": caps.severity,
         "miscalibrated": caps.miscalibrated,
+        "driver_data": pagemap.driver_data,
+        "dax_mapping": pagemap.dev_dax.mapping if isinstance(pagemap.dev_dax, DevDax) else 0,
     }
 
 
@@ -93,6 +96,29 @@ def feed(
             not_captured += piece.pages if piece.class_ == "not-captured" else 0
             progress(piece.pages)
     return reasons, not_captured
+
+
+def scan_pages(
+    kernel: Kernel,
+    scheme: _zonedev.Scheme,
+    pagemap: Pagemap,
+    spec: dict[str, Any],
+    pfns: tuple[int, int],
+    entries: Optional[_zonedev.Entries] = None,
+    bits: Optional[dict[str, Any]] = None,
+) -> dict[str, Any]:
+    """The tally of the pages [first, end) of a pagemap by themselves, read afresh.
+
+    :param spec: see pagemap_spec()
+    :param bits: see DriverPasses.bits_of()
+    """
+    first, end = pfns
+    words = bits or {}
+    scan = _zonedev.Scan(kernel.layout.layout, scheme, spec, merge=False, entries=entries, **words)
+    scan.begin(first, end, kernel.layout.page_address(first), pagemap.index_bias(first))
+    feed(kernel, scan, first, lambda pages: None)
+    scan.end()
+    return scan.result()
 
 
 def _is_believable(kernel: Kernel, pagemap: Pagemap, range_: PfnRange) -> bool:
@@ -131,7 +157,8 @@ class _RangeScan:
     def add(self, range_: PfnRange) -> None:
         """Scan one range; after Ctrl-C, book it as unreadable."""
         layout = self.kernel.layout
-        self.scan.begin(range_.start_pfn, range_.end_pfn, layout.page_address(range_.start_pfn))
+        start, bias = range_.start_pfn, self.pagemap.index_bias(range_.start_pfn)
+        self.scan.begin(start, range_.end_pfn, layout.page_address(start), bias)
         if range_.first_pfn > range_.start_pfn:
             self.scan.hole(range_.first_pfn - range_.start_pfn, "skipped")
         if self.interrupted:
@@ -168,10 +195,12 @@ def scan_pagemap(
     caps: Optional[Caps] = None,
     progress: Callable[[int], None] = lambda pages: None,
     entries: Optional[_zonedev.Entries] = None,
+    drivers: Optional[DriverPasses] = None,
 ) -> ScanResult:
     """Scan one pagemap; findings are runs, on a live kernel single folios where they alarm.
 
     :param entries: what files say of FS_DAX pages
+    :param drivers: what drivers say of theirs
     :raises Interrupted: Ctrl-C; its argument is the result, the rest of the pagemap being unreadable
     """
     if not known_type(pagemap):
@@ -183,6 +212,7 @@ def scan_pagemap(
         pagemap_spec(pagemap, caps),
         merge=not kernel.live,
         entries=entries if pagemap.type == FS_DAX else None,
+        **(drivers.bits_of(pagemap) if drivers else {}),
     )
     ranges = _RangeScan(kernel, pagemap, scan, progress)
     for range_ in pagemap.ranges:
@@ -195,6 +225,7 @@ def scan_pagemap(
         "refcounts",
         "refcounts_other",
         "idle_looking",
+        "driver_data",
         "pages_referenced",
         "heads_above_idle",
         "pages_mapped",
@@ -229,7 +260,8 @@ def calibrated(kernel: Kernel, pagemap: Pagemap) -> tuple[_zonedev.Scheme, Caps]
         return kernel.scheme_of(pagemap, kernel.scheme), Caps()
     scanner = Scanner(kernel, [pagemap])
     scanner.run()
-    return scanner.scheme, scanner.caps.get(pagemap.type, Caps())
+    caps = scanner.caps.get(pagemap.type, Caps())
+    return kernel.scheme_of(pagemap, scanner.scheme), caps
 
 
 class Scanner:
@@ -245,6 +277,7 @@ class Scanner:
         pagemaps: list[Pagemap],
         progress: Optional[Progress] = None,
         dax: Optional[DaxPass] = None,
+        drivers: Optional[DriverPasses] = None,
     ) -> None:
         types = {p.type for p in pagemaps}
         self.kernel = kernel
@@ -254,6 +287,7 @@ class Scanner:
         self.scanned: list[ScanResult] = []
         self.extra: list[Finding] = []
         self.dax = dax
+        self.drivers = drivers
         self.interrupted = False
         self._wanted = {p.address for p in pagemaps}
         self._total = sum(p.pages for p in self.pagemaps)
@@ -277,7 +311,9 @@ class Scanner:
         try:
             caps = self.caps.get(pagemap.type)
             entries = self.dax.entries if self.dax else None
-            return scan_pagemap(self.kernel, pagemap, self.scheme, caps, self._advance, entries)
+            return scan_pagemap(
+                self.kernel, pagemap, self.scheme, caps, self._advance, entries, self.drivers
+            )
         except Interrupted as stop:
             self.interrupted = True
             scanned: ScanResult = stop.args[0]
@@ -285,14 +321,11 @@ class Scanner:
 
     def look(self, pagemap: Pagemap, start: int, end: int) -> list[Finding]:
         """Findings on the pages [start, end) of a pagemap by themselves, read afresh."""
-        layout = self.kernel.layout
         spec = pagemap_spec(pagemap, self.caps.get(pagemap.type))
         scheme = self.kernel.scheme_of(pagemap, self.scheme)
-        scan = _zonedev.Scan(layout.layout, scheme, spec, merge=False)
-        scan.begin(start, end, layout.page_address(start))
-        feed(self.kernel, scan, start, lambda pages: None)
-        scan.end()
-        return [make_finding(self.kernel, pagemap, raw) for raw in scan.result()["findings"]]
+        bits = self.drivers.bits_of(pagemap) if self.drivers else {}
+        tally = scan_pages(self.kernel, scheme, pagemap, spec, (start, end), bits=bits)
+        return [make_finding(self.kernel, pagemap, raw) for raw in tally["findings"]]
 
     def run(self) -> None:
         """Scan everything; again where calibration says that the scheme does not fit."""
@@ -300,7 +333,20 @@ class Scanner:
         if not self.interrupted:
             self._calibrate_unknown()
             self._check_calibration()
+            self._look_for_driver_data()
         self._settle()
+
+    def _look_for_driver_data(self) -> None:
+        """Judge private pages again where most in use have their driver's data, and some have not.
+
+        test_hmm, nouveau, amdgpu and drm_pagemap set it when they hand a page out. Which driver it is need not be
+        known: its other pages show what it does.
+        """
+        for i, scanned in enumerate(self.scanned):
+            counts, pagemap = scanned.result.driver_data, scanned.result.pagemap
+            if 0 < counts.get("missing", 0) < counts.get("set", 0) and not self.interrupted:
+                pagemap.driver_data = True
+                self.scanned[i] = self.scan(pagemap)
 
     def _settle(self) -> None:
         """Judge FS_DAX pages again while their mappings lead to files that no super block has."""

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
 
 from zonedev import _zonedev
-from zonedev.model import Audit
+from zonedev.model import COHERENT, FS_DAX, GENERIC, PCI_P2PDMA, PRIVATE, Audit
 
-_FS_DAX, _GENERIC, _P2PDMA = (f"MEMORY_DEVICE_{t}" for t in ("FS_DAX", "GENERIC", "PCI_P2PDMA"))
-_ANON = ("MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
+_ANON = (PRIVATE, COHERENT)
 
 _NULL = "NULL"
 
@@ -33,14 +32,14 @@ def _file(type_: str, columns: dict[str, Any]) -> str:
     """What a page in use has in its mapping word."""
     if type_ in _ANON:
         return "anon_vma"
-    if type_ == _P2PDMA or columns["unassociated"]:
+    if type_ == PCI_P2PDMA or columns["unassociated"]:
         return _NULL
-    return "the file's" if type_ == _FS_DAX else "the device's"
+    return "the file's" if type_ == FS_DAX else "the device's"
 
 
 def _free(scheme: _zonedev.Scheme, type_: str, columns: dict[str, Any]) -> State:
     mapping = _NULL
-    if type_ == _GENERIC and not columns["unassociated"] and not columns["entry_takes_ref"]:
+    if type_ == GENERIC and not columns["unassociated"] and not columns["entry_takes_ref"]:
         # device-dax never clears what the first fault set.
         mapping = "NULL, or the device's"
     removal = " (0 during removal)" if scheme.zero_when_dying and columns["idle"] else ""
@@ -51,9 +50,9 @@ def _unmapped(type_: str, columns: dict[str, Any]) -> Optional[State]:
     """In use and not mapped; None where that is no state of its own."""
     if type_ in _ANON:
         return State(type_, "allocated, not mapped", str(columns["mapped_base"] + 1), "0", _NULL)
-    if type_ == _P2PDMA:
+    if type_ == PCI_P2PDMA:
         return State(type_, "allocated, not mapped", str(columns["idle"]), "0", _NULL)
-    if type_ == _FS_DAX or columns["entry_takes_ref"]:
+    if type_ == FS_DAX or columns["entry_takes_ref"]:
         count = columns["idle"] + columns["entry_takes_ref"]
         return State(type_, "in a file, not mapped", str(count), "0", _file(type_, columns))
     return None
@@ -72,7 +71,7 @@ def _mapped(type_: str, columns: dict[str, Any]) -> Optional[State]:
 
 def _shared(scheme: _zonedev.Scheme, type_: str, columns: dict[str, Any]) -> Optional[State]:
     """A block of several files (reflink)."""
-    if type_ != _FS_DAX or not scheme.shared:
+    if type_ != FS_DAX or not scheme.shared:
         return None
     mapped = _mapped(type_, columns)
     assert mapped is not None

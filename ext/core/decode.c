@@ -107,20 +107,25 @@ static void decode_large(const struct zd_layout *layout, const uint8_t *bytes, s
 		folio->pincount = zd_load_s32(layout, bytes, ZD_PINCOUNT);
 }
 
-static void split_refcount(const struct zd_scheme_type *type, bool foreign_maps, struct zd_folio *folio)
+static void split_refcount(const struct zd_scheme *scheme, const struct zd_pagemap *pagemap,
+			   struct zd_folio *folio)
 {
+	const struct zd_scheme_type *type = &scheme->type[pagemap->type];
+	bool foreign_maps = pagemap->foreign_maps;
 	bool maps_take_refs = type->maps_take_refs || foreign_maps;
 
 	folio->base = folio->mapcount > 0 && !foreign_maps ? type->mapped_base : type->idle;
 	if (type->entry_takes_ref && folio->mapping)
 		folio->base++;
 	folio->extra = (int64_t)folio->refcount - folio->base - (maps_take_refs ? folio->mapcount : 0);
-	if (folio->order) {
+	if (!scheme->counts_pins) {
+		folio->plain = folio->extra;
+	} else if (folio->order) {
 		folio->pin = folio->pincount;
 		folio->plain = folio->extra - folio->pin;
 	} else {
 		folio->pin = folio->extra > 0 ? folio->extra / PIN_BIAS : 0;
-		folio->plain = folio->extra > 0 ? folio->extra % PIN_BIAS : folio->extra;
+		folio->plain = folio->extra - folio->pin * PIN_BIAS;
 	}
 }
 
@@ -156,7 +161,7 @@ void zd_folio_decode(const struct zd_layout *layout, const struct zd_scheme *sch
 	    !(scheme->large_private && ret->refcount == 0 && pagemap->type <= ZD_COHERENT && available > 1 &&
 	      !has_tail(layout, range, bytes, ret)))
 		decode_large(layout, bytes, available, ret);
-	split_refcount(&scheme->type[pagemap->type], pagemap->foreign_maps, ret);
+	split_refcount(scheme, pagemap, ret);
 }
 
 bool zd_mapping_is_pointer(const struct zd_layout *layout, uint64_t mapping)
@@ -197,6 +202,16 @@ bool zd_folio_is_busy(const struct zd_folio *folio, const struct zd_scheme *sche
 
 	return folio->refcount > (idle < 0 ? 0 : idle) || folio->mapcount > 0 ||
 	       is_associated(folio, scheme, pagemap->type);
+}
+
+bool zd_folio_has_user(const struct zd_folio *folio, const struct zd_layout *layout,
+		       const struct zd_scheme *scheme, const struct zd_pagemap *pagemap)
+{
+	int idle = scheme->type[pagemap->type].idle;
+
+	if (folio->tail || idle < 0 || pagemap->type > ZD_COHERENT)
+		return false;
+	return folio->mapcount > 0 || (folio->refcount > idle && !has_flag(layout, folio->flags, ZD_PG_LOCKED));
 }
 
 bool zd_folio_is_identified(const struct zd_folio *folio, const struct zd_layout *layout,

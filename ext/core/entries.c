@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "entries.h"
+#include "util.h"
 
 enum {
 	// Flags of a DAX entry, below the pfn (fs/dax.c: DAX_LOCKED, ...).
@@ -13,8 +14,12 @@ enum {
 	DAX_ZERO_PAGE = 4,
 	DAX_EMPTY = 8,
 	DAX_SHIFT = 4,
-	// Struct pages that are read at once.
-	WINDOW_BYTES = 4096,
+	// Struct pages that are read at once: so many bytes, and as many pages between two that are wanted.
+	WINDOW_BYTES = 1 << 18,
+	WINDOW_GAP = 128,
+	// Claims that are compared at once: many, and more where there are more pages than this of each.
+	CLAIMS_MIN = 1 << 20,
+	PAGES_PER_CLAIM = 64,
 	// So many inodes are more than a machine has memory for.
 	INODES_MAX = 1 << 30,
 };
@@ -60,6 +65,8 @@ struct zd_error *zd_entries_init(struct zd_entries *entries, const struct zd_lay
 	entries->xa = *xa;
 	entries->space = *space;
 	entries->shared = shared;
+	entries->window_limit = WINDOW_BYTES / layout->page_size;
+	zd_claims_init(&entries->claims, CLAIMS_MIN);
 	entries->window = malloc(WINDOW_BYTES);
 	return entries->window ? NULL : zd_error_no_memory();
 }
@@ -74,10 +81,12 @@ static void free_blocks(struct zd_marks *marks)
 
 void zd_entries_clear(struct zd_entries *entries)
 {
-	for (size_t i = 0; i < entries->marks_count; i++)
+	for (size_t i = 0; i < entries->marks_count; i++) {
 		free_blocks(&entries->marks[i]);
+		entries->marks[i].complete = false;
+	}
 	entries->locked.count = entries->outside.count = 0;
-	entries->complete = false;
+	entries->misfits_count = 0;
 	entries->window_pages = 0;
 }
 
@@ -89,6 +98,8 @@ void zd_entries_deinit(struct zd_entries *entries)
 	}
 	free(entries->marks);
 	free(entries->mappings);
+	free(entries->misfits);
+	zd_claims_deinit(&entries->claims);
 	free(entries->window);
 	memset(entries, 0, sizeof(*entries));
 }
@@ -113,29 +124,28 @@ struct zd_error *zd_entries_add_range(struct zd_entries *entries, const struct z
 	if (!marks.blocks)
 		return zd_error_no_memory();
 	entries->marks[entries->marks_count++] = marks;
+	if (entries->claims.limit < pages / PAGES_PER_CLAIM)
+		entries->claims.limit = pages / PAGES_PER_CLAIM;
 	return NULL;
 }
 
 // ---------------------------------------------------------------- marks
 
-static struct zd_marks *find_range(const struct zd_entries *entries, uint64_t pfn)
+static bool ends_before(const void *element, const void *key)
 {
-	size_t low = 0, high = entries->marks_count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (pfn < entries->marks[middle].range.start_pfn)
-			high = middle;
-		else if (pfn >= entries->marks[middle].range.end_pfn)
-			low = middle + 1;
-		else
-			return &entries->marks[middle];
-	}
-	return NULL;
+	return ((const struct zd_marks *)element)->range.end_pfn <= *(const uint64_t *)key;
 }
 
-const uint8_t *zd_entries_marks(const struct zd_entries *entries, uint64_t pfn, uint64_t *run, bool *known)
+static struct zd_marks *find_range(const struct zd_entries *entries, uint64_t pfn)
+{
+	struct zd_marks *marks = entries->marks;
+	size_t i = zd_lower_bound(marks, entries->marks_count, sizeof(*marks), &pfn, ends_before);
+
+	return i < entries->marks_count && pfn >= marks[i].range.start_pfn ? &marks[i] : NULL;
+}
+
+/** zd_entries_marks(), to write. */
+static uint8_t *find_marks(const struct zd_entries *entries, uint64_t pfn, uint64_t *run, bool *known)
 {
 	const struct zd_marks *marks = find_range(entries, pfn);
 	uint64_t offset, left;
@@ -152,6 +162,11 @@ const uint8_t *zd_entries_marks(const struct zd_entries *entries, uint64_t pfn, 
 	return marks->blocks[offset / ZD_MARKS_PAGES]
 		       ? marks->blocks[offset / ZD_MARKS_PAGES] + offset % ZD_MARKS_PAGES
 		       : NULL;
+}
+
+const uint8_t *zd_entries_marks(const struct zd_entries *entries, uint64_t pfn, uint64_t *run, bool *known)
+{
+	return find_marks(entries, pfn, run, known);
 }
 
 /** The mark of a page of @marks, to write; NULL: no memory. */
@@ -174,7 +189,7 @@ void zd_entries_judge_lock(struct zd_entries *entries, uint64_t pfn, uint64_t pa
 	while (pages) {
 		bool known;
 		uint64_t run;
-		uint8_t *marks = (uint8_t *)zd_entries_marks(entries, pfn, &run, &known);
+		uint8_t *marks = find_marks(entries, pfn, &run, &known);
 
 		if (run > pages)
 			run = pages;
@@ -192,20 +207,16 @@ void zd_entries_judge_lock(struct zd_entries *entries, uint64_t pfn, uint64_t pa
 
 // ---------------------------------------------------------------- odd mappings
 
+static bool is_mapping_below(const void *element, const void *key)
+{
+	return ((const struct zd_known_mapping *)element)->mapping < *(const uint64_t *)key;
+}
+
 /** Where a mapping stands, or would. */
 static size_t find_mapping(const struct zd_entries *entries, uint64_t mapping)
 {
-	size_t low = 0, high = entries->mappings_count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (entries->mappings[middle].mapping < mapping)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return zd_lower_bound(entries->mappings, entries->mappings_count, sizeof(*entries->mappings), &mapping,
+			      is_mapping_below);
 }
 
 enum zd_mapping_kind zd_entries_kind(const struct zd_entries *entries, uint64_t mapping)
@@ -238,7 +249,116 @@ struct zd_error *zd_entries_know(struct zd_entries *entries, uint64_t mapping, e
 	return NULL;
 }
 
+// ---------------------------------------------------------------- completeness, misfits
+
+struct zd_error *zd_entries_set_complete(struct zd_entries *entries, uint64_t pfn, bool complete)
+{
+	struct zd_marks *marks = find_range(entries, pfn);
+
+	if (!marks)
+		return zd_error_create(ZD_ERROR_INVALID, "pfn %#llx lies in no range", (unsigned long long)pfn);
+	marks->complete = complete;
+	return NULL;
+}
+
+bool zd_entries_complete(const struct zd_entries *entries, uint64_t pfn)
+{
+	const struct zd_marks *marks = find_range(entries, pfn);
+
+	return marks && marks->complete;
+}
+
+static uint64_t block_of(const struct zd_entries *entries, uint64_t pfn)
+{
+	return pfn >> entries->layout.pmd_order << entries->layout.pmd_order;
+}
+
+static bool is_block_below(const void *element, const void *key)
+{
+	return *(const uint64_t *)element < *(const uint64_t *)key;
+}
+
+/** Where a block with a misfit stands, or would. */
+static size_t find_misfit(const struct zd_entries *entries, uint64_t block)
+{
+	return zd_lower_bound(entries->misfits, entries->misfits_count, sizeof(*entries->misfits), &block,
+			      is_block_below);
+}
+
+bool zd_entries_misfit(const struct zd_entries *entries, uint64_t pfn)
+{
+	uint64_t block = block_of(entries, pfn);
+	size_t i = find_misfit(entries, block);
+
+	return i < entries->misfits_count && entries->misfits[i] == block;
+}
+
+static struct zd_error *add_misfit(struct zd_entries *entries, uint64_t pfn)
+{
+	size_t i = find_misfit(entries, block_of(entries, pfn)), count = entries->misfits_count;
+	uint64_t *grown;
+
+	if (count == ZD_MISFITS_MAX || zd_entries_misfit(entries, pfn))
+		return NULL;
+	// Room for a power of two.
+	if (!(count & (count - 1))) {
+		grown = realloc(entries->misfits, (count ? count * 2 : 1) * sizeof(*grown));
+		if (!grown)
+			return zd_error_no_memory();
+		entries->misfits = grown;
+	}
+	memmove(&entries->misfits[i + 1], &entries->misfits[i], (count - i) * sizeof(*grown));
+	entries->misfits[i] = block_of(entries, pfn);
+	entries->misfits_count++;
+	return NULL;
+}
+
 // ---------------------------------------------------------------- what the page itself says
+
+struct file_walk {
+	struct zd_entries *entries;
+	const struct zd_memory *memory;
+	uint64_t mapping;
+	struct zd_file_tally *tally;
+	struct zd_error *(*visit)(void *context, const struct zd_dax_entry *entry);
+	void *context;
+	uint8_t pmd_order;
+};
+
+static uint64_t claim_pages(const struct file_walk *walk, const struct zd_claim *claim)
+{
+	return UINT64_C(1) << (claim->word & ZD_CLAIM_PMD ? walk->pmd_order : 0);
+}
+
+/** Whether the claim is of a folio, which has one mapping, and its tails belong to it. */
+static bool is_of_folio(const struct file_walk *walk, const struct zd_claim *claim)
+{
+	return walk->entries->shared == ZD_SHARED_SHARE &&
+	       !(zd_claim_pfn(claim) & (claim_pages(walk, claim) - 1));
+}
+
+/** The pages of a claim whose struct pages are looked at. */
+static uint64_t pages_to_read(const struct file_walk *walk, const struct zd_claim *claim)
+{
+	return is_of_folio(walk, claim) ? 1 : claim_pages(walk, claim);
+}
+
+/**
+ * How many struct pages to read from @pfn on, a page of @claim: as many as are wanted by this claim and those
+ * that follow on it (before @end), as long as they lie near to each other.
+ */
+static uint64_t reach(const struct file_walk *walk, const struct zd_claim *claim, const struct zd_claim *end,
+		      uint64_t pfn, uint64_t most)
+{
+	uint64_t until = zd_claim_pfn(claim) + pages_to_read(walk, claim);
+
+	for (claim++; claim < end && until - pfn < most && zd_claim_pfn(claim) <= until + WINDOW_GAP; claim++) {
+		uint64_t last = zd_claim_pfn(claim) + pages_to_read(walk, claim);
+
+		until = last > until ? last : until;
+	}
+	return until - pfn < most ? until - pfn : most;
+}
 
 static enum zd_read read_pages(struct zd_entries *entries, const struct zd_memory *memory,
 			       const struct zd_range *range, uint64_t pfn, uint64_t pages)
@@ -252,47 +372,61 @@ static enum zd_read read_pages(struct zd_entries *entries, const struct zd_memor
 	return result;
 }
 
-/** The struct page of a pfn of @range; NULL where it cannot be read, or @stop is set. */
-static const uint8_t *struct_page(struct zd_entries *entries, const struct zd_memory *memory,
-				  const struct zd_range *range, uint64_t pfn, bool *stop)
+/**
+ * The struct page of @pfn of @range, and in the window those that are wanted next; NULL where it cannot be
+ * read, or the walk is to stop.  Where not all of them are there, it is read by itself, and what follows with
+ * care: twice as many pages with each read that succeeds.
+ */
+static const uint8_t *struct_page(const struct file_walk *walk, const struct zd_range *range, uint64_t pfn,
+				  const struct zd_claim *claim, const struct zd_claim *end)
 {
-	uint32_t size = entries->layout.page_size, room = WINDOW_BYTES / size;
-	uint64_t first = pfn - (pfn - range->start_pfn) % room;
-	uint64_t pages = range->end_pfn - first < room ? range->end_pfn - first : room;
-	// Where one page follows on another, more will.
-	bool follows = pfn == first || pfn == entries->last_pfn + 1;
-	enum zd_read result = ZD_READ_DONE;
+	struct zd_entries *entries = walk->entries;
+	uint64_t most = WINDOW_BYTES / entries->layout.page_size, left = range->end_pfn - pfn, pages;
+	enum zd_read result;
 
-	entries->last_pfn = pfn;
-	if (pfn - entries->window_pfn >= entries->window_pages) {
-		result = read_pages(entries, memory, range, follows ? first : pfn, follows ? pages : 1);
-		// Not all of them may be there.
-		if (result == ZD_READ_FAULT && follows)
-			result = read_pages(entries, memory, range, pfn, 1);
+	if (pfn - entries->window_pfn < entries->window_pages)
+		return entries->window + (pfn - entries->window_pfn) * entries->layout.page_size;
+	pages = reach(walk, claim, end, pfn, left < entries->window_limit ? left : entries->window_limit);
+	result = read_pages(entries, walk->memory, range, pfn, pages);
+	if (result == ZD_READ_DONE && entries->window_limit < most)
+		entries->window_limit = entries->window_limit * 2 < most ? entries->window_limit * 2 : most;
+	if (result == ZD_READ_FAULT) {
+		entries->window_limit = 1;
+		result = pages > 1 ? read_pages(entries, walk->memory, range, pfn, 1) : result;
 	}
-	*stop = result == ZD_READ_STOP;
-	return result == ZD_READ_DONE ? entries->window + (pfn - entries->window_pfn) * size : NULL;
+	walk->tally->walk.stopped |= result == ZD_READ_STOP;
+	return result == ZD_READ_DONE ? entries->window : NULL;
+}
+
+static bool is_tail(const struct zd_entries *entries, const uint8_t *page)
+{
+	return zd_load(&entries->layout, page, ZD_PGMAP) & 1;
 }
 
 static bool names_file(const struct zd_entries *entries, const uint8_t *page, uint64_t mapping, uint64_t index)
 {
 	const struct zd_layout *layout = &entries->layout;
 
-	return !(zd_load(layout, page, ZD_PGMAP) & 1) && zd_load(layout, page, ZD_MAPPING) == mapping &&
+	return !is_tail(entries, page) && zd_load(layout, page, ZD_MAPPING) == mapping &&
 	       zd_load(layout, page, ZD_INDEX) == index;
 }
 
-// ---------------------------------------------------------------- one file
+/** Whether page @i of a claim says that its folio is larger than the claim, or begins before it. */
+static bool is_misfit(const struct file_walk *walk, const struct zd_claim *claim, uint64_t i,
+		      const uint8_t *page)
+{
+	const struct zd_layout *layout = &walk->entries->layout;
+	int head = layout->flag[ZD_PG_HEAD];
 
-struct file_walk {
-	struct zd_entries *entries;
-	const struct zd_memory *memory;
-	uint64_t mapping;
-	struct zd_file_tally *tally;
-	struct zd_error *(*visit)(void *context, const struct zd_dax_entry *entry);
-	void *context;
-	uint8_t pmd_order;
-};
+	// Who holds a lock may be about to split or to join the folio.
+	if (walk->entries->shared != ZD_SHARED_SHARE || walk->tally->flux || claim->word & ZD_CLAIM_LOCKED)
+		return false;
+	if (claim->word & ZD_CLAIM_PMD)
+		return !i && is_tail(walk->entries, page);
+	return is_tail(walk->entries, page) || (head >= 0 && zd_load(layout, page, ZD_FLAGS) >> head & 1);
+}
+
+// ---------------------------------------------------------------- one file
 
 static void keep(struct zd_kept *kept, uint64_t mapping, const struct zd_dax_entry *entry)
 {
@@ -307,49 +441,99 @@ static uint8_t counted(uint8_t mark, uint8_t bits)
 	return (mark | bits) + ((mark & ZD_MARK_COUNT) < ZD_MARK_COUNT);
 }
 
-/** Mark page @i of an entry; false where the walk is to end. */
-static struct zd_error *mark_page(struct file_walk *walk, struct zd_marks *marks,
-				  const struct zd_dax_entry *entry, uint64_t i)
+/** Mark page @i of a claim. */
+static struct zd_error *mark_page(const struct file_walk *walk, struct zd_marks *marks,
+				  const struct zd_claim *claim, const struct zd_claim *end, uint64_t i)
 {
 	struct zd_entries *entries = walk->entries;
-	uint8_t *mark = mark_of(marks, entry->pfn + i);
-	uint8_t bits = (entry->pmd ? ZD_MARK_PMD : 0) | (entry->locked ? ZD_MARK_LOCKED : 0) |
+	uint64_t pfn = zd_claim_pfn(claim) + i;
+	uint8_t *mark = mark_of(marks, pfn);
+	uint8_t bits = (claim->word & ZD_CLAIM_PMD ? ZD_MARK_PMD : 0) |
+		       (claim->word & ZD_CLAIM_LOCKED ? ZD_MARK_LOCKED : 0) |
 		       (walk->tally->flux ? ZD_MARK_FLUX : 0);
+	struct zd_error *error = NULL;
 	const uint8_t *page;
 
 	if (!mark)
 		return zd_error_no_memory();
-	// A folio has one mapping, and its tails belong to it.
-	if (i && entries->shared == ZD_SHARED_SHARE) {
+	if (i && is_of_folio(walk, claim)) {
 		*mark = counted(*mark, bits | ZD_MARK_MATCH);
 		return NULL;
 	}
-	page = struct_page(entries, walk->memory, &marks->range, entry->pfn + i, &walk->tally->walk.stopped);
-	if (page && names_file(entries, page, walk->mapping, entry->index + i))
+	page = struct_page(walk, &marks->range, pfn, claim, end);
+	if (page && names_file(entries, page, walk->mapping, claim->index + i))
 		bits |= ZD_MARK_MATCH;
+	if (page && is_misfit(walk, claim, i, page))
+		error = add_misfit(entries, pfn);
 	*mark = counted(*mark, bits);
-	return NULL;
+	return error;
 }
 
-static struct zd_error *mark_entry(void *context, const struct zd_dax_entry *entry)
+static bool is_in(const struct zd_marks *marks, uint64_t pfn)
+{
+	return marks && pfn >= marks->range.start_pfn && pfn < marks->range.end_pfn;
+}
+
+/** Mark the pages of all claims of the file, and forget them. */
+static struct zd_error *settle_claims(const struct file_walk *walk)
+{
+	struct zd_claims *claims = &walk->entries->claims;
+	struct zd_error *error = zd_claims_sort(claims);
+	const struct zd_claim *end = claims->list + claims->count;
+	struct zd_marks *marks = NULL;
+
+	for (const struct zd_claim *claim = claims->list; claim < end && !error; claim++) {
+		uint64_t pages = claim_pages(walk, claim);
+
+		for (uint64_t i = 0; i < pages && !error && !walk->tally->walk.stopped; i++) {
+			if (!is_in(marks, zd_claim_pfn(claim) + i))
+				marks = find_range(walk->entries, zd_claim_pfn(claim) + i);
+			if (!marks)
+				break;
+			error = mark_page(walk, marks, claim, end, i);
+		}
+	}
+	zd_claims_clear(claims);
+	return error;
+}
+
+/** Whether a page of an entry lies in no range. */
+static bool is_outside(const struct zd_entries *entries, const struct zd_dax_entry *entry)
+{
+	uint64_t pfn = entry->pfn, end = pfn + (UINT64_C(1) << entry->order);
+
+	while (pfn < end) {
+		const struct zd_marks *marks = find_range(entries, pfn);
+
+		if (!marks)
+			return true;
+		pfn = marks->range.end_pfn;
+	}
+	return false;
+}
+
+static struct zd_error *claim_entry(void *context, const struct zd_dax_entry *entry)
 {
 	struct file_walk *walk = context;
-	struct zd_error *error = NULL;
+	struct zd_entries *entries = walk->entries;
+	struct zd_claim claim = { entry->pfn << ZD_CLAIM_SHIFT | (entry->pmd ? ZD_CLAIM_PMD : 0) |
+					  (entry->locked ? ZD_CLAIM_LOCKED : 0),
+				  entry->index };
+	struct zd_error *error;
 
 	if (entry->locked)
-		keep(&walk->entries->locked, walk->mapping, entry);
-	for (uint64_t i = 0; !error && i >> entry->order == 0 && !walk->tally->walk.stopped; i++) {
-		struct zd_marks *marks = find_range(walk->entries, entry->pfn + i);
-
-		if (marks) {
-			error = mark_page(walk, marks, entry, i);
-			continue;
-		}
-		keep(&walk->entries->outside, walk->mapping, entry);
+		keep(&entries->locked, walk->mapping, entry);
+	if (entry->zero || entry->empty)
+		return NULL;
+	if (is_outside(entries, entry)) {
+		keep(&entries->outside, walk->mapping, entry);
 		walk->tally->outside++;
-		break;
+		// Nothing of it is there to be marked.
+		if (!find_range(entries, entry->pfn))
+			return NULL;
 	}
-	return error;
+	error = zd_claims_add(&entries->claims, &claim);
+	return !error && zd_claims_full(&entries->claims) ? settle_claims(walk) : error;
 }
 
 static struct zd_error *take_value(void *context, const struct zd_xa_value *value)
@@ -371,8 +555,6 @@ static struct zd_error *take_value(void *context, const struct zd_xa_value *valu
 	}
 	if (!entry.zero && !entry.empty)
 		tally->pages += UINT64_C(1) << entry.order;
-	else if (!walk->visit || walk->visit == mark_entry)
-		return NULL;
 	return walk->visit(walk->context, &entry);
 }
 
@@ -408,10 +590,15 @@ static struct zd_error *walk_file(struct file_walk *walk)
 struct zd_error *zd_entries_add_file(struct zd_entries *entries, const struct zd_memory *memory,
 				     uint64_t mapping, struct zd_file_tally *ret)
 {
-	struct file_walk walk = { entries, memory, mapping, ret, mark_entry, NULL, entries->layout.pmd_order };
+	struct file_walk walk = { entries, memory, mapping, ret, claim_entry, NULL, entries->layout.pmd_order };
+	struct zd_error *error;
 
 	walk.context = &walk;
-	return walk_file(&walk);
+	error = walk_file(&walk);
+	if (!error && !ret->walk.stopped)
+		return settle_claims(&walk);
+	zd_claims_clear(&entries->claims);
+	return error;
 }
 
 struct zd_error *
@@ -457,41 +644,57 @@ static uint64_t first_node(const struct zd_xa_layout *xa, const struct zd_memory
 	return head;
 }
 
-struct zd_error *zd_inodes_walk(const struct zd_xa_layout *xa, const struct zd_inode_layout *layout,
-				const struct zd_memory *memory, uint64_t head,
-				struct zd_error *(*visit)(void *context, uint64_t inode, uint64_t mapping),
-				void *context, struct zd_inode_walk *ret)
+static struct zd_error *check_inode(const struct zd_xa_layout *xa, const struct zd_inode_layout *layout)
 {
-	uint64_t previous = head, node;
-	uint8_t inode[ZD_SPACE_MAX];
 	struct zd_error *error = zd_xa_layout_check(xa);
-	uint32_t word = xa->word_size, flags;
+	uint32_t word = xa->word_size;
 
-	memset(ret, 0, sizeof(*ret));
 	if (error)
 		return error;
 	if (layout->size > ZD_SPACE_MAX || layout->sb_list + 2 * word > layout->size ||
 	    layout->mapping + word > layout->size || layout->flags + UINT32_C(4) > layout->size)
 		return zd_error_create(ZD_ERROR_INVALID, "struct inode: a member lies outside of it");
-	node = first_node(xa, memory, head, ret);
-	while (node != head && !error) {
-		enum zd_read result =
-			memory->read(memory->context, node - layout->sb_list, inode, layout->size);
+	return NULL;
+}
 
-		ret->stopped = result == ZD_READ_STOP;
-		if (result == ZD_READ_FAULT)
-			end_early(ret, node, "an inode cannot be read");
-		else if (zd_xa_word(xa, inode + layout->sb_list + word) != previous)
-			end_early(ret, node, "an inode of the list does not name the one before it");
-		else if (ret->inodes >= INODES_MAX)
-			end_early(ret, node, "there are more inodes than a machine can have");
-		if (result == ZD_READ_STOP || ret->why)
-			break;
+/** Read the inode of a list node; false where the walk ends with it. */
+static bool read_inode(const struct zd_xa_layout *xa, const struct zd_inode_layout *layout,
+		       const struct zd_memory *memory, uint64_t node, uint64_t previous, uint8_t *inode,
+		       struct zd_inode_walk *ret)
+{
+	switch (memory->read(memory->context, node - layout->sb_list, inode, layout->size)) {
+	case ZD_READ_STOP:
+		ret->stopped = true;
+		return false;
+	case ZD_READ_FAULT:
+		end_early(ret, node, "an inode cannot be read");
+		return false;
+	case ZD_READ_DONE:
+		break;
+	}
+	if (zd_xa_word(xa, inode + layout->sb_list + xa->word_size) != previous)
+		end_early(ret, node, "an inode of the list does not name the one before it");
+	else if (ret->inodes >= INODES_MAX)
+		end_early(ret, node, "there are more inodes than a machine can have");
+	return !ret->why;
+}
+
+struct zd_error *zd_inodes_walk(const struct zd_xa_layout *xa, const struct zd_inode_layout *layout,
+				const struct zd_memory *memory, uint64_t head,
+				struct zd_error *(*visit)(void *context, uint64_t inode, uint64_t mapping),
+				void *context, struct zd_inode_walk *ret)
+{
+	struct zd_error *error = check_inode(xa, layout);
+	uint64_t previous = head, node;
+	uint8_t inode[ZD_SPACE_MAX];
+
+	memset(ret, 0, sizeof(*ret));
+	if (error)
+		return error;
+	node = first_node(xa, memory, head, ret);
+	while (node != head && !error && read_inode(xa, layout, memory, node, previous, inode, ret)) {
 		ret->inodes++;
-		memcpy(&flags, inode + layout->flags, sizeof(flags));
-		if (xa->big_endian != (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__))
-			flags = __builtin_bswap32(flags);
-		if (flags & ZD_S_DAX) {
+		if (zd_load_bytes(inode + layout->flags, 4, xa->big_endian) & ZD_S_DAX) {
 			ret->dax++;
 			error = visit(context, node - layout->sb_list, zd_xa_word(xa, inode + layout->mapping));
 		}

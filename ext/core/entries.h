@@ -6,14 +6,16 @@
  * how many entries cover the page, and whether one is what the page itself says.  It does not know
  * which files there are (the caller does), and does not judge (rules.c).
  *
- * Invariant: memory is bounded by the pages of the pagemaps, whatever the trees say; a tree that could
- * not be read whole is counted, so that "no entry" is never concluded from it.
+ * Invariant: memory is bounded by the pages of the pagemaps, whatever the trees say: a byte per page, and
+ * while a file is walked half a byte more, 32 MiB at least.  A tree that could not be read whole is counted,
+ * so that "no entry" is never concluded from it.
  *
  * Mirrors fs/dax.c (dax_to_pfn(), dax_entry_order()), include/linux/fs.h.
  */
 #ifndef ZONEDEV_ENTRIES_H
 #define ZONEDEV_ENTRIES_H
 
+#include "claims.h"
 #include "xarray.h"
 #include "zonedev.h"
 
@@ -71,6 +73,8 @@ enum {
 	ZD_ENTRIES_KEPT = 256,
 	/** Mapping words that are known to be odd. */
 	ZD_MAPPINGS_MAX = 1 << 16,
+	/** Blocks of a PMD's pages with a misfit (see zd_entries_misfit()); further ones are not kept. */
+	ZD_MISFITS_MAX = 1 << 14,
 	/** Pages that share one block of marks. */
 	ZD_MARKS_PAGES = 1 << 16,
 	/** S_DAX of inode.i_flags: a macro, the same in all kernels with DAX entries. */
@@ -80,6 +84,8 @@ enum {
 /** The files' view of one pagemap range; blocks without entries have no marks. */
 struct zd_marks {
 	struct zd_range range;
+	/** Every file that may lie here was read whole: a page without an entry has none. */
+	bool complete;
 	uint8_t **blocks;
 	size_t block_count;
 };
@@ -116,17 +122,19 @@ struct zd_entries {
 	struct zd_xa_layout xa;
 	struct zd_space_layout space;
 	enum zd_shared shared;
-	/** Every file of every super block was read whole: a page without an entry has none. */
-	bool complete;
 	struct zd_marks *marks;
 	size_t marks_count;
 	struct zd_kept locked, outside;
 	struct zd_known_mapping *mappings; /* sorted */
 	size_t mappings_count;
+	uint64_t *misfits; /* first pfns of blocks of 1 << layout.pmd_order pages, sorted */
+	size_t misfits_count;
+	/** What was read of one file, and is not compared yet. */
+	struct zd_claims claims;
 	/** The last struct pages that were read. */
 	uint8_t *window;
 	uint64_t window_pfn, window_pages; /* 0 pages: none */
-	uint64_t last_pfn;		   /* whose struct page was asked for last */
+	uint64_t window_limit;		   /* pages that the next read takes at most */
 };
 
 /** @layout is copied.  Use zd_entries_deinit() also after an error.  Errors: a layout that is none. */
@@ -143,7 +151,8 @@ void zd_entries_clear(struct zd_entries *entries);
 
 /**
  * Walk the entries of the file whose struct address_space lies at @mapping, and mark their pages.
- * Struct pages are read to compare them.  What cannot be read is counted in @ret.  Errors: no memory.
+ * Struct pages are read to compare them, many entries at a time and in the order of memory.  What cannot be
+ * read is counted in @ret.  Errors: no memory.
  */
 struct zd_error *zd_entries_add_file(struct zd_entries *entries, const struct zd_memory *memory,
 				     uint64_t mapping, struct zd_file_tally *ret);
@@ -159,6 +168,20 @@ zd_entries_walk_file(const struct zd_entries *entries, const struct zd_memory *m
  * the lock (@stuck), or somebody may be, who is about to change them.
  */
 void zd_entries_judge_lock(struct zd_entries *entries, uint64_t pfn, uint64_t pages, bool stuck);
+
+/**
+ * Say whether every file that may have entries in the range around @pfn was read whole; false, as long as
+ * nothing is said.  Errors: ZD_ERROR_INVALID where @pfn lies in no range.
+ */
+struct zd_error *zd_entries_set_complete(struct zd_entries *entries, uint64_t pfn, bool complete);
+bool zd_entries_complete(const struct zd_entries *entries, uint64_t pfn);
+
+/**
+ * Whether an entry leads into the block of 1 << layout.pmd_order pages around @pfn, and to another place or
+ * with another size than a folio of that block can have: the entry of a page, to a page of a larger folio;
+ * that of a PMD, to a tail.  Looked at where a folio carries the association (ZD_SHARED_SHARE).
+ */
+bool zd_entries_misfit(const struct zd_entries *entries, uint64_t pfn);
 
 /** Say what a mapping word is.  Errors: too many, no memory. */
 struct zd_error *zd_entries_know(struct zd_entries *entries, uint64_t mapping, enum zd_mapping_kind kind);

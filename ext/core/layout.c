@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "util.h"
 #include "zonedev.h"
 
 const char *const zd_member_names[ZD_MEMBERS] = {
@@ -134,19 +135,10 @@ struct zd_error *zd_layout_check(const struct zd_layout *layout)
 	return check_flags(layout);
 }
 
-static uint64_t load_bytes(const uint8_t *bytes, unsigned int size, bool big_endian)
-{
-	uint64_t value = 0;
-
-	for (unsigned int i = 0; i < size; i++)
-		value |= (uint64_t)bytes[i] << 8 * (big_endian ? size - 1 - i : i);
-	return value;
-}
-
 uint64_t zd_load(const struct zd_layout *layout, const uint8_t *page, enum zd_member member)
 {
 	struct zd_field field = layout->field[member];
-	uint64_t value = load_bytes(page + field.offset, field.size, layout->big_endian);
+	uint64_t value = zd_load_bytes(page + field.offset, field.size, layout->big_endian);
 
 	if (field.bits && field.bits < 64)
 		value &= (UINT64_C(1) << field.bits) - 1;

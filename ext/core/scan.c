@@ -11,12 +11,15 @@
 #include <string.h>
 
 #include "entries.h"
+#include "pagebits.h"
 #include "zonedev.h"
 
 enum {
 	TEMPLATE_WORDS = 8,
 	// The mark of a page that belongs to one file, which agrees.
 	ONE_ENTRY = 1 | ZD_MARK_MATCH,
+	// Pages whose marks are looked at before their words: neither is to run far ahead of the other.
+	MARKS_AHEAD = 128,
 };
 
 // ---------------------------------------------------------------- templates
@@ -72,6 +75,13 @@ static void demand_identity(const struct zd_scan *scan, struct zd_template *temp
 				bits_mask(layout->node));
 }
 
+/** The rules look at the mapping of device-dax pages. */
+static bool knows_device(const struct zd_scan *scan)
+{
+	return scan->pagemap.type == ZD_GENERIC && scan->pagemap.dax_mapping &&
+	       zd_layout_has(scan->layout, ZD_INDEX);
+}
+
 /** A head of order 0 in the state that @template names. */
 static void make_head_template(const struct zd_scan *scan, struct zd_template *template)
 {
@@ -87,10 +97,12 @@ static void make_head_template(const struct zd_scan *scan, struct zd_template *t
 	template_demand(template, layout, ZD_PGMAP, scan->pagemap.address, UINT64_MAX);
 	template_demand(template, layout, ZD_MAPCOUNT, (uint32_t)(template->mapcount - 1), UINT32_MAX);
 	template_demand(template, layout, ZD_REFCOUNT, (uint32_t) template->refcount, UINT32_MAX);
+	if (template->indexed)
+		template_demand(template, layout, ZD_MAPPING, scan->pagemap.dax_mapping, UINT64_MAX);
 	if (template->associated)
 		return;
 	// device-dax pages keep the mapping of their first fault when they are free.
-	bool keeps = type == ZD_GENERIC && !scan->scheme->type[type].entry_takes_ref;
+	bool keeps = type == ZD_GENERIC && !scan->scheme->type[type].entry_takes_ref && !knows_device(scan);
 
 	template_demand(template, layout, ZD_MAPPING, 0, keeps ? 0 : UINT64_MAX);
 	template_demand(template, layout, ZD_SHARE, 0, type == ZD_FS_DAX ? UINT64_MAX : 0);
@@ -106,6 +118,11 @@ static void choose_head_templates(struct zd_scan *scan)
 	// A compound devmap has no such heads; where free pages hand over their reference, free is a finding.
 	bool plain = type->idle >= 0 && scan->pagemap.vmemmap_shift == 0 && !scan->pagemap.foreign_maps;
 	bool ambiguous = anon && type->idle == 1 && type->mapped_base == 0;
+	// Where DAX makes no large folios, PMD entries lie on pages of order 0, and no rule looks at that.
+	bool small = dax && scan->scheme->shared != ZD_SHARED_SHARE;
+	uint8_t mark_mask = small ? (uint8_t)~ZD_MARK_PMD : UINT8_MAX;
+	// Of a device-dax page that was mapped and is free.
+	bool touched = knows_device(scan) && !type->entry_takes_ref;
 
 	scan->head[ZD_TEMPLATE_IDLE] = (struct zd_template){
 		.serves = plain && !ambiguous,
@@ -113,10 +130,11 @@ static void choose_head_templates(struct zd_scan *scan)
 		.refcount = type->idle,
 	};
 	scan->head[ZD_TEMPLATE_CACHED] = (struct zd_template){
-		.serves = plain && dax && !type->unassociated,
+		.serves = plain && ((dax && !type->unassociated) || touched),
 		.associated = true,
 		.pointer = true,
-		.class = ZD_BUSY,
+		.indexed = touched,
+		.class = touched ? ZD_IDLE : ZD_BUSY,
 		.refcount = type->idle + type->entry_takes_ref,
 		.mark = ONE_ENTRY,
 	};
@@ -124,13 +142,16 @@ static void choose_head_templates(struct zd_scan *scan)
 		.serves = plain && (dax || anon) && type->maps_take_refs,
 		.associated = true,
 		.pointer = dax,
+		.data = anon && scan->pagemap.driver_data && zd_layout_has(scan->layout, ZD_ZONE_DEVICE_DATA),
 		.class = ZD_BUSY,
 		.refcount = type->mapped_base + 1,
 		.mapcount = 1,
 		.mark = dax ? ONE_ENTRY : 0,
 	};
-	for (int i = 0; i < ZD_TEMPLATES; i++)
+	for (int i = 0; i < ZD_TEMPLATES; i++) {
+		scan->head[i].mark_mask = mark_mask;
 		make_head_template(scan, &scan->head[i]);
+	}
 }
 
 /** The tail template lacks the folio's own word, which demand_tail_word() adds. */
@@ -197,40 +218,40 @@ static uint64_t template_run(const struct zd_template *template, const uint8_t *
 	return i;
 }
 
-/** How many of @count pages from @pfn on have the template's mark, too. */
-static uint64_t marked_run(const struct zd_entries *entries, const struct zd_template *template, uint64_t pfn,
-			   uint64_t count)
+/** How many of the first @count pages have the template's mark; no page of a run without @marks has any. */
+static uint64_t marked_run(const struct zd_template *template, const uint8_t *marks, uint64_t count)
 {
-	uint64_t done = 0, run;
-	bool known;
+	uint64_t i = 0;
 
-	while (done < count) {
-		const uint8_t *marks = zd_entries_marks(entries, pfn + done, &run, &known);
-
-		if (run > count - done)
-			run = count - done;
-		if (known && !marks && template->mark)
-			break;
-		for (uint64_t i = 0; marks && i < run; i++) {
-			if (marks[i] != template->mark)
-				return done + i;
-		}
-		done += run;
-	}
-	return done;
+	if (!marks)
+		return template->mark ? 0 : count;
+	while (i < count && (marks[i] & template->mark_mask) == template->mark)
+		i++;
+	return i;
 }
 
-/** The same for a template whose pages have a mapping, the 64-bit word at @offset. */
-static uint64_t associated_run(const struct zd_template *template, const uint8_t *bytes, uint64_t count,
-			       const struct zd_layout *layout)
+/** What a template with a mapping demands beside fixed words, of the page @pfn. */
+static bool has_own_words(const struct zd_scan *scan, const struct zd_template *template, const uint8_t *page,
+			  uint64_t pfn)
 {
+	if (template->indexed && zd_load(scan->layout, page, ZD_INDEX) != pfn - scan->range.index_bias)
+		return false;
+	return !template->data || zd_load(scan->layout, page, ZD_ZONE_DEVICE_DATA);
+}
+
+/** As template_run(), for a template whose pages have a mapping, the 64-bit word at @offset; from @pfn on. */
+static uint64_t associated_run(const struct zd_scan *scan, const struct zd_template *template,
+			       const uint8_t *bytes, uint64_t pfn, uint64_t count)
+{
+	const struct zd_layout *layout = scan->layout;
 	unsigned int offset = layout->field[ZD_MAPPING].offset;
 	uint64_t i = 0, mapping;
 
 	for (; i < count; i++) {
 		memcpy(&mapping, bytes + i * 64 + offset, sizeof(mapping));
 		if (!mapping || (template->pointer && !zd_mapping_is_pointer(layout, mapping)) ||
-		    mismatch(template, bytes + i * 64))
+		    mismatch(template, bytes + i * 64) ||
+		    !has_own_words(scan, template, bytes + i * 64, pfn + i))
 			break;
 	}
 	return i;
@@ -246,22 +267,29 @@ static uint64_t pages_per_frame(const struct zd_layout *layout)
 	return frame % layout->page_size ? 0 : frame / layout->page_size;
 }
 
+/** True where there was a pass that a row cannot do without. */
+static bool has_needed_evidence(const struct zd_scan *scan, const struct zd_rule *rule)
+{
+	if (rule->needs & ZD_NEEDS_ENTRIES && !scan->entries)
+		return false;
+	return !(rule->needs & ZD_NEEDS_DRIVER) ||
+	       (rule->evidence == ZD_EVIDENCE_GEN_POOL ? scan->allocated : scan->listed);
+}
+
+/** From a fresh start: which rows are applied, to heads and to tails. */
 static void choose_rules(struct zd_scan *scan)
 {
-	uint64_t mask = zd_rules_applicable(scan->layout, scan->scheme, scan->pagemap.type);
+	scan->head_rules.count = scan->tail_rules.count = 0;
+	for (size_t i = 0; i < zd_rules_count && i < ZD_PAGE_RULES_MAX; i++) {
+		const struct zd_rule *rule = &zd_rules[i];
 
-	for (; mask; mask &= mask - 1) {
-		int i = __builtin_ctzll(mask);
-		enum zd_scope scope = zd_rules[i].scope;
-
-		if (scan->pagemap.miscalibrated && zd_rules[i].calibrated)
+		if (!zd_rule_applies(rule, scan->layout, scan->scheme, &scan->pagemap) ||
+		    !has_needed_evidence(scan, rule))
 			continue;
-		if (zd_rules[i].needs & ZD_NEEDS_ENTRIES && !scan->entries)
-			continue;
-		if (scope != ZD_SCOPE_TAIL)
-			scan->head_rules |= UINT64_C(1) << i;
-		if (scope != ZD_SCOPE_HEAD)
-			scan->tail_rules |= UINT64_C(1) << i;
+		if (rule->scope != ZD_SCOPE_TAIL)
+			scan->head_rules.rows[scan->head_rules.count++] = i;
+		if (rule->scope != ZD_SCOPE_HEAD)
+			scan->tail_rules.rows[scan->tail_rules.count++] = i;
 	}
 }
 
@@ -294,17 +322,34 @@ struct zd_error *zd_scan_init(struct zd_scan *scan, const struct zd_layout *layo
 	scan->pagemap = *pagemap;
 	scan->merge = merge;
 	scan->fast = fast && templates_serve(layout) && make_templates(scan);
-	scan->pagemap.deduplicated = pagemap->deduplicated && pages_per_frame(layout);
+	scan->frame_pages = pagemap->deduplicated ? pages_per_frame(layout) : 0;
 	choose_rules(scan);
+	if (!scan->frame_pages)
+		return NULL;
 	scan->alias = malloc((size_t)1 << layout->page_shift);
 	return scan->alias ? NULL : zd_error_no_memory();
+}
+
+static void set_evidence(struct zd_scan *scan, enum zd_evidence evidence, bool there)
+{
+	uint32_t bit = UINT32_C(1) << evidence;
+
+	scan->evidence = there ? scan->evidence | bit : scan->evidence & ~bit;
 }
 
 void zd_scan_set_entries(struct zd_scan *scan, const struct zd_entries *entries)
 {
 	scan->entries = entries;
-	scan->evidence = entries && entries->complete ? UINT32_C(1) << ZD_EVIDENCE_DAX_ENTRIES : 0;
-	scan->head_rules = scan->tail_rules = 0;
+	choose_rules(scan);
+}
+
+void zd_scan_set_driver(struct zd_scan *scan, const struct zd_page_bits *allocated,
+			const struct zd_page_bits *listed)
+{
+	scan->allocated = allocated;
+	scan->listed = listed;
+	set_evidence(scan, ZD_EVIDENCE_GEN_POOL, allocated);
+	set_evidence(scan, ZD_EVIDENCE_FREE_LIST, listed);
 	choose_rules(scan);
 }
 
@@ -409,6 +454,9 @@ struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *rang
 	scan->range = *range;
 	scan->next_pfn = scan->known_from = range->start_pfn;
 	scan->alias_valid = false;
+	// Each pagemap has files of its own.
+	set_evidence(scan, ZD_EVIDENCE_DAX_ENTRIES,
+		     scan->entries && zd_entries_complete(scan->entries, range->start_pfn));
 	return NULL;
 }
 
@@ -486,14 +534,14 @@ static int32_t expected_refcount(const struct zd_scan *scan, const struct zd_fol
 	return folio->base + (folio->base + maps > INT32_MAX ? 0 : maps);
 }
 
-/** The highest severity among the rows that fired. */
-static enum zd_severity worst(const struct zd_scan *scan, uint64_t fired)
+/** The highest severity among the rows that fired, -1 where none did. */
+static int worst(const struct zd_scan *scan, struct zd_rule_set fired)
 {
-	enum zd_severity severity = ZD_INFO;
+	int severity = -1;
+	unsigned int i;
 
-	for (; fired; fired &= fired - 1) {
-		enum zd_severity one = zd_rule_severity(&zd_rules[__builtin_ctzll(fired)], scan->scheme,
-							&scan->pagemap, scan->evidence);
+	while (zd_rule_set_take(&fired, &i)) {
+		int one = zd_rule_severity(&zd_rules[i], scan->scheme, &scan->pagemap, scan->evidence);
 
 		if (one > severity)
 			severity = one;
@@ -501,8 +549,10 @@ static enum zd_severity worst(const struct zd_scan *scan, uint64_t fired)
 	return severity;
 }
 
+/** Book that @rule fired, and @also with it. */
 static struct zd_error *book_finding(struct zd_scan *scan, const struct zd_subject *subject,
-				     const uint8_t *bytes, uint64_t fired, enum zd_severity severity)
+				     const uint8_t *bytes, unsigned int rule, struct zd_rule_set also,
+				     enum zd_severity severity)
 {
 	const struct zd_folio *folio = subject->folio;
 	struct zd_finding finding = {
@@ -511,8 +561,8 @@ static struct zd_error *book_finding(struct zd_scan *scan, const struct zd_subje
 		.pages = folio_pages(scan, folio),
 		.folio_pfn = folio->pfn,
 		.folio_pages = folio_pages(scan, folio),
-		.rule = __builtin_ctzll(fired),
-		.also = fired & (fired - 1),
+		.rule = rule,
+		.also = also,
 		.severity = severity,
 		.order = folio->order,
 		.flags = folio->flags,
@@ -555,9 +605,10 @@ static struct zd_files files_of(const struct zd_scan *scan, const struct zd_foli
 	if (!files.known)
 		return files;
 	kind = zd_entries_kind(scan->entries, folio->mapping);
-	files.complete = scan->entries->complete;
+	files.complete = scan->evidence >> ZD_EVIDENCE_DAX_ENTRIES & 1;
 	files.mapping_unknown = kind == ZD_MAPPING_UNKNOWN;
 	files.mapping_no_file = kind == ZD_MAPPING_NO_FILE;
+	files.misfit = folio->order && zd_entries_misfit(scan->entries, folio->pfn);
 	if (!marks)
 		return files;
 	files.count = *marks & ZD_MARK_COUNT;
@@ -569,6 +620,16 @@ static struct zd_files files_of(const struct zd_scan *scan, const struct zd_foli
 	// Whoever holds the lock of an entry may be about to change it.
 	files.flux = *marks & ZD_MARK_FLUX || (files.locked && !files.stuck);
 	return files;
+}
+
+/** What the driver says of a page. */
+static struct zd_driver driver_of(const struct zd_scan *scan, uint64_t pfn)
+{
+	return (struct zd_driver){
+		.pool_known = scan->allocated && zd_page_bits_has(scan->allocated, pfn),
+		.allocated = scan->allocated && zd_page_bits_test(scan->allocated, pfn),
+		.listed = scan->listed && zd_page_bits_test(scan->listed, pfn),
+	};
 }
 
 /** What predicates may look at, for the page at hand. */
@@ -583,9 +644,11 @@ static struct zd_subject subject_of(const struct zd_scan *scan, const struct zd_
 		.pattern = pattern,
 		.inside = inside_span(scan),
 		.inside_busy = scan->span.busy,
+		.device_index = folio->pfn - scan->range.index_bias,
 	};
 
 	subject.files = files_of(scan, folio);
+	subject.driver = driver_of(scan, folio->pfn);
 	subject.belongs = folio->tail && span_has(&scan->span, folio);
 	subject.head_unknown = folio->tail && !subject.belongs && pattern == ZD_PATTERN_DATA &&
 			       folio->head_valid && folio->head_pfn < scan->known_from;
@@ -596,10 +659,14 @@ static struct zd_subject subject_of(const struct zd_scan *scan, const struct zd_
 static struct zd_error *judge(struct zd_scan *scan, const struct zd_subject *subject, const uint8_t *bytes,
 			      int *ret)
 {
-	uint64_t fired = zd_rules_judge(subject, subject->folio->tail ? scan->tail_rules : scan->head_rules);
+	struct zd_rule_set fired =
+		zd_rules_judge(subject, subject->folio->tail ? &scan->tail_rules : &scan->head_rules);
+	unsigned int first;
 
-	*ret = fired ? (int)worst(scan, fired) : -1;
-	return fired ? book_finding(scan, subject, bytes, fired, *ret) : NULL;
+	*ret = worst(scan, fired);
+	if (!zd_rule_set_take(&fired, &first))
+		return NULL;
+	return book_finding(scan, subject, bytes, first, fired, *ret);
 }
 
 static enum zd_class class_of(const struct zd_scan *scan, const struct zd_subject *subject, int severity)
@@ -631,6 +698,8 @@ static struct zd_error *count_head(struct zd_scan *scan, const struct zd_folio *
 
 	if (type->idle >= 0 && folio->refcount > type->idle)
 		tally->heads_above_idle++;
+	if (zd_folio_has_user(folio, scan->layout, scan->scheme, &scan->pagemap))
+		tally->driver_data[folio->zone_device_data != 0]++;
 	if (folio->mapcount == 0 && unclaimed && !locked)
 		add_idle_looking(tally, folio->refcount, 1);
 	return zd_tally_add_refcount(tally, folio->refcount, 1);
@@ -736,9 +805,11 @@ static struct zd_error *scan_page(struct zd_scan *scan, const uint8_t *bytes, ui
 // ---------------------------------------------------------------- many pages at a time
 
 /** Book @count order-0 heads that show @template: what scan_head() would do for each. */
-static struct zd_error *add_head_run(struct zd_scan *scan, const struct zd_template *template, uint64_t count)
+static struct zd_error *add_head_run(struct zd_scan *scan, const struct zd_template *template,
+				     const uint8_t *bytes, uint64_t count)
 {
 	struct zd_tally *tally = &scan->tally;
+	bool has_user = template->mapcount && scan->pagemap.type <= ZD_COHERENT;
 
 	leave_span(scan);
 	memset(&scan->span, 0, sizeof(scan->span));
@@ -749,10 +820,52 @@ static struct zd_error *add_head_run(struct zd_scan *scan, const struct zd_templ
 		tally->heads_above_idle += count;
 	if (template->mapcount)
 		tally->pages_mapped += count;
+	for (uint64_t i = 0; has_user && i < count; i++)
+		tally->driver_data[zd_load(scan->layout, bytes + i * 64, ZD_ZONE_DEVICE_DATA) != 0]++;
 	if (template->class == ZD_IDLE)
 		add_idle_looking(tally, template->refcount, count);
 	scan->next_pfn += count;
 	return zd_tally_add_refcount(tally, template->refcount, count);
+}
+
+/** How many of @count pages from @pfn on show the template's words. */
+static uint64_t worded_run(const struct zd_scan *scan, const struct zd_template *template, const uint8_t *bytes,
+			   uint64_t pfn, uint64_t count)
+{
+	return template->associated ? associated_run(scan, template, bytes, pfn, count)
+				    : template_run(template, bytes, count);
+}
+
+/** How many show its words, and have its mark where there was a pass over DAX entries. */
+static uint64_t told_run(const struct zd_scan *scan, const struct zd_template *template, const uint8_t *bytes,
+			 uint64_t count)
+{
+	uint64_t pfn = scan->next_pfn, end = scan->next_pfn + count, ahead, run;
+
+	if (!scan->entries)
+		return worded_run(scan, template, bytes, pfn, count);
+	do {
+		bool known;
+		const uint8_t *marks = zd_entries_marks(scan->entries, pfn, &ahead, &known);
+
+		if (marks && ahead > MARKS_AHEAD)
+			ahead = MARKS_AHEAD;
+		if (ahead > end - pfn)
+			ahead = end - pfn;
+		run = known ? marked_run(template, marks, ahead) : ahead;
+		run = worded_run(scan, template, bytes + (pfn - scan->next_pfn) * scan->layout->page_size, pfn,
+				 run);
+		pfn += run;
+	} while (run == ahead && pfn < end);
+	return pfn - scan->next_pfn;
+}
+
+/** Of @count pages those before one that is listed as free: in use, it is a finding. */
+static uint64_t unlisted(const struct zd_scan *scan, const struct zd_template *template, uint64_t count)
+{
+	if (!scan->listed || template->class != ZD_BUSY)
+		return count;
+	return zd_page_bits_clear_run(scan->listed, scan->next_pfn, count < MARKS_AHEAD ? count : MARKS_AHEAD);
 }
 
 /** Order-0 heads that a template tells: the first template that fits takes as many as it can. */
@@ -764,12 +877,9 @@ static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes
 
 		if (!template->serves)
 			continue;
-		*ret = template->associated ? associated_run(template, bytes, count, scan->layout)
-					    : template_run(template, bytes, count);
-		if (scan->entries)
-			*ret = marked_run(scan->entries, template, scan->next_pfn, *ret);
+		*ret = told_run(scan, template, bytes, unlisted(scan, template, count));
 		if (*ret)
-			return add_head_run(scan, template, *ret);
+			return add_head_run(scan, template, bytes, *ret);
 	}
 	return NULL;
 }
@@ -777,10 +887,9 @@ static struct zd_error *scan_head_run(struct zd_scan *scan, const uint8_t *bytes
 /** Keep the folio's second vmemmap page, which the later ones alias, when it lies here whole. */
 static void keep_alias(struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
 {
-	uint64_t frame = pages_per_frame(scan->layout);
+	uint64_t frame = scan->frame_pages;
 
-	if (!scan->pagemap.deduplicated || !frame || !inside_span(scan) || count < frame ||
-	    scan->next_pfn - scan->span.head_pfn != frame)
+	if (!frame || !inside_span(scan) || count < frame || scan->next_pfn - scan->span.head_pfn != frame)
 		return;
 	memcpy(scan->alias, bytes, frame * scan->layout->page_size);
 	scan->alias_head = scan->span.head_pfn;
@@ -791,7 +900,7 @@ static void keep_alias(struct zd_scan *scan, const uint8_t *bytes, uint64_t coun
 static bool may_alias(const struct zd_scan *scan)
 {
 	return scan->alias_valid && inside_span(scan) && scan->alias_head == scan->span.head_pfn &&
-	       scan->next_pfn - scan->span.head_pfn >= 2 * pages_per_frame(scan->layout);
+	       scan->next_pfn - scan->span.head_pfn >= 2 * scan->frame_pages;
 }
 
 /**
@@ -800,7 +909,7 @@ static bool may_alias(const struct zd_scan *scan)
  */
 static uint64_t alias_run(const struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
 {
-	uint64_t frame = pages_per_frame(scan->layout);
+	uint64_t frame = scan->frame_pages;
 	uint64_t size = scan->layout->page_size;
 	uint64_t first = scan->next_pfn - scan->span.head_pfn;
 	uint64_t i = 0;
@@ -817,14 +926,14 @@ static uint64_t alias_run(const struct zd_scan *scan, const uint8_t *bytes, uint
 /** Tails of the folio that the walk is in. */
 static uint64_t scan_tail_run(struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
 {
-	uint64_t frame = pages_per_frame(scan->layout);
+	uint64_t frame = scan->frame_pages;
 	uint64_t left = scan->span.end_pfn - scan->next_pfn;
 	uint64_t run;
 
 	if (!scan->span.tail_word)
 		return 0;
 	// Stop where the second vmemmap page, which others alias, or another alias may begin.
-	if (scan->pagemap.deduplicated && left > frame)
+	if (frame && left > frame)
 		left = frame - (scan->next_pfn - scan->span.head_pfn) % frame;
 	if (may_alias(scan))
 		left = 1;

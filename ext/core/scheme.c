@@ -92,34 +92,35 @@ const struct zd_scheme zd_schemes[ZD_SCHEMES] = {
 		.title = "private and coherent pages are free at 1 and in use at 1; the others idle at 1",
 		.pgmap_ref = "1 + one per (compound) page + lookups + P2PDMA allocations",
 		.type = { ONE_HANDED_OVER, ONE_HANDED_OVER, ONE_UNMAPPED, ONE_UNMAPPED, ONE_PLAIN },
+		.counts_pins = true,
 	},
 	[ZD_SCHEME_E] = {
 		.id = ZD_SCHEME_E, .name = "E", .kernels = "6.1 to 6.14",
 		.title = "private and coherent pages idle at 0; fsdax, generic and P2PDMA pages idle at 1",
 		.pgmap_ref = "private, coherent: 1 + pages in use; others: 1 + one per (compound) page + lookups + P2PDMA allocations",
 		.type = { ZERO_MAPPED, ZERO_MAPPED, ONE_UNMAPPED, ONE_UNMAPPED, ONE_PLAIN },
-		.private_refs_pgmap = true,
+		.private_refs_pgmap = true, .counts_pins = true,
 	},
 	[ZD_SCHEME_F1] = {
 		.id = ZD_SCHEME_F1, .name = "F1", .kernels = "never released (2022 series, init_mode)",
 		.title = "fsdax and generic pages idle at 0, the others at 1, chosen by dev_pagemap.init_mode",
 		.pgmap_ref = "1 + one per busy folio",
 		.type = { ONE_HANDED_OVER, ONE_HANDED_OVER, ZERO_ENTRY, ZERO_ENTRY, ONE_PLAIN },
-		.shared = ZD_SHARED_MAPPING_INDEX,
+		.shared = ZD_SHARED_MAPPING_INDEX, .counts_pins = true,
 	},
 	[ZD_SCHEME_F2] = {
 		.id = ZD_SCHEME_F2, .name = "F2", .kernels = "never released (2022 series)",
 		.title = "all types idle at 0; the DAX entry owns a reference",
 		.pgmap_ref = "1 + one per busy folio",
 		.type = { ZERO_MAPPED, ZERO_MAPPED, ZERO_ENTRY, ZERO_ENTRY, ZERO_PLAIN },
-		.shared = ZD_SHARED_MAPPING_INDEX, .private_refs_pgmap = true,
+		.shared = ZD_SHARED_MAPPING_INDEX, .private_refs_pgmap = true, .counts_pins = true,
 	},
 	[ZD_SCHEME_G] = {
 		.id = ZD_SCHEME_G, .name = "G", .kernels = "6.15 to 6.18",
 		.title = "all types idle at 0 but generic (1); each map takes a reference and counts",
 		.pgmap_ref = "private, coherent: 1 + pages in use; others: 1 + one per (compound) page + lookups + P2PDMA allocations and maps",
 		.type = { ZERO_MAPPED, ZERO_MAPPED, ZERO_MAPPED, ONE_MAPPED, ZERO_MAPPED },
-		.shared = ZD_SHARED_SHARE, .private_refs_pgmap = true,
+		.shared = ZD_SHARED_SHARE, .private_refs_pgmap = true, .counts_pins = true,
 	},
 	[ZD_SCHEME_H] = {
 		.id = ZD_SCHEME_H, .name = "H", .kernels = "6.19 and later",
@@ -127,14 +128,14 @@ const struct zd_scheme zd_schemes[ZD_SCHEMES] = {
 		.pgmap_ref = "private, coherent: 1 + pages in use; others: 1 + one per (compound) page + lookups + P2PDMA allocations and maps",
 		.type = { ZERO_MAPPED, ZERO_MAPPED, ZERO_MAPPED, ONE_MAPPED, ZERO_MAPPED },
 		.shared = ZD_SHARED_SHARE, .large_private = true,
-		.private_refs_pgmap = true,
+		.private_refs_pgmap = true, .counts_pins = true,
 	},
 	[ZD_SCHEME_UNKNOWN] = {
 		.id = ZD_SCHEME_UNKNOWN, .name = "unknown", .kernels = "",
 		.title = "no known scheme; idle counts are calibrated from the pages themselves",
 		.pgmap_ref = "not known",
 		.type = { UNKNOWN_TYPE, UNKNOWN_TYPE, UNKNOWN_TYPE, UNKNOWN_TYPE, UNKNOWN_TYPE },
-		.shared = ZD_SHARED_UNKNOWN,
+		.shared = ZD_SHARED_UNKNOWN, .counts_pins = true,
 	},
 };
 
@@ -162,6 +163,8 @@ const struct zd_probe zd_probes[ZD_PROBES] = {
 	[ZD_PROBE_P2PMEM_ALLOC_MMAP] = { "p2pmem_alloc_mmap", ZD_PROBE_SYMBOL },
 	[ZD_PROBE_DAX_FOLIO_RESET_ORDER] = { "dax_folio_reset_order", ZD_PROBE_SYMBOL },
 	[ZD_PROBE_DAX_ASSOCIATE_ENTRY] = { "dax_associate_entry", ZD_PROBE_FUNCTION },
+	[ZD_PROBE_HPAGE_PINNED_REFCOUNT] = { "page.hpage_pinned_refcount", ZD_PROBE_MEMBER },
+	[ZD_PROBE_FOLL_PIN_ACQUIRED] = { "NR_FOLL_PIN_ACQUIRED", ZD_PROBE_ENUMERATOR },
 };
 
 #define P(name) (UINT64_C(1) << ZD_PROBE_##name)
@@ -169,6 +172,9 @@ const struct zd_probe zd_probes[ZD_PROBES] = {
 // Shared DAX pages came in 6.0 (6061b69b9a55), and so did coherent memory (f25cbb7a95a2): without DWARF the
 // inline function is not to be seen, and its absence says nothing.
 #define COW (P(DAX_MAPPING_SET_COW) | P(DEVICE_COHERENT))
+// Pins are counted since 3faa52c03f44 (5.7), a macro; the same series brought 47e29d32afba (the counter of
+// compound pages, up to 5.17) and 1970dc6f5226 (the statistics).
+#define PINS (P(HPAGE_PINNED_REFCOUNT) | P(FOLL_PIN_ACQUIRED))
 
 /** A decision: all of @all, one of @any (if not empty), none of @none.  First match wins. */
 struct decision {
@@ -241,6 +247,7 @@ static void apply_variations(uint64_t mask, struct zd_scheme *scheme)
 		break;
 	case ZD_SCHEME_C:
 		apply_associations(mask, scheme);
+		scheme->counts_pins = mask & PINS;
 		break;
 	case ZD_SCHEME_D:
 	case ZD_SCHEME_E:

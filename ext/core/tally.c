@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util.h"
 #include "zonedev.h"
 
 const char *const zd_class_names[ZD_CLASSES] = {
@@ -45,25 +46,15 @@ static struct zd_error *reserve(void **array, size_t *capacity, size_t count, si
 	return NULL;
 }
 
-/** Index of the first entry that is not below @refcount. */
-static size_t find_refcount(const struct zd_tally *tally, int32_t refcount)
+static bool is_refcount_below(const void *element, const void *key)
 {
-	size_t low = 0, high = tally->refcounts_count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (tally->refcounts[middle].refcount < refcount)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return ((const struct zd_refcount *)element)->refcount < *(const int32_t *)key;
 }
 
 struct zd_error *zd_tally_add_refcount(struct zd_tally *tally, int32_t refcount, uint64_t heads)
 {
-	size_t i = find_refcount(tally, refcount);
+	size_t i = zd_lower_bound(tally->refcounts, tally->refcounts_count, sizeof(*tally->refcounts),
+				  &refcount, is_refcount_below);
 	struct zd_error *error;
 
 	if (i < tally->refcounts_count && tally->refcounts[i].refcount == refcount) {
@@ -101,11 +92,11 @@ static bool index_continues(const struct zd_finding *run, const struct zd_findin
 /** True where @next is the folio behind @run and looks the same. */
 static bool continues(const struct zd_finding *run, const struct zd_finding *next)
 {
-	return next->rule == run->rule && next->severity == run->severity && next->also == run->also &&
-	       next->order == run->order && next->pfn == run->pfn + run->count * folio_pages(run) &&
-	       next->refcount == run->refcount && next->mapcount == run->mapcount &&
-	       next->mapping == run->mapping && next->flags == run->flags && next->expected == run->expected &&
-	       index_continues(run, next);
+	return next->rule == run->rule && next->severity == run->severity &&
+	       zd_rule_set_equal(&next->also, &run->also) && next->order == run->order &&
+	       next->pfn == run->pfn + run->count * folio_pages(run) && next->refcount == run->refcount &&
+	       next->mapcount == run->mapcount && next->mapping == run->mapping && next->flags == run->flags &&
+	       next->expected == run->expected && index_continues(run, next);
 }
 
 /** Runs that findings of a severity may fill: information leaves room for warnings, these for errors. */

@@ -6,7 +6,8 @@
  * bytes come through a callback.
  *
  * Invariant: a node is believed only where it names the xarray, its parent and its place there, and
- * lies one level below.  So each node is reached once, from one place: a tree of garbage ends.
+ * lies one level below.  So each node is reached once, from one place: a tree of garbage ends.  Nodes
+ * that lie near to each other are read at once, and believed no more for that.
  *
  * Mirrors include/linux/xarray.h, lib/xarray.c.
  */
@@ -76,7 +77,7 @@ struct zd_xa_walk {
 /**
  * Give every value entry of the xarray at @address to @visit, in the order of the indices.
  * @head is its xa_head.  Subtrees that cannot be read or believed are left out and counted.
- * Errors: those of @visit.
+ * Takes up to one node per slot and level of memory.  Errors: those of @visit; no memory.
  */
 struct zd_error *zd_xa_walk(const struct zd_xa_layout *layout, const struct zd_memory *memory, uint64_t address,
 			    uint64_t head,

@@ -22,6 +22,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "error.h"
 
@@ -233,6 +234,8 @@ struct zd_scheme {
 	bool stale_share;
 	/** Large device-private folios exist, and leave stale tail words when freed. */
 	bool large_private;
+	/** There are pins, each so many references of an order-0 folio; before, those were just references. */
+	bool counts_pins;
 	/** PRIVATE and COHERENT pages hold a pagemap reference only while in use. */
 	bool private_refs_pgmap;
 };
@@ -270,6 +273,8 @@ enum zd_probe_id {
 	ZD_PROBE_P2PMEM_ALLOC_MMAP,
 	ZD_PROBE_DAX_FOLIO_RESET_ORDER,
 	ZD_PROBE_DAX_ASSOCIATE_ENTRY,
+	ZD_PROBE_HPAGE_PINNED_REFCOUNT,
+	ZD_PROBE_FOLL_PIN_ACQUIRED,
 	ZD_PROBES,
 };
 
@@ -328,12 +333,19 @@ struct zd_pagemap {
 	enum zd_severity severity_cap;
 	/** The calibrated count contradicts the scheme: rules that compare with it are off. */
 	bool miscalibrated;
+	/** Its driver sets zone_device_data of private and coherent pages in use: other pages show it. */
+	bool driver_data;
+	/** Of a device-dax pagemap: the address_space that its pages name once they were mapped; 0: not known.
+	 */
+	uint64_t dax_mapping;
 };
 
 /** A run of struct pages: pfns [start_pfn, end_pfn), the first page's struct at @memmap. */
 struct zd_range {
 	uint64_t start_pfn, end_pfn;
 	uint64_t memmap;
+	/** Where its pagemap has a dax_mapping: a page's pfn less its index in that. */
+	uint64_t index_bias;
 };
 
 // ---------------------------------------------------------------- decoding
@@ -381,6 +393,10 @@ void zd_folio_decode(const struct zd_layout *layout, const struct zd_scheme *sch
 bool zd_folio_is_busy(const struct zd_folio *folio, const struct zd_scheme *scheme,
 		      const struct zd_pagemap *pagemap);
 
+/** True for a private or coherent folio that has a user: mapped, or held and not just allocated (PG_locked). */
+bool zd_folio_has_user(const struct zd_folio *folio, const struct zd_layout *layout,
+		       const struct zd_scheme *scheme, const struct zd_pagemap *pagemap);
+
 /** True where the share word of a DAX folio may be its last file's, so that it proves nothing. */
 bool zd_share_may_be_stale(const struct zd_folio *folio, const struct zd_scheme *scheme);
 
@@ -396,6 +412,7 @@ bool zd_folio_is_identified(const struct zd_folio *folio, const struct zd_layout
 
 // ---------------------------------------------------------------- rules
 
+/** What a rule is applied to; to heads, where its row names nothing else. */
 enum zd_scope { ZD_SCOPE_HEAD, ZD_SCOPE_TAIL, ZD_SCOPE_PAGE, ZD_SCOPE_PAGEMAP };
 
 /** Evidence outside of the struct page that would settle a rule. */
@@ -408,12 +425,13 @@ enum zd_evidence {
 
 extern const char *const zd_evidence_names[4];
 
-struct zd_entries; /* entries.h */
+struct zd_entries;   /* entries.h */
+struct zd_page_bits; /* pagebits.h */
 
 /** What a pass over the DAX entries of all files tells of a page; all false without one. */
 struct zd_files {
 	bool known;    /* there was a pass */
-	bool complete; /* and it saw every entry that there is */
+	bool complete; /* and it saw every entry that there is of this pagemap */
 	/** Entries that cover the page; many: so many or more. */
 	uint8_t count;
 	bool many;
@@ -422,8 +440,16 @@ struct zd_files {
 	bool locked; /* an entry is locked, by somebody ... */
 	bool stuck;  /* ... who is not there */
 	bool flux;   /* entries or page are being changed */
+	bool misfit; /* a large folio: an entry leads to a part of it, or begins in its middle */
 	/** What the page's mapping word was found to be, where no file of a super block has it. */
 	bool mapping_unknown, mapping_no_file;
+};
+
+/** What the page's driver says of it; all false where it was not asked. */
+struct zd_driver {
+	bool pool_known; /* the bitmap of the pool that the page belongs to was read ... */
+	bool allocated;	 /* ... and the page is handed out */
+	bool listed;	 /* the page is linked on a list of free ones */
 };
 
 /** Everything a predicate may look at. */
@@ -441,25 +467,32 @@ struct zd_subject {
 	bool belongs;
 	/** A tail whose head was not read: nothing can be said of the two together. */
 	bool head_unknown;
+	/** Where the page lies in the file of its device, if its pagemap has a dax_mapping. */
+	uint64_t device_index;
 	struct zd_files files;
+	struct zd_driver driver;
 };
 
 /** What a rule may need of a layout beside members (zd_rule::needs). */
 enum {
-	ZD_NEEDS_ZONE = 1 << 24,
-	ZD_NEEDS_NODE = 1 << 25,
-	ZD_NEEDS_RESERVED = 1 << 26,
-	ZD_NEEDS_PMD = 1 << 27,
+	ZD_NEEDS_ZONE = 1 << 23,
+	ZD_NEEDS_NODE = 1 << 24,
+	ZD_NEEDS_RESERVED = 1 << 25,
+	ZD_NEEDS_PMD = 1 << 26,
 	/** The share word, in schemes that tell by it which pages are of no file. */
-	ZD_NEEDS_SHARERS = 1 << 28,
+	ZD_NEEDS_SHARERS = 1 << 27,
 	/** A pass over DAX entries: without one the row is not applied. */
-	ZD_NEEDS_ENTRIES = 1 << 29,
+	ZD_NEEDS_ENTRIES = 1 << 28,
+	/** A scheme that counts pins. */
+	ZD_NEEDS_PINS = 1 << 29,
+	/** What the driver says of the page (zd_rule::evidence): without it the row is not applied. */
+	ZD_NEEDS_DRIVER = 1 << 30,
 };
 
 /**
- * One rule for a set of types and schemes.  Rows that share an id are one rule whose
- * severity varies; they stand together.  Order matters: the first row that fires names
- * the finding, the others stand in "also".
+ * One rule for a set of types and schemes.  Rows that share an id are one rule, which
+ * varies with them; they need not stand together.  Order matters: the first row that fires
+ * names the finding, the others stand in "also".
  */
 struct zd_rule {
 	const char *id;	    /* stable for ever */
@@ -484,18 +517,57 @@ struct zd_rule {
 extern const struct zd_rule zd_rules[];
 extern const size_t zd_rules_count;
 
-/** Rows with a predicate are among the first so many, and fit a bit mask. */
-enum { ZD_PAGE_RULES_MAX = 64 };
+enum {
+	ZD_RULE_WORDS = 2,
+	/** Rows with a predicate are among the first so many. */
+	ZD_PAGE_RULES_MAX = 64 * ZD_RULE_WORDS,
+};
 
-/** Rows that can apply to a kernel and a memory type. */
-uint64_t zd_rules_applicable(const struct zd_layout *layout, const struct zd_scheme *scheme, enum zd_type type);
+/** The rows to apply to a page, in their order. */
+struct zd_rule_list {
+	uint8_t rows[ZD_PAGE_RULES_MAX];
+	uint8_t count;
+};
+
+/** The rows that fired, as bits. */
+struct zd_rule_set {
+	uint64_t words[ZD_RULE_WORDS];
+};
+
+static inline void zd_rule_set_add(struct zd_rule_set *set, unsigned int rule)
+{
+	set->words[rule / 64] |= UINT64_C(1) << rule % 64;
+}
+
+/** Take the first row out of the set; false where there is none. */
+static inline bool zd_rule_set_take(struct zd_rule_set *set, unsigned int *ret)
+{
+	for (unsigned int i = 0; i < ZD_RULE_WORDS; i++) {
+		if (!set->words[i])
+			continue;
+		*ret = 64 * i + __builtin_ctzll(set->words[i]);
+		set->words[i] &= set->words[i] - 1;
+		return true;
+	}
+	return false;
+}
+
+static inline bool zd_rule_set_equal(const struct zd_rule_set *one, const struct zd_rule_set *other)
+{
+	return !memcmp(one->words, other->words, sizeof(one->words));
+}
 
 /** Why a row is not applicable to the kernel: a static string, or NULL when it is. */
 const char *zd_rule_why_not(const struct zd_rule *rule, const struct zd_layout *layout,
 			    const struct zd_scheme *scheme);
 
-/** Bit mask of the rows of @candidates that fire. */
-uint64_t zd_rules_judge(const struct zd_subject *subject, uint64_t candidates);
+/** True where a row with a predicate can apply to pages of the pagemap; whether there was a pass is not asked.
+ */
+bool zd_rule_applies(const struct zd_rule *rule, const struct zd_layout *layout, const struct zd_scheme *scheme,
+		     const struct zd_pagemap *pagemap);
+
+/** The rows of the list that fire. */
+struct zd_rule_set zd_rules_judge(const struct zd_subject *subject, const struct zd_rule_list *list);
 
 /**
  * The severity of row @rule here: unproven level, caps of scheme and calibration applied.
@@ -511,7 +583,7 @@ struct zd_finding {
 	uint64_t pfn, count;
 	uint64_t pages;			 /* of the run, within its range */
 	uint64_t folio_pfn, folio_pages; /* the folio that the first page belongs to */
-	uint64_t also;			 /* bit mask of further rows that fired */
+	struct zd_rule_set also;	 /* further rows that fired */
 	uint64_t flags, mapping, index;
 	uint64_t index_step; /* what the index grows by from folio to folio of the run */
 	int64_t mapcount;
@@ -534,6 +606,8 @@ struct zd_tally {
 	uint64_t refcounts_other; /* heads whose refcount found no room */
 	/** Idle-looking heads (unmapped, no mapping, unlocked) with refcount 0, 1, another. */
 	uint64_t idle_looking[3];
+	/** Private and coherent folios in use that lack their driver's data, or have it. */
+	uint64_t driver_data[2];
 	/** Pages of folios with refcount > 0; heads with refcount above idle; mapped pages. */
 	uint64_t pages_referenced, heads_above_idle, pages_mapped;
 	struct zd_finding *findings;
@@ -561,10 +635,13 @@ struct zd_template {
 	bool overlapping; /* two demands meet in one bit: not exact */
 	bool associated;  /* the mapping must not be NULL ... */
 	bool pointer;	  /* ... and a pointer */
+	bool indexed;	  /* the index must be that of the page in its device's file */
+	bool data;	  /* zone_device_data must not be NULL */
 	enum zd_class class;
 	int32_t refcount;
 	int32_t mapcount; /* number of maps */
-	uint8_t mark;	  /* of its page, where there was a pass over DAX entries */
+	uint8_t mark;	  /* of its page under mark_mask, where there was a pass over DAX entries */
+	uint8_t mark_mask;
 };
 
 /** Templates of order-0 heads: free; in a file and unmapped; mapped once. */
@@ -600,11 +677,15 @@ struct zd_scan {
 	struct zd_span outer[ZD_OUTER_MAX];
 	size_t outer_count;
 	struct zd_template head[ZD_TEMPLATES], tail;
-	uint64_t head_rules, tail_rules;  /* rows that can apply */
-	const struct zd_entries *entries; /* NULL: no pass */
-	uint32_t evidence;		  /* bit mask of enum zd_evidence */
+	struct zd_rule_list head_rules, tail_rules; /* rows that can apply */
+	const struct zd_entries *entries;	    /* NULL: no pass */
+	/** Pages that a pool has handed out, and free ones that are listed; NULL: no pass. */
+	const struct zd_page_bits *allocated, *listed;
+	uint32_t evidence; /* bit mask of enum zd_evidence, for the range at hand */
 	uint64_t next_pfn;
 	uint64_t known_from; /* every page from here to next_pfn was read */
+	/** Struct pages in one page of a deduplicated vmemmap, else 0. */
+	uint64_t frame_pages;
 	/** The second vmemmap page of the current compound, which later ones alias. */
 	uint8_t *alias;
 	uint64_t alias_head;
@@ -626,6 +707,13 @@ void zd_scan_deinit(struct zd_scan *scan);
 
 /** Judge with what files say of the pages; before the first range.  @entries must outlive the scan. */
 void zd_scan_set_entries(struct zd_scan *scan, const struct zd_entries *entries);
+
+/**
+ * Judge with what the driver says of the pages; before the first range.  @allocated: the pages that its
+ * pool has handed out, @listed: those on its lists of free ones; NULL: not known.  Both must outlive the scan.
+ */
+void zd_scan_set_driver(struct zd_scan *scan, const struct zd_page_bits *allocated,
+			const struct zd_page_bits *listed);
 
 /** Begin a range.  Errors: start > end, pagemap's pages would overflow. */
 struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *range);

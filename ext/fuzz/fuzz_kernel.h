@@ -26,6 +26,7 @@ enum {
 	BUSY_BIT = 16,
 	IDLE_BIT = 32,
 	MERGE_BIT = 64,
+	DEVICE_BIT = 128,
 };
 
 /** All that an input says before its pages. */
@@ -103,6 +104,8 @@ static inline void take_pagemap(struct input *input, struct head *head)
 		zd_scheme_set_init_mode(&head->scheme, pagemap->type, bits & BUSY_BIT);
 	pagemap->node = (int32_t)take(input, 4);
 	pagemap->address = take(input, 8);
+	pagemap->driver_data = bits & DEVICE_BIT;
+	pagemap->dax_mapping = bits & DEVICE_BIT ? pagemap->address : 0;
 }
 
 static inline void take_head(struct input *input, struct head *head)
@@ -196,7 +199,7 @@ static inline void check_same(const struct zd_tally *a, const struct zd_tally *b
 		const struct zd_finding *one = &a->findings[i], *other = &b->findings[i];
 
 		PROMISE(one->pfn == other->pfn && one->count == other->count && one->rule == other->rule &&
-			one->also == other->also && one->severity == other->severity &&
+			zd_rule_set_equal(&one->also, &other->also) && one->severity == other->severity &&
 			one->pages == other->pages);
 	}
 }

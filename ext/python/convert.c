@@ -17,6 +17,13 @@ PyObject *set_zd_error(struct zd_error *error)
 	return NULL;
 }
 
+PyObject *none_or_error(struct zd_error *error)
+{
+	if (error)
+		return set_zd_error(error);
+	Py_RETURN_NONE;
+}
+
 static int to_unsigned(PyObject *object, unsigned long long limit, unsigned long long *ret)
 {
 	unsigned long long value = PyLong_AsUnsignedLongLong(object);
@@ -108,12 +115,13 @@ int to_class(PyObject *object, void *ret)
 
 int to_pagemap(PyObject *object, void *ret)
 {
-	static char *keywords[] = { "address",	    "type",	    "ref",	    "vmemmap_shift", "node",
-				    "foreign_maps", "deduplicated", "severity_cap", "miscalibrated", NULL };
+	static char *keywords[] = { "address",	     "type",	     "ref",	     "vmemmap_shift",
+				    "node",	     "foreign_maps", "deduplicated", "severity_cap",
+				    "miscalibrated", "driver_data",  "dax_mapping",  NULL };
 	static const char *const states[] = { "live", "dying", "dead" };
 	struct zd_pagemap pagemap = { .node = -1, .severity_cap = ZD_ERROR };
 	const char *ref = "live", *cap = "error";
-	int foreign = 0, deduplicated = 0, miscalibrated = 0, state, severity;
+	int foreign = 0, deduplicated = 0, miscalibrated = 0, data = 0, state, severity;
 	PyObject *empty = PyTuple_New(0);
 	int ok;
 
@@ -124,10 +132,10 @@ int to_pagemap(PyObject *object, void *ret)
 		PyErr_SetString(PyExc_TypeError, "a pagemap is a dict");
 		return 0;
 	}
-	ok = PyArg_ParseTupleAndKeywords(empty, object, "O&O&|sO&ippsp:pagemap", keywords, to_u64,
+	ok = PyArg_ParseTupleAndKeywords(empty, object, "O&O&|sO&ippsppO&:pagemap", keywords, to_u64,
 					 &pagemap.address, to_type, &pagemap.type, &ref, to_u8,
 					 &pagemap.vmemmap_shift, &pagemap.node, &foreign, &deduplicated, &cap,
-					 &miscalibrated);
+					 &miscalibrated, &data, to_u64, &pagemap.dax_mapping);
 	Py_DECREF(empty);
 	if (!ok)
 		return 0;
@@ -142,6 +150,7 @@ int to_pagemap(PyObject *object, void *ret)
 	pagemap.foreign_maps = foreign;
 	pagemap.deduplicated = deduplicated;
 	pagemap.miscalibrated = miscalibrated;
+	pagemap.driver_data = data;
 	*(struct zd_pagemap *)ret = pagemap;
 	return 1;
 }
@@ -161,6 +170,12 @@ PyObject *names_tuple(const char *const *names, int count)
 	return tuple;
 }
 
+void scheme_names(const char *names[ZD_SCHEMES])
+{
+	for (int i = 0; i < ZD_SCHEMES; i++)
+		names[i] = zd_schemes[i].name;
+}
+
 int put(PyObject *dict, const char *key, PyObject *value)
 {
 	int result = value ? PyDict_SetItemString(dict, key, value) : -1;
@@ -178,23 +193,27 @@ int get(PyObject *dict, const char *key, PyObject **ret)
 	return !*ret && PyErr_Occurred() ? -1 : 0;
 }
 
-/** Ids of the rows in @mask, each once, without the one of @rule. */
-static PyObject *also_list(uint64_t mask, const char *rule)
+/** Append @id to the list where it is not in it. */
+static int append_once(PyObject *list, const char *id)
+{
+	PyObject *name = PyUnicode_FromString(id);
+	int known = name ? PySequence_Contains(list, name) : -1;
+
+	if (!known)
+		known = PyList_Append(list, name);
+	Py_XDECREF(name);
+	return known < 0 ? -1 : 0;
+}
+
+/** Ids of the rows in @set, each once, without the one of @rule. */
+static PyObject *also_list(struct zd_rule_set set, const char *rule)
 {
 	PyObject *list = PyList_New(0);
-	const char *last = rule;
+	unsigned int i;
 
-	for (; list && mask; mask &= mask - 1) {
-		const char *id = zd_rules[__builtin_ctzll(mask)].id;
-		PyObject *name;
-
-		if (!strcmp(id, rule) || !strcmp(id, last))
-			continue;
-		last = id;
-		name = PyUnicode_FromString(id);
-		if (!name || PyList_Append(list, name))
+	while (list && zd_rule_set_take(&set, &i)) {
+		if (strcmp(zd_rules[i].id, rule) && append_once(list, zd_rules[i].id))
 			Py_CLEAR(list);
-		Py_XDECREF(name);
 	}
 	return list;
 }
@@ -224,4 +243,22 @@ PyObject *finding_dict(const struct zd_finding *finding, uint32_t page_size)
 	    put(dict, "raw", PyBytes_FromStringAndSize((const char *)finding->raw, page_size)))
 		Py_CLEAR(dict);
 	return dict;
+}
+
+enum zd_read read_memory(void *context, uint64_t address, void *buffer, size_t size)
+{
+	PyObject *bytes = PyObject_CallFunction(context, "Kn", (unsigned long long)address, (Py_ssize_t)size);
+	enum zd_read result = ZD_READ_FAULT;
+
+	if (!bytes)
+		return ZD_READ_STOP;
+	if (PyBytes_Check(bytes) && PyBytes_GET_SIZE(bytes) == (Py_ssize_t)size) {
+		memcpy(buffer, PyBytes_AS_STRING(bytes), size);
+		result = ZD_READ_DONE;
+	} else if (bytes != Py_None) {
+		PyErr_SetString(PyExc_TypeError, "read() gives as many bytes as it is asked for, or None");
+		result = ZD_READ_STOP;
+	}
+	Py_DECREF(bytes);
+	return result;
 }

@@ -3,29 +3,10 @@
 // GIL is held throughout; the object refuses calls from within that callable, and changes while a Scan
 // uses it.
 
+#include "../core/util.h"
 #include "module.h"
 
 enum { LISTED_MAX = 1 << 24 };
-
-static enum zd_read read_memory(void *context, uint64_t address, void *buffer, size_t size)
-{
-	struct EntriesObject *self = context;
-	PyObject *bytes =
-		PyObject_CallFunction(self->read, "Kn", (unsigned long long)address, (Py_ssize_t)size);
-	enum zd_read result = ZD_READ_FAULT;
-
-	if (!bytes)
-		return ZD_READ_STOP;
-	if (PyBytes_Check(bytes) && PyBytes_GET_SIZE(bytes) == (Py_ssize_t)size) {
-		memcpy(buffer, PyBytes_AS_STRING(bytes), size);
-		result = ZD_READ_DONE;
-	} else if (bytes != Py_None) {
-		PyErr_SetString(PyExc_TypeError, "read() gives as many bytes as it is asked for, or None");
-		result = ZD_READ_STOP;
-	}
-	Py_DECREF(bytes);
-	return result;
-}
 
 static PyObject *entries_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -56,7 +37,7 @@ static PyObject *entries_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
 		return NULL;
 	self->read = Py_NewRef(read);
 	self->inode = inode;
-	self->memory = (struct zd_memory){ read_memory, self };
+	self->memory = (struct zd_memory){ read_memory, read };
 	error = zd_entries_init(&self->entries, &layout->layout, scheme->scheme.shared, &xa, &space);
 	if (error) {
 		Py_DECREF(self);
@@ -132,15 +113,11 @@ static PyObject *entries_range(PyObject *object, PyObject *args)
 {
 	struct EntriesObject *self = (struct EntriesObject *)object;
 	struct zd_range range;
-	struct zd_error *error;
 
 	if (in_use(self, true) || !PyArg_ParseTuple(args, "O&O&O&:range", to_u64, &range.start_pfn, to_u64,
 						    &range.end_pfn, to_u64, &range.memmap))
 		return NULL;
-	error = zd_entries_add_range(&self->entries, &range);
-	if (error)
-		return set_zd_error(error);
-	Py_RETURN_NONE;
+	return none_or_error(zd_entries_add_range(&self->entries, &range));
 }
 
 static PyObject *entries_add(PyObject *object, PyObject *argument)
@@ -175,48 +152,49 @@ static PyObject *entry_tuple(const struct zd_dax_entry *entry)
 	return Py_BuildValue("(KKbs)", entry->index, entry->pfn, entry->order, flags);
 }
 
+/** Append to a list of bounded length, taking the reference of @item (NULL: an exception is set). */
+static struct zd_error *append_new(PyObject *list, PyObject *item)
+{
+	struct zd_error *error = NULL;
+
+	if (PyList_GET_SIZE(list) >= LISTED_MAX)
+		error = zd_error_create(ZD_ERROR_INVALID, "more than %d entries or inodes", LISTED_MAX);
+	else if (!item || PyList_Append(list, item))
+		error = zd_error_no_memory();
+	Py_XDECREF(item);
+	return error;
+}
+
 struct listing {
 	PyObject *list;
 	const uint64_t *pfns; /* sorted; NULL: all entries */
 	Py_ssize_t pfn_count;
 };
 
+static bool is_pfn_below(const void *element, const void *key)
+{
+	return *(const uint64_t *)element < *(const uint64_t *)key;
+}
+
 /** True where one of the wanted pfns lies in the entry. */
 static bool is_wanted(const struct listing *listing, const struct zd_dax_entry *entry)
 {
-	Py_ssize_t low = 0, high = listing->pfn_count;
+	Py_ssize_t i;
 
 	if (!listing->pfns)
 		return true;
 	if (entry->zero || entry->empty)
 		return false;
-	while (low < high) {
-		Py_ssize_t middle = low + (high - low) / 2;
-
-		if (listing->pfns[middle] < entry->pfn)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < listing->pfn_count && (listing->pfns[low] - entry->pfn) >> entry->order == 0;
+	i = zd_lower_bound(listing->pfns, listing->pfn_count, sizeof(*listing->pfns), &entry->pfn,
+			   is_pfn_below);
+	return i < listing->pfn_count && (listing->pfns[i] - entry->pfn) >> entry->order == 0;
 }
 
 static struct zd_error *append_entry(void *context, const struct zd_dax_entry *entry)
 {
 	struct listing *listing = context;
-	PyObject *tuple;
 
-	if (!is_wanted(listing, entry))
-		return NULL;
-	if (PyList_GET_SIZE(listing->list) >= LISTED_MAX)
-		return zd_error_create(ZD_ERROR_INVALID, "more than %d entries", LISTED_MAX);
-	tuple = entry_tuple(entry);
-	if (!tuple || PyList_Append(listing->list, tuple)) {
-		Py_XDECREF(tuple);
-		return zd_error_no_memory();
-	}
-	Py_DECREF(tuple);
-	return NULL;
+	return is_wanted(listing, entry) ? append_new(listing->list, entry_tuple(entry)) : NULL;
 }
 
 static int compare_pfns(const void *a, const void *b)
@@ -284,14 +262,8 @@ static PyObject *entries_of(PyObject *object, PyObject *args)
 
 static struct zd_error *append_inode(void *context, uint64_t inode, uint64_t mapping)
 {
-	PyObject *pair = Py_BuildValue("(KK)", (unsigned long long)inode, (unsigned long long)mapping);
-
-	if (!pair || PyList_GET_SIZE((PyObject *)context) >= LISTED_MAX || PyList_Append(context, pair)) {
-		Py_XDECREF(pair);
-		return zd_error_no_memory();
-	}
-	Py_DECREF(pair);
-	return NULL;
+	return append_new(context,
+			  Py_BuildValue("(KK)", (unsigned long long)inode, (unsigned long long)mapping));
 }
 
 static PyObject *entries_inodes(PyObject *object, PyObject *argument)
@@ -363,7 +335,6 @@ static PyObject *entries_know(PyObject *object, PyObject *args)
 {
 	static const char *const names[] = { "plain", "unknown", "no-file" };
 	struct EntriesObject *self = (struct EntriesObject *)object;
-	struct zd_error *error;
 	uint64_t mapping;
 	const char *name;
 	int kind;
@@ -373,20 +344,34 @@ static PyObject *entries_know(PyObject *object, PyObject *args)
 	kind = find_name(names, 3, name);
 	if (kind < 0)
 		return PyErr_Format(PyExc_ValueError, "%s: no kind of mapping", name);
-	error = zd_entries_know(&self->entries, mapping, kind);
-	if (error)
-		return set_zd_error(error);
-	Py_RETURN_NONE;
+	return none_or_error(zd_entries_know(&self->entries, mapping, kind));
 }
 
-static PyObject *entries_complete(PyObject *object, PyObject *argument)
+/** Say the same of every range. */
+static struct zd_error *set_all_complete(struct zd_entries *entries, bool complete)
+{
+	struct zd_error *error = NULL;
+
+	for (size_t i = 0; i < entries->marks_count && !error; i++)
+		error = zd_entries_set_complete(entries, entries->marks[i].range.start_pfn, complete);
+	return error;
+}
+
+static PyObject *entries_complete(PyObject *object, PyObject *args)
 {
 	struct EntriesObject *self = (struct EntriesObject *)object;
-	int complete = PyObject_IsTrue(argument);
+	PyObject *pfn_object = Py_None;
+	struct zd_error *error;
+	uint64_t pfn;
+	int complete;
 
-	if (in_use(self, true) || complete < 0)
+	if (in_use(self, true) || !PyArg_ParseTuple(args, "p|O:complete", &complete, &pfn_object) ||
+	    (pfn_object != Py_None && !to_u64(pfn_object, &pfn)))
 		return NULL;
-	self->entries.complete = complete;
+	error = pfn_object == Py_None ? set_all_complete(&self->entries, complete)
+				      : zd_entries_set_complete(&self->entries, pfn, complete);
+	if (error)
+		return set_zd_error(error);
 	Py_RETURN_NONE;
 }
 
@@ -432,7 +417,8 @@ static PyMethodDef entries_methods[] = {
 	  "kept() -> dict: locked entries, and those outside of all ranges" },
 	{ "lock_is", entries_lock_is, METH_VARARGS, "lock_is(pfn, pages, stuck): what was found of a lock" },
 	{ "know", entries_know, METH_VARARGS, "know(mapping, kind): plain, unknown or no-file" },
-	{ "complete", entries_complete, METH_O, "complete(bool): whether every file was read whole" },
+	{ "complete", entries_complete, METH_VARARGS,
+	  "complete(bool, pfn=None): whether every file was read whole that may lie in a range, or in any" },
 	{ "clear", entries_clear, METH_NOARGS, "clear(): forget all entries" },
 	{ "mark", entries_mark, METH_O, "mark(pfn) -> dict or None: what the files say of a page" },
 	{ NULL, NULL, 0, NULL },

@@ -309,6 +309,8 @@ static PyGetSetDef scheme_getset[] = {
 	{ "zero_when_dying", scheme_bool, NULL, NULL, AT(zero_when_dying) },
 	{ "stale_share", scheme_bool, NULL, NULL, AT(stale_share) },
 	{ "large_private", scheme_bool, NULL, NULL, AT(large_private) },
+	{ "counts_pins", scheme_bool, NULL, "the refcount of an order-0 folio tells its pins",
+	  AT(counts_pins) },
 	{ "shared", scheme_shared, NULL, "how a DAX page says that files share it", NULL },
 	{ "confidence", scheme_confidence, NULL, "low, medium or high", NULL },
 	{ "decisive", scheme_decisive, NULL, "probes that the decision rests on", NULL },

@@ -19,8 +19,7 @@ static PyObject *scheme_letters(void)
 {
 	const char *names[ZD_SCHEMES];
 
-	for (int i = 0; i < ZD_SCHEMES; i++)
-		names[i] = zd_schemes[i].name;
+	scheme_names(names);
 	return names_tuple(names, ZD_SCHEMES);
 }
 
@@ -40,7 +39,7 @@ static int module_exec(PyObject *module)
 	    add_type(module, &scheme_spec, &state->scheme_type) ||
 	    add_type(module, &scan_spec, &state->scan_type) ||
 	    add_type(module, &entries_spec, &state->entries_type) ||
-	    add_type(module, &btf_spec, &state->btf_type) ||
+	    add_type(module, &bits_spec, &state->bits_type) || add_type(module, &btf_spec, &state->btf_type) ||
 	    add_type(module, &kallsyms_spec, &state->kallsyms_type) ||
 	    PyModule_AddFunctions(module, table_methods) || PyModule_AddFunctions(module, inspect_methods) ||
 	    PyModule_AddFunctions(module, btf_functions) ||
@@ -64,6 +63,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
 	Py_VISIT(state->entries_type);
 	Py_VISIT(state->btf_type);
 	Py_VISIT(state->kallsyms_type);
+	Py_VISIT(state->bits_type);
 	return 0;
 }
 
@@ -77,6 +77,7 @@ static int module_clear(PyObject *module)
 	Py_CLEAR(state->entries_type);
 	Py_CLEAR(state->btf_type);
 	Py_CLEAR(state->kallsyms_type);
+	Py_CLEAR(state->bits_type);
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 #include "../core/btf.h"
 #include "../core/entries.h"
 #include "../core/kallsyms.h"
+#include "../core/pagebits.h"
 #include "../core/zonedev.h"
 
 #if PY_VERSION_HEX < 0x030a0000
@@ -39,6 +40,7 @@ struct module_state {
 	PyTypeObject *entries_type;
 	PyTypeObject *btf_type;
 	PyTypeObject *kallsyms_type;
+	PyTypeObject *bits_type;
 };
 
 struct LayoutObject {
@@ -69,13 +71,23 @@ struct KallsymsObject {
 	PyObject_HEAD struct zd_kallsyms *kallsyms;
 };
 
-extern PyType_Spec layout_spec, scheme_spec, scan_spec, entries_spec, btf_spec, kallsyms_spec;
+struct PageBitsObject {
+	PyObject_HEAD struct zd_page_bits bits;
+	PyObject *read;
+	Py_ssize_t scans; /* Scan objects that look at it */
+	bool busy;
+};
+
+extern PyType_Spec layout_spec, scheme_spec, scan_spec, entries_spec, bits_spec, btf_spec, kallsyms_spec;
 extern PyMethodDef inspect_methods[], table_methods[], btf_functions[];
 
 struct module_state *state_of(PyObject *module);
 
 /** Set the Python exception of a core error and free it; always returns NULL. */
 PyObject *set_zd_error(struct zd_error *error);
+
+/** None, or NULL with the exception of a core error. */
+PyObject *none_or_error(struct zd_error *error);
 
 /** "O&" converters: unsigned, range-checked; ValueError or OverflowError otherwise. */
 int to_u64(PyObject *object, void *ret);
@@ -92,11 +104,20 @@ int find_name(const char *const *names, int count, const char *name);
 /** A tuple of strings. */
 PyObject *names_tuple(const char *const *names, int count);
 
+/** The letters of the schemes, as a table of names. */
+void scheme_names(const char *names[ZD_SCHEMES]);
+
 /** dict[key] = value, taking the reference of @value; -1 on error (also when @value is NULL). */
 int put(PyObject *dict, const char *key, PyObject *value);
 
 /** dict[key], borrowed, or NULL where it is absent; -1 on error (PyDict_GetItemString() would hide it). */
 int get(PyObject *dict, const char *key, PyObject **ret);
+
+/**
+ * struct zd_memory of a Python callable, @context: (address, size) -> bytes, or None where they cannot be
+ * had.  An exception ends the walk, and is left set.
+ */
+enum zd_read read_memory(void *context, uint64_t address, void *buffer, size_t size);
 
 /** A finding as a dict; rule ids in "rule" and "also". */
 PyObject *finding_dict(const struct zd_finding *finding, uint32_t page_size);

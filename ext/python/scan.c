@@ -8,14 +8,57 @@ struct ScanObject {
 	PyObject_HEAD struct zd_scan scan;
 	struct LayoutObject *layout;
 	struct SchemeObject *scheme;
-	struct EntriesObject *entries; /* NULL: none */
+	struct EntriesObject *entries;		   /* NULL: none */
+	struct PageBitsObject *allocated, *listed; /* NULL: none */
 	bool busy;
 };
 
+/** "O&" converter: a PageBits or None. */
+struct bits_argument {
+	struct module_state *state;
+	struct PageBitsObject *bits;
+};
+
+static int to_bits(PyObject *object, void *ret)
+{
+	struct bits_argument *argument = ret;
+
+	if (object == Py_None)
+		return 1;
+	if (!PyObject_TypeCheck(object, argument->state->bits_type)) {
+		PyErr_SetString(PyExc_TypeError, "allocated and listed are a PageBits or None");
+		return 0;
+	}
+	argument->bits = (struct PageBitsObject *)object;
+	if (argument->bits->busy)
+		PyErr_SetString(PyExc_RuntimeError, "a list is being walked");
+	return !argument->bits->busy;
+}
+
+/** The bits for a scan, which must not change as long as it lives. */
+static struct PageBitsObject *hold_bits(struct PageBitsObject *bits)
+{
+	if (bits) {
+		Py_INCREF(bits);
+		bits->scans++;
+	}
+	return bits;
+}
+
+static void release_bits(struct PageBitsObject *bits)
+{
+	if (bits) {
+		bits->scans--;
+		Py_DECREF(bits);
+	}
+}
+
 static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-	static char *keywords[] = { "layout", "scheme", "pagemap", "merge", "fast", "entries", NULL };
+	static char *keywords[] = { "layout",  "scheme",    "pagemap", "merge", "fast",
+				    "entries", "allocated", "listed",  NULL };
 	struct module_state *state = PyType_GetModuleState(type);
+	struct bits_argument allocated = { state, NULL }, listed = { state, NULL };
 	struct zd_pagemap pagemap;
 	struct LayoutObject *layout;
 	struct SchemeObject *scheme;
@@ -24,9 +67,10 @@ static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 	struct zd_error *error;
 	int merge = 1, fast = 1;
 
-	if (!state || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O&|ppO:Scan", keywords,
-						   state->layout_type, &layout, state->scheme_type, &scheme,
-						   to_pagemap, &pagemap, &merge, &fast, &entries))
+	if (!state ||
+	    !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O&|ppOO&O&:Scan", keywords, state->layout_type,
+					 &layout, state->scheme_type, &scheme, to_pagemap, &pagemap, &merge,
+					 &fast, &entries, to_bits, &allocated, to_bits, &listed))
 		return NULL;
 	if (entries != Py_None && !PyObject_TypeCheck(entries, state->entries_type)) {
 		PyErr_SetString(PyExc_TypeError, "entries is an Entries or None");
@@ -53,6 +97,10 @@ static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 		self->entries->scans++;
 		zd_scan_set_entries(&self->scan, &self->entries->entries);
 	}
+	self->allocated = hold_bits(allocated.bits);
+	self->listed = hold_bits(listed.bits);
+	zd_scan_set_driver(&self->scan, self->allocated ? &self->allocated->bits : NULL,
+			   self->listed ? &self->listed->bits : NULL);
 	return (PyObject *)self;
 }
 
@@ -67,6 +115,8 @@ static void scan_dealloc(PyObject *object)
 	if (self->entries)
 		self->entries->scans--;
 	Py_XDECREF(self->entries);
+	release_bits(self->allocated);
+	release_bits(self->listed);
 	type->tp_free(object);
 	Py_DECREF(type);
 }
@@ -79,20 +129,13 @@ static bool in_use(const struct ScanObject *self)
 	return self->busy;
 }
 
-static PyObject *none_or_error(struct zd_error *error)
-{
-	if (error)
-		return set_zd_error(error);
-	Py_RETURN_NONE;
-}
-
 static PyObject *scan_begin(PyObject *object, PyObject *args)
 {
 	struct ScanObject *self = (struct ScanObject *)object;
-	struct zd_range range;
+	struct zd_range range = { 0 };
 
-	if (in_use(self) || !PyArg_ParseTuple(args, "O&O&O&:begin", to_u64, &range.start_pfn, to_u64,
-					      &range.end_pfn, to_u64, &range.memmap))
+	if (in_use(self) || !PyArg_ParseTuple(args, "O&O&O&|O&:begin", to_u64, &range.start_pfn, to_u64,
+					      &range.end_pfn, to_u64, &range.memmap, to_u64, &range.index_bias))
 		return NULL;
 	return none_or_error(zd_scan_begin(&self->scan, &range));
 }
@@ -199,6 +242,7 @@ static PyObject *scan_classes(PyObject *object, PyObject *unused)
 static PyObject *scan_result(PyObject *object, PyObject *unused)
 {
 	static const char *const idle_names[] = { "0", "1", "other" };
+	static const char *const data_names[] = { "missing", "set" };
 	struct ScanObject *self = (struct ScanObject *)object;
 	const struct zd_tally *tally = &self->scan.tally;
 	PyObject *dict;
@@ -214,6 +258,7 @@ static PyObject *scan_result(PyObject *object, PyObject *unused)
 	    put(dict, "refcounts", refcounts_dict(tally)) ||
 	    put(dict, "refcounts_other", PyLong_FromUnsignedLongLong(tally->refcounts_other)) ||
 	    put(dict, "idle_looking", counts_dict(idle_names, tally->idle_looking, 3)) ||
+	    put(dict, "driver_data", counts_dict(data_names, tally->driver_data, 2)) ||
 	    put(dict, "pages_referenced", PyLong_FromUnsignedLongLong(tally->pages_referenced)) ||
 	    put(dict, "heads_above_idle", PyLong_FromUnsignedLongLong(tally->heads_above_idle)) ||
 	    put(dict, "pages_mapped", PyLong_FromUnsignedLongLong(tally->pages_mapped)) ||
@@ -224,7 +269,8 @@ static PyObject *scan_result(PyObject *object, PyObject *unused)
 }
 
 static PyMethodDef scan_methods[] = {
-	{ "begin", scan_begin, METH_VARARGS, "begin(start_pfn, end_pfn, memmap): the next range" },
+	{ "begin", scan_begin, METH_VARARGS,
+	  "begin(start_pfn, end_pfn, memmap, index_bias=0): the next range" },
 	{ "pages", scan_pages, METH_O, "pages(buffer): the next struct pages; releases the GIL" },
 	{ "hole", scan_hole, METH_VARARGS, "hole(count, class): pages that could not be had" },
 	{ "end", scan_end, METH_NOARGS, "end(): the range is done; ValueError when pages are missing" },
@@ -239,7 +285,8 @@ static PyType_Slot scan_slots[] = {
 	{ Py_tp_dealloc, scan_dealloc },
 	{ Py_tp_methods, scan_methods },
 	{ Py_tp_doc,
-	  "Scan(layout, scheme, pagemap, merge=True, fast=True, entries=None): a walk over one pagemap." },
+	  "Scan(layout, scheme, pagemap, merge=True, fast=True, entries=None, allocated=None, listed=None): a "
+	  "walk over one pagemap." },
 	{ 0, NULL },
 };
 

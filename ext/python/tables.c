@@ -24,8 +24,7 @@ static PyObject *scheme_name_list(uint64_t mask)
 {
 	const char *names[ZD_SCHEMES];
 
-	for (int i = 0; i < ZD_SCHEMES; i++)
-		names[i] = zd_schemes[i].name;
+	scheme_names(names);
 	return name_list(names, ZD_SCHEMES, mask);
 }
 
@@ -47,7 +46,8 @@ static PyObject *rule_dict(const struct zd_rule *rule)
 	    put(dict, "types", name_list(zd_type_names, ZD_TYPES, rule->types)) ||
 	    put(dict, "schemes", scheme_name_list(rule->schemes)) ||
 	    put(dict, "needs", name_list(zd_member_names, ZD_MEMBERS, rule->needs)) ||
-	    put(dict, "requires_evidence", PyBool_FromLong(!!(rule->needs & ZD_NEEDS_ENTRIES))) ||
+	    put(dict, "requires_evidence",
+		PyBool_FromLong(!!(rule->needs & (ZD_NEEDS_ENTRIES | ZD_NEEDS_DRIVER)))) ||
 	    put(dict, "calibrated", PyBool_FromLong(rule->calibrated)) ||
 	    put(dict, "predicate", PyUnicode_FromString(rule->predicate_text)) ||
 	    put(dict, "meaning", PyUnicode_FromString(rule->meaning)) ||
@@ -157,7 +157,7 @@ static PyObject *decode(PyObject *module, PyObject *args)
 	struct LayoutObject *layout;
 	struct SchemeObject *scheme;
 	struct zd_pagemap pagemap;
-	struct zd_range range;
+	struct zd_range range = { 0 };
 	struct zd_folio folio;
 	PyObject *result = NULL;
 	Py_buffer view;

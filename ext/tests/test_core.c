@@ -10,6 +10,7 @@
 
 #include "../core/btf.h"
 #include "../core/entries.h"
+#include "../core/pagebits.h"
 #include "../core/zonedev.h"
 
 enum { PAGES = 600, ROUNDS = 200 };
@@ -168,9 +169,9 @@ static void fail_every_allocation(void)
 {
 	static uint8_t bytes[PAGES * 64];
 	struct zd_range range = { 1 << 20, (1 << 20) + PAGES, 0xffffea0004000000 };
-	struct zd_pagemap pagemap = { .address = 0xffff888101234500,
-				      .type = ZD_FS_DAX,
-				      .severity_cap = ZD_ERROR };
+	struct zd_pagemap pagemap = {
+		.address = 0xffff888101234500, .type = ZD_FS_DAX, .deduplicated = true, .severity_cap = ZD_ERROR
+	};
 	struct zd_error *error;
 	unsigned long failed = 0;
 
@@ -264,6 +265,17 @@ static enum zd_read read_arena(void *context, uint64_t address, void *buffer, si
 
 static const struct zd_memory memory = { .read = read_arena };
 
+/** The same, but what lies outside of it is always lost. */
+static enum zd_read read_or_fault(void *context, uint64_t address, void *buffer, size_t size)
+{
+	bool inside = address >= arena_at && address - arena_at <= sizeof(arena) &&
+		      size <= sizeof(arena) - (address - arena_at);
+
+	return inside ? read_arena(context, address, buffer, size) : ZD_READ_FAULT;
+}
+
+static const struct zd_memory arena_only = { .read = read_or_fault };
+
 static uint64_t arena_word(int node)
 {
 	uint64_t r = next_random();
@@ -338,6 +350,9 @@ static struct zd_error *walk_arena(uint64_t head)
 	unsigned long count = 0;
 	struct zd_error *error = zd_entries_init(&entries, &amd64, next_random() % 4, &xa, &space);
 
+	// Few claims at a time, or all of them.
+	if (next_random() % 2)
+		entries.claims.limit = 1 + next_random() % 8;
 	if (!error)
 		error = zd_entries_add_range(&entries, &range);
 	if (!error)
@@ -381,6 +396,62 @@ static void walk_everything(void)
 		most = walk.nodes > most ? walk.nodes : most;
 	}
 	CHECK(most > 8);
+}
+
+static void sort_claims(void)
+{
+	for (int round = 0; round < ROUNDS; round++) {
+		struct zd_claims claims;
+		uint64_t sum = 0, wide = next_random() % 2 ? 40 : 4;
+
+		zd_claims_init(&claims, 1 + next_random() % 5000);
+		while (!zd_claims_full(&claims)) {
+			struct zd_claim claim = { next_random() >> wide, next_random() };
+
+			CHECK(!zd_claims_add(&claims, &claim));
+			sum += claim.word ^ claim.index;
+		}
+		CHECK(!zd_claims_sort(&claims));
+		for (size_t i = 0; i < claims.count; i++) {
+			CHECK(!i || claims.list[i - 1].word <= claims.list[i].word);
+			sum -= claims.list[i].word ^ claims.list[i].index;
+		}
+		CHECK(!sum);
+		zd_claims_clear(&claims);
+		CHECK(!claims.count && !zd_claims_full(&claims));
+		zd_claims_deinit(&claims);
+	}
+}
+
+/** Marks do not depend on how many claims are compared at once. */
+static void compare_batches(void)
+{
+	struct zd_range range = { 1 << 20, (1 << 20) + PAGES, arena_at };
+
+	for (int round = 0; round < ROUNDS; round++) {
+		struct zd_entries entries[2];
+		struct zd_file_tally tally;
+		uint64_t run;
+		bool known;
+
+		make_arena();
+		for (int i = 0; i < 2; i++) {
+			CHECK(!zd_entries_init(&entries[i], &amd64, ZD_SHARED_SHARE, &xa, &space));
+			CHECK(!zd_entries_add_range(&entries[i], &range));
+			if (i)
+				entries[i].claims.limit = 1 + next_random() % 8;
+			CHECK(!zd_entries_add_file(&entries[i], &arena_only, arena_at, &tally));
+		}
+		for (uint64_t pfn = range.start_pfn; pfn < range.end_pfn; pfn++) {
+			const uint8_t *a = zd_entries_marks(&entries[0], pfn, &run, &known);
+			const uint8_t *b = zd_entries_marks(&entries[1], pfn, &run, &known);
+
+			CHECK((a ? *a : 0) == (b ? *b : 0));
+			CHECK(zd_entries_misfit(&entries[0], pfn) == zd_entries_misfit(&entries[1], pfn));
+		}
+		zd_entries_deinit(&entries[0]);
+		zd_entries_deinit(&entries[1]);
+	}
 }
 
 static void fail_every_allocation_of_entries(void)
@@ -462,11 +533,81 @@ static void fail_every_allocation_of_btf(void)
 	zd_btf_destroy(NULL);
 }
 
-/** Rows with a predicate fit the mask. */
+// ---------------------------------------------------------------- bits of pages
+
+/** A list through arbitrary bytes, in two ranges: as long as there are pages at most. */
+static struct zd_error *walk_list(void)
+{
+	const uint64_t size = amd64.page_size, half = sizeof(arena) / size / 2;
+	struct zd_page_bits bits;
+	struct zd_chain chain;
+	struct zd_error *error = zd_page_bits_init(&bits, &amd64);
+
+	for (int i = 0; !error && i < 2; i++) {
+		struct zd_range range = { 1000 * i, 1000 * i + half, arena_at + i * half * size };
+
+		error = zd_page_bits_add_range(&bits, &range);
+	}
+	for (int i = 0; !error && i < 20; i++) {
+		uint64_t before = bits.set;
+
+		zd_page_bits_walk(&bits, &memory, arena_at + next_random() % (2 * half) * size, &chain);
+		CHECK(bits.set == before + chain.pages && bits.set <= 2 * half);
+		CHECK(chain.why || !chain.link);
+		CHECK(zd_page_bits_clear_run(&bits, 0, 5000) <= 5000);
+	}
+	zd_page_bits_deinit(&bits);
+	return error;
+}
+
+static void walk_lists_through_arbitrary_bytes(void)
+{
+	for (int round = 0; round < 200; round++) {
+		make_arena();
+		CHECK(!walk_list());
+	}
+}
+
+static void fail_every_allocation_of_bits(void)
+{
+	struct zd_error *error;
+	unsigned long failed = 0;
+
+	for (fail_at = 1; fail_at < 100; fail_at++) {
+		allocations = 0;
+		error = walk_list();
+		if (!error)
+			break;
+		CHECK(error->code == ZD_ERROR_NO_MEMORY);
+		zd_error_destroy(error);
+		failed++;
+	}
+	fail_at = 0;
+	CHECK(failed >= 4);
+}
+
+/** Rows with a predicate fit a set. */
 static void count_rules(void)
 {
 	for (size_t i = ZD_PAGE_RULES_MAX; i < zd_rules_count; i++)
 		CHECK(!zd_rules[i].predicate);
+}
+
+/** What is put into a set comes out, lowest first, whichever word it lies in. */
+static void take_rules(void)
+{
+	static const unsigned int rows[] = { 0, 63, 64, ZD_PAGE_RULES_MAX - 1 };
+	struct zd_rule_set set = { 0 }, other = { 0 };
+	unsigned int row;
+
+	for (int i = 3; i >= 0; i--)
+		zd_rule_set_add(&set, rows[i]);
+	for (int i = 0; i < 4; i++) {
+		CHECK(!zd_rule_set_equal(&set, &other));
+		CHECK(zd_rule_set_take(&set, &row) && row == rows[i]);
+	}
+	CHECK(zd_rule_set_equal(&set, &other));
+	CHECK(!zd_rule_set_take(&set, &row));
 }
 
 /** Is the layout refused?  Also when there is no memory to say why. */
@@ -584,9 +725,14 @@ int main(void)
 	fail_every_allocation();
 	refuse_layouts();
 	walk_everything();
+	sort_claims();
+	compare_batches();
 	fail_every_allocation_of_entries();
 	fail_every_allocation_of_btf();
+	walk_lists_through_arbitrary_bytes();
+	fail_every_allocation_of_bits();
 	count_rules();
+	take_rules();
 	refuse_senseless_layouts();
 	scan_large_struct_pages();
 	survive_extremes();

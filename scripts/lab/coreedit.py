@@ -22,7 +22,7 @@ from drgn.helpers.linux.mm import follow_phys
 
 FRAME = 4096
 _COPY = 1 << 30
-_PT_LOAD = 1
+PT_LOAD, PT_NOTE = 1, 4
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 _ELF64_LITTLE = b"\x7fELF\x02\x01"
@@ -52,8 +52,28 @@ class Write(NamedTuple):
     new: bytes
 
 
-def read_segments(path: str) -> list[Segment]:
-    """PT_LOADs of a core by physical address; only what the file holds."""
+class ProgramHeader(NamedTuple):
+    """Elf64_Phdr."""
+
+    kind: int
+    flags: int
+    offset: int
+    vaddr: int
+    paddr: int
+    filesz: int
+    memsz: int
+    align: int
+
+
+class ProgramHeaders(NamedTuple):
+    """The table of program headers: bytes [offset, offset + size) of the file, and what they say."""
+
+    offset: int
+    size: int
+    rows: list[ProgramHeader]
+
+
+def read_program_headers(path: str) -> ProgramHeaders:
     with open(path, "rb") as file:
         head = file.read(_HEADER.size)
         if len(head) < _HEADER.size or head[:6] != _ELF64_LITTLE:
@@ -61,11 +81,17 @@ def read_segments(path: str) -> list[Segment]:
         fields = _HEADER.unpack(head)
         file.seek(fields[5])
         table = file.read(fields[9] * fields[10])
-    segments = []
-    for kind, _, offset, _, paddr, filesz, _, _ in _SEGMENT.iter_unpack(table):
-        if kind == _PT_LOAD and filesz:
-            segments.append(Segment(paddr, paddr + filesz, offset))
-    return sorted(segments)
+    rows = [ProgramHeader(*row) for row in _SEGMENT.iter_unpack(table)]
+    return ProgramHeaders(fields[5], len(table), rows)
+
+
+def read_segments(path: str) -> list[Segment]:
+    """PT_LOADs of a core by physical address; only what the file holds."""
+    return sorted(
+        Segment(row.paddr, row.paddr + row.filesz, row.offset)
+        for row in read_program_headers(path).rows
+        if row.kind == PT_LOAD and row.filesz
+    )
 
 
 class CoreFile:

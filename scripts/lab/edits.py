@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Optional
 
 from coreedit import CannotEdit, Memory, section_size_bits
 from drgn import Object, Program, TypeKind, offsetof, sizeof
-from places import PLACES, Core, Folio, Place, read_words
+from places import PLACES, SUBSECTION, Core, Folio, Place, read_words
 
 from zonedev.kernel.layout import KernelLayout
 from zonedev.model import Pagemap
@@ -21,7 +21,6 @@ from zonedev.model import Pagemap
 _MASS_MAX = 50_000
 
 _ATOMIC, _ATOMIC_DEAD = 1, 3
-_SUBSECTION = 2 << 20
 # TAIL_MAPPING of include/linux/poison.h with the POISON_POINTER_DELTA of x86-64.
 _TAIL_MAPPING = 0xDEAD_0000_0000_0400
 
@@ -96,14 +95,6 @@ class Editor:
         return self.place.folio
 
     @property
-    def head_pfn(self) -> int:
-        return self.folio.pfn
-
-    @property
-    def folio_pages(self) -> int:
-        return self.folio.pages
-
-    @property
     def idle(self) -> int:
         """The idle count of the memory type."""
         return self.survey.idle
@@ -131,7 +122,7 @@ class Editor:
 
     @property
     def subsection(self) -> int:
-        return _SUBSECTION
+        return SUBSECTION
 
     @property
     def some_file(self) -> int:
@@ -332,7 +323,7 @@ class Editor:
     def split_range(self) -> None:
         """One range becomes two that lie side by side; the second stands behind the first."""
         start, end = self.range_start, self.range_end
-        unit = max(_SUBSECTION, self.page_bytes << self.pagemap.vmemmap_shift)
+        unit = max(SUBSECTION, self.page_bytes << self.pagemap.vmemmap_shift)
         middle = start + (end + 1 - start) // 2 // unit * unit
         if middle == start:
             raise CannotEdit("the range is one folio")
@@ -352,14 +343,6 @@ class Editor:
         if found is None:
             raise CannotEdit("there is one pagemap only")
         return found
-
-    @property
-    def other_pgmap(self) -> int:
-        return self.other.address
-
-    @property
-    def next_pagemap(self) -> Pagemap:
-        return self.place.others[0]
 
     # ------------------------------------------------------------ ops
 
@@ -546,6 +529,20 @@ class Editor:
             root[section % per_root].section_mem_map,
             0,
         )
+
+    # ------------------------------------------------------------ pools
+
+    def hand_out(self) -> None:
+        """The pool of peer-to-peer memory knows that the edited pages are in use, where the core holds it."""
+        pool = self.core.pool_of(self.pagemap) if self.survey.type == "PCI_P2PDMA" else None
+        for pfn in sorted(self.touched) if pool else ():
+            assert pool
+            byte, bit = divmod(pfn - pool.start_pfn, 8)
+            if 0 <= byte < len(pool.bitmap):
+                address = pool.address + byte
+                used = self.memory.load(address, 1) | 1 << bit
+                old = self.memory.store(address, 1, used)
+                self._note("gen_pool_chunk", f"bits, byte {byte}", old, used)
 
     # ------------------------------------------------------------ DAX entries
 

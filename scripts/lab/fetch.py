@@ -128,24 +128,13 @@ def download(row: Row, package: str) -> Path:
     return part.rename(path)
 
 
-def unpack(packages: list[Path], to: Path) -> None:
+def unpack(package: Path, to: Path, *patterns: str) -> None:
+    """All of a package, or what fits the patterns."""
     to.mkdir(parents=True, exist_ok=True)
     # Not dpkg-deb -x: it makes a directory of a link like /lib, which the build root needs as it is.
-    for package in packages:
-        with subprocess.Popen(
-            ["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE
-        ) as tar:
-            subprocess.run(
-                ["tar", "x", "-C", to, "--keep-directory-symlink"], stdin=tar.stdout, check=True
-            )
-
-
-def unpack_some(package: Path, to: Path, patterns: list[str]) -> None:
-    to.mkdir(parents=True, exist_ok=True)
+    options = ["--wildcards", *patterns] if patterns else ["--keep-directory-symlink"]
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as tar:
-        subprocess.run(
-            ["tar", "x", "-C", to, "--wildcards", *patterns], stdin=tar.stdout, check=True
-        )
+        subprocess.run(["tar", "x", "-C", to, *options], stdin=tar.stdout, check=True)
 
 
 def all_packages(row: Row) -> list[str]:
@@ -158,7 +147,8 @@ def fetch_image(row: Row) -> None:
     if not target.exists():
         scratch = target.with_name(f"{target.name}.part")
         shutil.rmtree(scratch, ignore_errors=True)
-        unpack([download(row, package) for package in image_packages(row)], scratch)
+        for path in [download(row, package) for package in image_packages(row)]:
+            unpack(path, scratch)
         scratch.rename(target)
 
 
@@ -172,7 +162,7 @@ def fetch_debug(row: Row) -> None:
         "*/vmlinux-*",
         *(f"*/{name}.ko*" for name in DEBUG_MODULES),
     ]
-    unpack_some(download(row, f"linux-image-{release}-dbg"), scratch, patterns)
+    unpack(download(row, f"linux-image-{release}-dbg"), scratch, *patterns)
     target.mkdir(parents=True, exist_ok=True)
     for path in scratch.rglob("*"):
         if path.is_file() and not path.is_symlink():
@@ -182,11 +172,12 @@ def fetch_debug(row: Row) -> None:
 
 def fetch_modules(row: Row) -> None:
     if not (BUILD_ROOT / "usr/src" / f"linux-headers-{row['release']}").exists():
-        unpack([download(row, package) for package in header_packages(row)], BUILD_ROOT)
+        for path in [download(row, package) for package in header_packages(row)]:
+            unpack(path, BUILD_ROOT)
     if row["hmm"] == "-" or (LAB / "source" / row["release"]).exists():
         return
     scratch = LAB / "source" / f"{row['release']}.part"
-    unpack_some(download(row, row["hmm"]), scratch, [f"*/{row['hmm']}.tar.xz"])
+    unpack(download(row, row["hmm"]), scratch, f"*/{row['hmm']}.tar.xz")
     target = LAB / "source" / row["release"]
     target.mkdir(parents=True, exist_ok=True)
     (archive,) = scratch.rglob("*.tar.xz")

@@ -36,13 +36,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from coreedit import CannotEdit, CoreFile, Memory, Write, copy_core, pack, unpack
 from drgn import FaultError
 from edits import Editor, Expect
-from faults import ALL, EVERY, FAULTS, OWN, SECOND_PASS, Case, Fault
-from places import PLACES, Core, Find, Place, Survey
+from faults import ALL, EVERY, FAULTS, OWN, POOL_RULE, SECOND_PASS, Case, Fault
+from places import PLACES, Core, Find, Place, Runs, Survey
 
 from zonedev.audit import audit
 from zonedev.errors import TargetError
 from zonedev.kernel.facts import Kernel, read_kernel
 from zonedev.kernel.scheme import has_symbol
+from zonedev.model import DevDax
 from zonedev.target import Target, open_target
 
 CORE, TRUTH = "vmcore", "truth.json"
@@ -123,6 +124,7 @@ def is_met(kernel: Kernel, need: str) -> bool:
         "share marked": kernel.scheme.id != "E" or share,
         "share unmarked": kernel.scheme.id == "E" and not share,
         "node": bool(kernel.layout.node[1]),
+        "device": any(isinstance(p.dev_dax, DevDax) for p in kernel.pagemaps),
     }[need]
 
 
@@ -225,6 +227,8 @@ class Planner:
         editor = Editor(self.core, self.memory, place)
         try:
             task.case.edit(editor)
+            if task.fault.rule != POOL_RULE:
+                editor.hand_out()
         except (CannotEdit, FaultError, LookupError) as err:
             self.memory.core.undo(self.memory.log)
             return str(err)
@@ -256,14 +260,12 @@ def _joined(expects: list[Expect]) -> list[Expect]:
     return joined
 
 
-def _pfn_runs(pfns: Iterable[int]) -> list[tuple[int, int]]:
-    runs: list[tuple[int, int]] = []
+def _pfn_runs(pfns: Iterable[int]) -> list[list[int]]:
+    """[start, end] of pfns in a row."""
+    runs = Runs()
     for pfn in sorted(pfns):
-        if runs and runs[-1][1] == pfn:
-            runs[-1] = (runs[-1][0], pfn + 1)
-        else:
-            runs.append((pfn, pfn + 1))
-    return runs
+        runs.add(pfn)
+    return runs.runs
 
 
 def _describe(injection: Injection) -> dict[str, Any]:

@@ -20,13 +20,14 @@ from drgn.helpers.linux.xarray import xa_load
 
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.layout import KernelLayout
+from zonedev.kernel.p2pdma import CannotRead, Pool, read_pool
 from zonedev.kernel.vmemmap import Pages, read_memmap
 from zonedev.model import Pagemap, PfnRange
 from zonedev.second_pass import DaxPass
 
 _PREFIX = "MEMORY_DEVICE_"
 _POINTERS = 1 << 63
-_SUBSECTION = 2 << 20
+SUBSECTION = 2 << 20
 
 # A survey reads no more pages of a pagemap than this.
 _SURVEY_MAX = 1 << 22
@@ -310,6 +311,13 @@ class Core:
     def layout(self) -> KernelLayout:
         return self.kernel.layout
 
+    def pool_of(self, pagemap: Pagemap) -> Optional[Pool]:
+        """The pool that a pagemap's pages are handed out from; None where the core lacks it."""
+        try:
+            return read_pool(self.kernel.prog, pagemap, self.layout)
+        except CannotRead:
+            return None
+
     def of_type(self, type_: str) -> list[Survey]:
         return [survey for survey in self.surveys if survey.type == type_]
 
@@ -485,13 +493,13 @@ def _has_altmap(core: Core, survey: Survey) -> bool:
 def _in_ram(core: Core, survey: Survey) -> bool:
     """One range, no altmap, and more than one subsection."""
     pagemap = survey.pagemap
-    pages = _SUBSECTION >> core.layout.page_shift
+    pages = SUBSECTION >> core.layout.page_shift
     return pagemap.altmap is None and pagemap.nr_range == 1 and pagemap.pages >= 2 * pages
 
 
 def _ends_free(core: Core, survey: Survey) -> bool:
     """The last subsection holds nothing that counts."""
-    pages = _SUBSECTION >> core.layout.page_shift
+    pages = SUBSECTION >> core.layout.page_shift
     end = survey.pagemap.ranges[-1].end_pfn if survey.pagemap.ranges else 0
     used = [pfn for pfn, order in survey.above_idle if pfn + (1 << order) > end - pages]
     return survey.pagemap.pages > 2 * pages and survey.complete and not used
@@ -595,7 +603,6 @@ PLACES: dict[str, Find] = {
     "pagemap-free-end": _pagemap(_ends_free),
     "pagemap-held": _pagemap(lambda core, s: s.held),
     "pagemap-few-held": _pagemap(_few_held),
-    "pagemap-slots": _pagemap(),
     "two-pagemaps": _two_pagemaps,
     "pagemap-neighbour": _neighbour,
     "pagemaps-of-ops": _of_ops,

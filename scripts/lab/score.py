@@ -31,7 +31,16 @@ from unpack_vmcore import unpack  # noqa: E402
 VMCORES = ROOT / "tests" / "vmcores"
 
 # All schemes and memory types that a bundled core shows, as ELF.
-CORES = ("5.10-entries", "6.1-entries", "6.16-entries", "6.16-hmm", "7.2-entries", "7.2-p2p-hmm")
+CORES = (
+    "5.10-entries",
+    "6.1-entries",
+    "6.1-entries-devdax",
+    "6.16-entries",
+    "6.16-hmm",
+    "6.16-p2p-leak",
+    "7.2-entries",
+    "7.2-p2p-hmm",
+)
 
 Row = tuple[str, str, str]
 
@@ -106,7 +115,8 @@ cores {cores} ({seeds} seeds each). recall: faults that the audit named by their
 findings that the truth asks for, of all that were not there before; quiet: near misses that nothing was said of.
 "found by second-pass" are faults that no page shows: without the data of that pass (a slice may lack it) nothing is
 found, and nothing false is said. A fault may bring findings on its neighbours, too, which its truth names.
-Rules that the auditor has no row for (R15, R40, R42, P10) are found never; R38 is information where the stacks of tasks are not in the core.
+Those on pools and lists of drivers (P10, R15) are found only in cores that hold these, with the debug information of their
+modules; R38 is information where the stacks of tasks are not in the core.
 
 """
 

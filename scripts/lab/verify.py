@@ -85,7 +85,7 @@ def classes_of(
     scheme = kernel.scheme_of(pagemap, kernel.scheme)
     known = entries if pagemap.type == FS_DAX else None
     scan = _zonedev.Scan(layout.layout, scheme, pagemap_spec(pagemap), entries=known)
-    scan.begin(pfn, pfn + count, layout.page_address(pfn))
+    scan.begin(pfn, pfn + count, layout.page_address(pfn), pagemap.index_bias(pfn))
     for piece in read_memmap(prog, layout.page_address(pfn), count, layout):
         if isinstance(piece, Hole):
             scan.hole(piece.pages, piece.class_)
@@ -251,10 +251,13 @@ def entries_of(kernel: Kernel) -> Optional[_zonedev.Entries]:
 
 
 def differences(
-    prog: Program, kernel: Kernel, truth: dict[str, Any], findings: list[Finding]
+    prog: Program,
+    kernel: Kernel,
+    truth: dict[str, Any],
+    findings: list[Finding],
+    entries: Optional[_zonedev.Entries] = None,
 ) -> Iterator[str]:
     """All differences, page by page."""
-    entries = entries_of(kernel)
     states: list[State] = truth["states"]
     for state in states:
         try:
@@ -280,8 +283,8 @@ def compare(prog: Program, truth: dict[str, Any]) -> Comparison:
     """Audit a core and compare it with truth-states.json."""
     kernel = read_kernel(prog)
     result: Audit = audit(prog)
-    states = truth["states"]
-    wrong = list(differences(prog, kernel, truth, result.findings))
+    states, entries = truth["states"], entries_of(kernel)
+    wrong = list(differences(prog, kernel, truth, result.findings, entries))
     wrong += [f"the record contradicts itself: {problem}" for problem in truth["problems"]]
     return Comparison(
         kernel=truth["kernel"],
@@ -291,8 +294,7 @@ def compare(prog: Program, truth: dict[str, Any]) -> Comparison:
         classes=classes_by_type(result),
         records=len(states),
         pages=sum(state["count"] for state in states),
-        expected=len(alarming(states, entries_of(kernel) is not None))
-        + len(truth.get("pagemaps", [])),
+        expected=len(alarming(states, entries is not None)) + len(truth.get("pagemaps", [])),
         found=len(reported(result.findings)) + len(alarming_pagemaps(result.findings)),
         rules=dict(Counter(f.rule for f in result.findings if f.severity != "info")),
         info=sum(1 for f in result.findings if f.severity == "info"),

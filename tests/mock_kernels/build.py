@@ -43,8 +43,10 @@ MOCKS = {
     "c14": Mock("c14.c"),
     "c19": Mock("c19.c"),
     "d": Mock("d.c"),
+    "d-drivers": Mock("d.c", ("-DDRIVERS",)),
     "f1": Mock("f1.c"),
     "f2": Mock("f2.c"),
+    "f2-drivers": Mock("f2.c", ("-DDRIVERS",)),
 }
 
 

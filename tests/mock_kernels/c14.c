@@ -11,16 +11,10 @@
 #define MEM_SECTION_ARRAY
 #define HAS_PHYS_BASE
 
-#include "radix.h"
-#include "states.h"
 #include "old_page.h"
+#include "pgmap_radix.h"
 
 enum memory_type { MEMORY_DEVICE_HOST, MEMORY_DEVICE_PRIVATE, MEMORY_DEVICE_PUBLIC };
-
-struct vmem_altmap {
-	const unsigned long base_pfn, reserve;
-	unsigned long free, align, alloc;
-};
 
 struct dev_pagemap {
 	int (*page_fault)(void *vma, unsigned long address, struct page *page);
@@ -56,10 +50,7 @@ static void hmm_devmem_free(struct page *page, void *data)
 	page->private = (unsigned long)data;
 }
 
-static void hmm_devmem_ref_release(struct percpu_ref *ref)
-{
-	ref->confirm_switch = NULL;
-}
+DEFINE_REF_RELEASE(hmm_devmem_ref_release)
 
 /* The function that frees at 1 in these kernels. */
 void put_zone_device_private_or_public_page(struct page *page);
@@ -76,71 +67,46 @@ enum { PMEM, DEVDAX, GPU, PUBLIC };
 
 static struct device devices[] = {
 	/* Chunks of 512, 1024 and 512 pages. */
-	[PMEM] = { .name = "namespace0.0",
-		   .type = "MEMORY_DEVICE_FS_DAX",
-		   .pfn = 0x100200,
-		   .pages = 2048,
-		   .reserve = 64,
-		   .idle = 1 },
-	[DEVDAX] = { .name = "dax1.0",
-		     .type = "MEMORY_DEVICE_GENERIC",
-		     .pfn = 0x110000,
-		     .pages = 512,
-		     .idle = 1,
-		     .ref_error = -7,
-		     .pagemap_rule = "ref-versus-pages",
-		     .pagemap_severity = "warning" },
+	[PMEM] = { DEVICE("namespace0.0", FS_DAX, 0x100200, 2048), .reserve = 64, .idle = 1 },
+	[DEVDAX] = { DEVICE("dax1.0", GENERIC, 0x110000, 512), .idle = 1, .ref_error = -7,
+		     PAGEMAP_WARNING("ref-versus-pages") },
 	/* In two sections. */
-	[GPU] = { .name = "hmm_dmirror",
-		  .type = "MEMORY_DEVICE_PRIVATE",
-		  .kernel_type = MEMORY_DEVICE_PRIVATE,
-		  .pfn = 0x3fffe00,
-		  .pages = 1024,
-		  .idle = 1,
-		  .ref_error = -10,
-		  .pagemap_rule = "ref-versus-pages",
-		  .pagemap_severity = "warning" },
-	[PUBLIC] = { .name = "hmm_public",
-		     .type = "MEMORY_DEVICE_COHERENT",
-		     .kernel_type = MEMORY_DEVICE_PUBLIC,
-		     .pfn = 0x200000,
-		     .pages = 512,
+	[GPU] = { TYPED_DEVICE("hmm_dmirror", PRIVATE, 0x3fffe00, 1024), .idle = 1, .ref_error = -10,
+		  PAGEMAP_WARNING("ref-versus-pages") },
+	[PUBLIC] = { DEVICE("hmm_public", COHERENT, 0x200000, 512), .kernel_type = MEMORY_DEVICE_PUBLIC,
 		     .idle = 1 },
 };
 
 static const struct state states[] = {
-	{ PMEM, .at = 100, .count = 10, .refcount = 2, .class = "busy", .rule = "held-without-map",
-	  .severity = "info", .why = "an I/O; no page of 4.14 knows its file" },
-	{ PMEM, .at = 120, .count = 1, .refcount = 0, .class = "violation", .rule = "refcount-below-idle",
-	  .severity = "error", .why = "one put too many" },
-	{ PMEM, .at = 128, .count = 1, .refcount = 1, .mapping = M_FILE, .class = "violation",
-	  .rule = "wrong-mapping", .severity = "error", .why = "nothing in this kernel sets it on a DAX page" },
-	{ PMEM, .at = 1500, .count = 1, .refcount = 2, .maps = 1, .class = "violation",
-	  .rule = "unaccounted-mapcount", .severity = "error", .why = "in the second chunk" },
-	{ DEVDAX, .at = 5, .count = 2, .refcount = 3, .class = "busy", .rule = "held-without-map",
-	  .severity = "info", .why = "two I/Os" },
+	{ PMEM, .at = 100, .count = 10, .refcount = 2, .class = "busy", INFO("held-without-map"),
+	  .why = "an I/O; no page of 4.14 knows its file" },
+	{ PMEM, .at = 120, .count = 1, .refcount = 0, ERROR("refcount-below-idle"), .why = "one put too many" },
+	{ PMEM, .at = 128, .count = 1, .refcount = 1, .mapping = M_FILE, ERROR("wrong-mapping"),
+	  .why = "nothing in this kernel sets it on a DAX page" },
+	{ PMEM, .at = 1500, .count = 1, .refcount = 2, .maps = 1, ERROR("unaccounted-mapcount"),
+	  .why = "in the second chunk" },
+	{ DEVDAX, .at = 5, .count = 2, .refcount = 3, .class = "busy", INFO("held-without-map"),
+	  .why = "two I/Os" },
 	{ GPU, .at = 8, .count = 1, .refcount = 2, .set = 1UL << PG_locked, .class = "busy",
 	  .why = "allocated, not mapped yet" },
 	{ GPU, .at = 16, .count = 4, .refcount = 2, .maps = 1, .mapping = M_ANON, .class = "busy",
 	  .why = "mapped once" },
 	{ GPU, .at = 24, .count = 1, .refcount = 4, .maps = 3, .mapping = M_ANON, .class = "busy",
 	  .why = "mapped by three processes" },
-	{ GPU, .at = 32, .count = 1, .refcount = 1, .maps = 1, .mapping = M_ANON, .class = "violation",
-	  .rule = "refcount-below-mapcount", .severity = "error",
-	  .why = "the map's reference is gone: free and mapped" },
-	{ GPU, .at = 40, .count = 1, .refcount = 1, .mapping = M_ANON, .class = "violation",
-	  .rule = "stale-mapping", .severity = "error", .why = "freed without clearing its mapping" },
-	{ GPU, .at = 48, .count = 1, .refcount = 0, .class = "violation", .rule = "refcount-below-idle",
-	  .severity = "error", .why = "below 1 in a pagemap that lives" },
+	{ GPU, .at = 32, .count = 1, .refcount = 1, .maps = 1, .mapping = M_ANON,
+	  ERROR("refcount-below-mapcount"), .why = "the map's reference is gone: free and mapped" },
+	{ GPU, .at = 40, .count = 1, .refcount = 1, .mapping = M_ANON, ERROR("stale-mapping"),
+	  .why = "freed without clearing its mapping" },
+	{ GPU, .at = 48, .count = 1, .refcount = 0, ERROR("refcount-below-idle"),
+	  .why = "below 1 in a pagemap that lives" },
 	{ GPU, .at = 600, .count = 1, .refcount = 1, .set = 1UL << PG_locked, .class = "idle",
-	  .rule = "dirty-free-state", .severity = "warning", .why = "free, and locked by its last user" },
+	  WARNING("dirty-free-state"), .why = "free, and locked by its last user" },
 	{ PUBLIC, .at = 8, .count = 2, .refcount = 2, .maps = 1, .mapping = M_ANON, .class = "busy",
 	  .why = "mapped once" },
-	{ PUBLIC, .at = 16, .count = 1, .refcount = 2, .maps = 2, .mapping = M_ANON, .class = "violation",
-	  .rule = "refcount-below-mapcount", .severity = "error",
-	  .why = "two maps, one reference beside the idle one" },
-	{ PUBLIC, .at = 511, .count = 1, .refcount = 1, .mapping = M_ANON, .class = "violation",
-	  .rule = "stale-mapping", .severity = "error", .why = "freed without clearing its mapping" },
+	{ PUBLIC, .at = 16, .count = 1, .refcount = 2, .maps = 2, .mapping = M_ANON,
+	  ERROR("refcount-below-mapcount"), .why = "two maps, one reference beside the idle one" },
+	{ PUBLIC, .at = 511, .count = 1, .refcount = 1, .mapping = M_ANON, ERROR("stale-mapping"),
+	  .why = "freed without clearing its mapping" },
 };
 
 static bool is_hmm(int type)
@@ -148,42 +114,32 @@ static bool is_hmm(int type)
 	return type != MEMORY_DEVICE_HOST;
 }
 
-#undef NEW_PAGEMAP
-#define NEW_PAGEMAP(device) (is_hmm((device)->kernel_type) ? &NEW(struct hmm_devmem)->pagemap : new_pagemap())
+#define NEW_PAGEMAP(device) (is_hmm((device)->kernel_type) ? &NEW(struct hmm_devmem)->pagemap : new_page_map())
 
 #include "program.h"
 
-static long pagemap_ref(const struct device *device)
+static void register_hmm(const struct device *device)
 {
-	return 1 + pages_referenced(device);
-}
-
-static void register_hmm(struct device *device)
-{
-	struct hmm_devmem *devmem = (void *)((char *)device->pgmap - offsetof(struct hmm_devmem, pagemap));
+	struct hmm_devmem *devmem = container_of(device->pgmap, struct hmm_devmem, pagemap);
 	struct resource *resource = NEW(struct resource);
 
-	*resource = (struct resource){ .start = device->pfn << 12,
-				       .end = ((device->pfn + device->pages) << 12) - 1 };
+	*resource = device_resource(device);
 	ref_init(&devmem->ref, hmm_devmem_ref_release, device->ref_state, device->ref);
 	devmem->pfn_first = device->pfn;
-	devmem->pfn_last = device->pfn + device->pages;
+	devmem->pfn_last = end_pfn(device);
 	devmem->resource = K(resource);
 	devmem->pagemap.res = K(resource);
 	devmem->pagemap.ref = K(&devmem->ref);
 	devmem->pagemap.type = device->kernel_type;
 	devmem->pagemap.page_fault = K(hmm_devmem_fault);
 	devmem->pagemap.page_free = K(hmm_devmem_free);
-	radix_insert_sections(&hmm_devmem_radix, device->pfn, device->pfn + device->pages, K(devmem));
+	radix_insert_sections(&hmm_devmem_radix, device->pfn, end_pfn(device), K(devmem));
 }
 
 static void register_device(struct device *device)
 {
-	unsigned long end = device->pfn + device->pages;
-
 	if (is_hmm(device->kernel_type))
 		register_hmm(device);
 	else
-		radix_insert_range(&pgmap_radix, device->pfn, end,
-				   K(register_page_map(device, device == &devices[PMEM])));
+		radix_insert_range(&pgmap_radix, device->pfn, end_pfn(device), K(fill_page_map(device)));
 }

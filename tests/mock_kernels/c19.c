@@ -10,16 +10,10 @@
 #define HAS_PHYS_BASE
 #define MEM_CGROUP
 
-#include "radix.h"
-#include "states.h"
 #include "page.h"
+#include "pgmap_radix.h"
 
 enum memory_type { MEMORY_DEVICE_PRIVATE = 1, MEMORY_DEVICE_PUBLIC, MEMORY_DEVICE_FS_DAX };
-
-struct vmem_altmap {
-	const unsigned long base_pfn, reserve;
-	unsigned long free, align, alloc;
-};
 
 struct dev_pagemap {
 	int (*page_fault)(void *vma, unsigned long address, struct page *page);
@@ -32,18 +26,6 @@ struct dev_pagemap {
 	void *data;
 	enum memory_type type;
 };
-
-static struct radix_tree_root pgmap_radix KERNEL;
-
-static void blk_queue_usage_counter_release(struct percpu_ref *ref)
-{
-	ref->confirm_switch = NULL;
-}
-
-static void dev_dax_percpu_release(struct percpu_ref *ref)
-{
-	ref->confirm_switch = NULL;
-}
 
 /* The functions that make a kernel one of this scheme, and that tell a page its file. */
 void __put_devmap_managed_page(struct page *page);
@@ -70,69 +52,47 @@ static const char *const evidence[] = { "symbol __put_devmap_managed_page: prese
 enum { PMEM, DEVDAX };
 
 static struct device devices[] = {
-	[PMEM] = { .name = "namespace0.0",
-		   .type = "MEMORY_DEVICE_FS_DAX",
-		   .kernel_type = MEMORY_DEVICE_FS_DAX,
-		   .pfn = 0x100000,
-		   .pages = 1536,
-		   .reserve = 24,
-		   .idle = 1 },
-	[DEVDAX] = { .name = "dax1.0",
-		     .type = "MEMORY_DEVICE_GENERIC",
-		     .pfn = 0x100800,
-		     .pages = 1024,
-		     .idle = 1,
-		     .ref_error = -500,
-		     .pagemap_rule = "ref-versus-pages",
-		     .pagemap_severity = "warning" },
+	[PMEM] = { TYPED_DEVICE("namespace0.0", FS_DAX, 0x100000, 1536), .reserve = 24, .idle = 1 },
+	[DEVDAX] = { DEVICE("dax1.0", GENERIC, 0x100800, 1024), .idle = 1, .ref_error = -500,
+		     PAGEMAP_WARNING("ref-versus-pages") },
 };
 
 static const struct state states[] = {
 	{ PMEM, .at = 64, .count = 16, .refcount = 1, .mapping = M_FILE, .index = 3, .class = "busy",
 	  .why = "a block of a file: at the idle count, associated" },
 	{ PMEM, .at = 96, .count = 2, .refcount = 2, .mapping = M_FILE, .class = "busy",
-	  .rule = "held-without-map", .severity = "info", .why = "an I/O on a file's block" },
-	{ PMEM, .at = 104, .count = 2, .refcount = 2, .class = "busy", .rule = "reference-outlives-mapping",
-	  .severity = "warning", .why = "held after truncate" },
-	{ PMEM, .at = 112, .count = 1, .refcount = 0, .mapping = M_FILE, .class = "violation",
-	  .rule = "refcount-below-idle", .severity = "error", .why = "one put too many on a file's block" },
-	{ PMEM, .at = 120, .count = 1, .refcount = 1, .mapping = M_SHARED, .index = 2, .class = "violation",
-	  .rule = "wrong-mapping", .severity = "error", .why = "shared extents came with 6.0" },
-	{ PMEM, .at = 128, .count = 1, .refcount = 1, .mapping = M_POISON, .class = "violation",
-	  .rule = "wrong-mapping", .severity = "error", .why = "the mapping of a tail page" },
-	{ DEVDAX, .at = 0, .count = 4, .refcount = 2, .class = "busy", .rule = "held-without-map",
-	  .severity = "info",
+	  INFO("held-without-map"), .why = "an I/O on a file's block" },
+	{ PMEM, .at = 104, .count = 2, .refcount = 2, .class = "busy", WARNING("reference-outlives-mapping"),
+	  .why = "held after truncate" },
+	{ PMEM, .at = 112, .count = 1, .refcount = 0, .mapping = M_FILE, ERROR("refcount-below-idle"),
+	  .why = "one put too many on a file's block" },
+	{ PMEM, .at = 120, .count = 1, .refcount = 1, .mapping = M_SHARED, .index = 2, ERROR("wrong-mapping"),
+	  .why = "shared extents came with 6.0" },
+	{ PMEM, .at = 128, .count = 1, .refcount = 1, .mapping = M_POISON, ERROR("wrong-mapping"),
+	  .why = "the mapping of a tail page" },
+	{ PMEM, .at = 136, .count = 1, .refcount = 1 + 1024, .mapping = M_FILE, .class = "busy",
+	  INFO("held-without-map"), .why = "1024 I/Os: pins came with 5.7" },
+	{ DEVDAX, .at = 0, .count = 4, .refcount = 2, .class = "busy", INFO("held-without-map"),
 	  .why = "an I/O; whether devdax pages know their file, this kernel does not tell" },
 	{ DEVDAX, .at = 8, .count = 4, .refcount = 2, .mapping = M_FILE, .class = "busy",
-	  .rule = "held-without-map", .severity = "info", .why = "the same on pages that do" },
+	  INFO("held-without-map"), .why = "the same on pages that do" },
 	{ DEVDAX, .at = 16, .count = 1, .refcount = 1, .mapping = M_FILE, .class = "idle",
 	  .why = "devdax never clears the mapping of its first fault" },
-	{ DEVDAX, .at = 24, .count = 1, .refcount = 1, .maps = 1, .class = "violation",
-	  .rule = "unaccounted-mapcount", .severity = "error", .why = "devdax maps are not counted" },
+	{ DEVDAX, .at = 24, .count = 1, .refcount = 1, .maps = 1, ERROR("unaccounted-mapcount"),
+	  .why = "devdax maps are not counted" },
 };
 
 #include "program.h"
 
-static long pagemap_ref(const struct device *device)
-{
-	return 1 + pages_referenced(device);
-}
-
 static void register_device(struct device *device)
 {
 	struct dev_pagemap *pgmap = device->pgmap;
-	struct percpu_ref *ref = NEW(struct percpu_ref);
-	unsigned long end = device->pfn + device->pages;
-	struct vmem_altmap altmap = { .base_pfn = device->pfn,
-				      .free = device->reserve,
-				      .alloc = device->reserve };
 
-	ref_init(ref, device == &devices[PMEM] ? blk_queue_usage_counter_release : dev_dax_percpu_release,
-		 device->ref_state, device->ref);
-	pgmap->ref = K(ref);
+	pgmap->ref = K(lend_ref(device));
 	pgmap->type = device->kernel_type;
-	pgmap->res = (struct resource){ .start = device->pfn << 12, .end = (end << 12) - 1 };
+	pgmap->res = device_resource(device);
 	pgmap->altmap_valid = device->reserve != 0;
-	memcpy(&pgmap->altmap, &altmap, sizeof(altmap));
-	radix_insert_range(&pgmap_radix, device->pfn, end, K(pgmap));
+	if (pgmap->altmap_valid)
+		fill_altmap(&pgmap->altmap, device);
+	radix_insert_range(&pgmap_radix, device->pfn, end_pfn(device), K(pgmap));
 }

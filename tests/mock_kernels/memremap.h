@@ -72,10 +72,7 @@ static unsigned int gpu_migrate_to_ram(void *fault)
 
 static struct dev_pagemap_ops gpu_ops KERNEL;
 
-static void dev_pagemap_release(struct percpu_ref *ref)
-{
-	ref->percpu_count_ptr = 0;
-}
+DEFINE_REF_RELEASE(dev_pagemap_release)
 
 static bool is_gpu(int type)
 {
@@ -90,16 +87,16 @@ static void fill_ops(struct dev_pagemap *pgmap)
 	pgmap->owner = K(&gpu_ops);
 }
 
-static void register_pagemap(struct device *device)
+static void register_device(struct device *device)
 {
 	struct dev_pagemap *pgmap = device->pgmap;
-	unsigned long end = device->pfn + device->pages;
+	struct resource resource = device_resource(device);
 
 	ref_init(&pgmap->ref, dev_pagemap_release, device->ref_state, device->ref);
 	pgmap->type = device->kernel_type;
 	pgmap->vmemmap_shift = device->shift;
 	pgmap->nr_range = 1;
-	pgmap->range = (struct range){ device->pfn << 12, (end << 12) - 1 };
+	pgmap->range = (struct range){ resource.start, resource.end };
 	if (device->reserve) {
 		pgmap->flags = PGMAP_ALTMAP_VALID;
 		pgmap->altmap = (struct vmem_altmap){ .base_pfn = device->pfn, .free = device->reserve };
@@ -109,7 +106,7 @@ static void register_pagemap(struct device *device)
 #ifdef INIT_MODE
 	pgmap->init_mode = device->idle ? INIT_PAGEMAP_BUSY : INIT_PAGEMAP_IDLE;
 #endif
-	xa_store_range(&pgmap_array, device->pfn, end - 1, K(pgmap));
+	xa_store_range(&pgmap_array, device->pfn, end_pfn(device) - 1, K(pgmap));
 }
 
 #endif

@@ -27,6 +27,8 @@ typedef unsigned long pgoff_t;
 typedef u64 phys_addr_t;
 typedef phys_addr_t resource_size_t;
 
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+
 typedef struct {
 	int counter;
 } atomic_t;
@@ -208,7 +210,8 @@ static void setup_sections(void)
 {
 	struct mem_section *root = ram_alloc(PAGE_SIZE_, PAGE_SIZE_);
 
-	/* Section 0 is RAM; every section's word is the start of the vmemmap and its state bits (devices: not online). */
+	/* Every section's word is the start of the vmemmap and state bits: section 0 is RAM, others are not
+	 * online. */
 	for (int i = 0; i < SECTIONS_PER_ROOT; i++)
 		root[i].section_mem_map = VMEMMAP | (i ? 3 : 7);
 #ifndef MEM_SECTION_ARRAY
@@ -235,13 +238,15 @@ static void setup_kernel(void)
 	init_mm.pgd = K(swapper_pg_dir);
 }
 
-static void add_resource(const char *name, u64 start, u64 end)
+/* In /proc/iomem, under a name. */
+static void add_resource(const char *name, struct resource range)
 {
 	struct resource *resource = NEW(struct resource);
 	char *copy = ram_alloc(strlen(name) + 1, 1);
 
 	strcpy(copy, name);
-	*resource = (struct resource){ .start = start, .end = end, .name = K(copy) };
+	*resource = range;
+	resource->name = K(copy);
 	resource->sibling = iomem_resource.child;
 	iomem_resource.child = K(resource);
 }

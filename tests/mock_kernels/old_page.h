@@ -2,46 +2,13 @@
 /*
  * struct page of 4.5 to 4.17, where the pgmap overlays lru and compound_head behind the counters.
  *
- * Mirrors include/linux/mm_types.h and page-flags.h of those kernels, members and places only.
+ * Mirrors include/linux/mm_types.h of those kernels, members and places only.
  */
 #ifndef MOCK_OLD_PAGE_H
 #define MOCK_OLD_PAGE_H
 
-#include "mock.h"
-
-#ifndef REFCOUNT
-#define REFCOUNT _refcount
-#endif
-
-enum pageflags {
-	PG_locked,
-	PG_error,
-	PG_referenced,
-	PG_uptodate,
-	PG_dirty,
-	PG_lru,
-	PG_active,
-	PG_slab,
-	PG_owner_priv_1,
-	PG_arch_1,
-	PG_reserved,
-	PG_private,
-	PG_private_2,
-	PG_writeback,
-	PG_head,
-	PG_swapcache,
-	PG_mappedtodisk,
-	PG_reclaim,
-	PG_swapbacked,
-	PG_unevictable,
-	PG_mlocked,
-	PG_uncached,
-	PG_hwpoison,
-	__NR_PAGEFLAGS,
-	PG_checked = PG_owner_priv_1,
-};
-
-enum zone_type { ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_MOVABLE, ZONE_DEVICE, __MAX_NR_ZONES };
+#define OLD_PAGEFLAGS
+#include "pageflags.h"
 
 struct page {
 	unsigned long flags;

@@ -41,6 +41,13 @@ enum { REF_ATOMIC = 1, REF_DEAD = 2 };
 
 #define REF_BIAS (1UL << 63)
 
+/* A function that is called when a reference is gone; that it has this name is all that matters. */
+#define DEFINE_REF_RELEASE(name)                                                                               \
+	static void name(struct percpu_ref *ref)                                                               \
+	{                                                                                                      \
+		ref->percpu_count_ptr = 0;                                                                     \
+	}
+
 static unsigned long percpu_used;
 
 /* A live reference of some value: what one CPU took, another gave back. */

@@ -3,10 +3,10 @@
  * Fills an era's struct pages from its rows, and writes the core and the truth.
  *
  * An era includes this behind its struct page, dev_pagemap and enums, its registry, and its tables
- * devices[], states[] and evidence[] (what the scheme is told by, in words).  Two functions follow:
- * pagemap_ref() and register_device().  It may define REFCOUNT (the member of struct page that counts),
- * COMPOUND_DEVMAP (compound pages with their order in the first tail) and NEW_PAGEMAP (where the memory of
- * a dev_pagemap comes from).
+ * devices[], states[] and evidence[] (what the scheme is told by, in words).  register_device() is the
+ * registry's, or follows.  An era may define REFCOUNT (the member of struct page that counts), COMPOUND_DEVMAP
+ * (compound pages with their order in the first tail), NEW_PAGEMAP (where the memory of a dev_pagemap comes
+ * from) and REFERENCES_HELD (which of the sums below the pages hold of dev_pagemap.ref).
  * The truth repeats the rows.  Nothing here is computed by, or looked up in, the auditor.
  */
 #ifndef MOCK_PROGRAM_H
@@ -14,16 +14,13 @@
 
 #include "states.h"
 
-#ifndef REFCOUNT
-#define REFCOUNT _refcount
-#endif
-
 #ifndef NEW_PAGEMAP
 #define NEW_PAGEMAP(device) NEW(struct dev_pagemap)
 #endif
 
-/* Who holds dev_pagemap.ref in this scheme: its value, from what the pages hold. */
-static long pagemap_ref(const struct device *device);
+#ifndef REFERENCES_HELD
+#define REFERENCES_HELD pages_referenced
+#endif
 
 /* Fill device->pgmap, and enter it into the registry. */
 static void register_device(struct device *device);
@@ -162,6 +159,57 @@ static void fill_device(struct device *device)
 	}
 }
 
+/* ---- who holds dev_pagemap.ref: one of these is an era's ---- */
+
+/* Every folio, in use or not. */
+__attribute__((unused)) static long folios_of(const struct device *device)
+{
+	return (long)((device->pages - device->reserve) >> device->shift);
+}
+
+/* Every page that is not at 0. */
+__attribute__((unused)) static long pages_referenced(const struct device *device)
+{
+	long sum = 0;
+
+	for (unsigned long i = device->reserve; i < device->pages; i++)
+		sum += device->memmap[i].REFCOUNT.counter != 0;
+	return sum;
+}
+
+/* Every reference on a page beyond the idle one. */
+__attribute__((unused)) static long references_above_idle(const struct device *device)
+{
+	long sum = 0;
+
+	for (unsigned long i = device->reserve; i < device->pages; i++)
+		sum += device->memmap[i].REFCOUNT.counter - device->idle;
+	return sum;
+}
+
+#ifdef DRIVERS
+/* ---- what drivers keep ---- */
+
+/* Per page whether the books of its driver call it used. */
+static const bool *books_of(const struct device *device)
+{
+	static bool used[4096];
+
+	for (unsigned long i = 0; i < device->pages; i++)
+		used[i] = device->memmap[i].REFCOUNT.counter > device->idle ||
+			  device->memmap[i]._mapcount.counter >= 0;
+	for (size_t i = 0; i < states_count(); i++) {
+		const struct state *state = &states[i];
+
+		if (&devices[state->device] == device && is_filled(state) && state->books)
+			memset(used + state->at, state->books == BOOKS_USED, state->count);
+	}
+	return used;
+}
+#endif
+
+/* ---- pagemaps ---- */
+
 static void add_memmap(struct device *device)
 {
 	size_t size = device->pages * sizeof(struct page);
@@ -174,7 +222,7 @@ static void add_device(struct device *device)
 {
 	bool broken = variant == BROKEN;
 
-	add_resource(device->name, device->pfn << 12, ((device->pfn + device->pages) << 12) - 1);
+	add_resource(device->name, device_resource(device));
 	add_memmap(device);
 	/* The pages name the pagemap, and its reference counts the pages. */
 	device->pgmap = NEW_PAGEMAP(device);
@@ -183,33 +231,13 @@ static void add_device(struct device *device)
 		device->idle = 0;
 	}
 	fill_device(device);
-	device->ref = pagemap_ref(device) + (broken ? device->ref_error : 0) - (device->ref_state == REF_DYING);
+	/* Its own reference, which removal puts first, and those of the pages. */
+	device->ref =
+		(device->ref_state == REF_LIVE) + REFERENCES_HELD(device) + (broken ? device->ref_error : 0);
 	register_device(device);
-}
-
-/* ---- sums over the pages of a device, for pagemap_ref() ---- */
-
-__attribute__((unused)) static long folios_of(const struct device *device)
-{
-	return (long)((device->pages - device->reserve) >> device->shift);
-}
-
-__attribute__((unused)) static long pages_referenced(const struct device *device)
-{
-	long sum = 0;
-
-	for (unsigned long i = device->reserve; i < device->pages; i++)
-		sum += device->memmap[i].REFCOUNT.counter != 0;
-	return sum;
-}
-
-__attribute__((unused)) static long references_above(const struct device *device, int idle)
-{
-	long sum = 0;
-
-	for (unsigned long i = device->reserve; i < device->pages; i++)
-		sum += device->memmap[i].REFCOUNT.counter - idle;
-	return sum;
+#ifdef DRIVERS
+	keep_books(device, books_of(device));
+#endif
 }
 
 /* ---- truth ---- */
@@ -236,8 +264,7 @@ static void print_device(FILE *file, const struct device *device)
 	bool broken = variant == BROKEN;
 
 	fprintf(file, "{\"start_pfn\": %lu, \"first_pfn\": %lu, \"end_pfn\": %lu, \"ref\": %ld, \"idle\": %d, ",
-		device->pfn, device->pfn + device->reserve, device->pfn + device->pages, device->ref,
-		device->idle);
+		device->pfn, device->pfn + device->reserve, end_pfn(device), device->ref, device->idle);
 	print_string(file, "type", device->type);
 	print_string(file, "name", device->name);
 	print_string(file, "ref_state", device->ref_state == REF_LIVE ? "live" : "dying");

@@ -14,6 +14,9 @@
 
 enum mapping { M_NULL, M_FILE, M_ANON, M_SHARED, M_POISON };
 
+/* What the books of a driver (drivers.h) call a page: what its counters say, or something else. */
+enum books { BOOKS_RIGHT, BOOKS_FREE, BOOKS_USED };
+
 enum variant { HEALTHY, BROKEN };
 
 static enum variant variant;
@@ -40,6 +43,24 @@ struct device {
 	long ref;
 };
 
+#define DEVICE(name_, type_, pfn_, pages_)                                                                     \
+	.name = name_, .type = "MEMORY_DEVICE_" #type_, .pfn = pfn_, .pages = pages_
+/* Where the kernel's name of the type is the reports'. */
+#define TYPED_DEVICE(name_, type_, pfn_, pages_)                                                               \
+	DEVICE(name_, type_, pfn_, pages_), .kernel_type = MEMORY_DEVICE_##type_
+#define PAGEMAP_WARNING(id) .pagemap_rule = id, .pagemap_severity = "warning"
+#define PAGEMAP_ERROR(id) .pagemap_rule = id, .pagemap_severity = "error"
+
+static unsigned long end_pfn(const struct device *device)
+{
+	return device->pfn + device->pages;
+}
+
+static struct resource device_resource(const struct device *device)
+{
+	return (struct resource){ .start = device->pfn << 12, .end = (end_pfn(device) << 12) - 1 };
+}
+
 struct state {
 	int device;
 	unsigned long at, count; /* pages, from the device's first */
@@ -51,7 +72,13 @@ struct state {
 	u64 pgmap;		  /* 0: its own */
 	int tail_refcount;	  /* of the folio's third page */
 	bool broken_only;	  /* legal, but not in the healthy variant */
+	enum books books;
 	const char *class, *rule, *severity, *why;
 };
+
+#define INFO(id) .rule = id, .severity = "info"
+#define WARNING(id) .rule = id, .severity = "warning"
+/* A page with an error is in no other class. */
+#define ERROR(id) .class = "violation", .rule = id, .severity = "error"
 
 #endif

@@ -2,7 +2,7 @@
 """The files' side of FS_DAX: which DAX inodes there are, and which pages their entries name.
 
 Owns the way from the super blocks to the trees of DAX files, and what of it could not be read (gaps):
-where there are any, "no entry" is never concluded.  The walks of inodes and trees, and what is kept of
+of a pagemap that files of a gap's file system may lie in, "no entry" is never concluded.  The walks of inodes and trees, and what is kept of
 them, are the core's (ext/core/entries.h); judging is that of its rules.
 
 Invariant: every list is walked by nodes that name the one before them, so that it ends.
@@ -11,6 +11,7 @@ Mirrors fs/super.c (super_blocks), fs/inode.c (s_inodes), fs/dax.c.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
@@ -18,10 +19,9 @@ from typing import Any, NamedTuple, Optional
 from drgn import FaultError, Object, Program, offsetof, sizeof
 
 from zonedev import _zonedev
+from zonedev.errors import TargetError
 from zonedev.kernel.layout import KernelLayout
-from zonedev.model import Pagemap
-
-_FS_DAX = "MEMORY_DEVICE_FS_DAX"
+from zonedev.model import FS_DAX, Pagemap
 
 # File systems in memory of their own or in none: no file of theirs lies on a device.  What is not
 # named here is walked.
@@ -33,6 +33,9 @@ _NO_DAX = frozenset((
     "resctrl", "rootfs", "rpc_pipefs", "securityfs", "selinuxfs", "sockfs", "sysfs", "tmpfs", "tracefs",
 ))
 # fmt: on
+
+# Their files lie on the device that they are mounted from, whatever else they use (a journal, say).
+_ONE_DEVICE = frozenset(("ext2", "ext4"))
 
 _SUPER_BLOCKS_MAX = 1 << 16
 _NAME_MAX = 256
@@ -54,9 +57,38 @@ class SuperBlock(NamedTuple):
     inodes: int
     device: str
     kind: str
+    # It is mounted from a block device, which device (s_id) names.
+    block: bool
 
     def __str__(self) -> str:
         return f"{self.device} ({self.kind})"
+
+
+def _is_part(device: str, disk: str) -> bool:
+    """Whether a block device is a disk or a partition of it."""
+    return re.fullmatch(re.escape(disk) + r"(p\d+)?", device) is not None
+
+
+def may_lie_on(
+    one: Optional[SuperBlock],
+    disk: Optional[str],
+    mounted: Iterable[SuperBlock],
+    disks: Iterable[str],
+) -> bool:
+    """Whether files of a file system may have pages on a disk; yes, where that cannot be told.
+
+    A file system claims its block devices for itself (FMODE_EXCL), xfs its realtime device, too, and a
+    device mapper what it maps: of a disk that is mounted as a whole there is one file system.
+
+    :param one: None, where it is not known which file system it is
+    :param mounted: all super blocks
+    :param disks: names of all disks with DAX pages
+    """
+    if one is None or disk is None or (one.block and _is_part(one.device, disk)):
+        return True
+    if one.block and one.kind in _ONE_DEVICE and any(_is_part(one.device, d) for d in disks):
+        return False
+    return not any(other.block and other.device == disk for other in mounted)
 
 
 class DaxFile(NamedTuple):
@@ -95,9 +127,14 @@ class Walked:
         )
     )
     gaps: list[str] = field(default_factory=list)
+    # File systems with gaps (None: one that is not known), and pagemaps that are not marked at all.
+    partial: set[Optional[SuperBlock]] = field(default_factory=set)
+    unmarked: set[int] = field(default_factory=set)
 
     def gap(self, text: str) -> None:
-        """Note what could not be read; of many, how many there are."""
+        """Note what could not be read, once; of many, that there are more."""
+        if text in self.gaps:
+            return
         if len(self.gaps) < _GAPS_MAX:
             self.gaps.append(text)
         elif len(self.gaps) == _GAPS_MAX:
@@ -113,10 +150,22 @@ def node_spec(prog: Program) -> tuple[int, ...]:
     :raises LookupError: the debug file does not tell
     """
     node = prog.type("struct xa_node")
-    slots = node.member("slots").type.length
-    assert slots is not None
+    slots = node.member("slots").type.length or 0
     members = ("shift", "offset", "count", "parent", "array", "slots")
     return sizeof(node), slots, *(offsetof(node, name) for name in members)
+
+
+def _why_no_trees(prog: Program, err: Exception) -> str:
+    """Why entries cannot be found in the memory of this kernel."""
+    try:
+        space = prog.type("struct address_space")
+        names = {member.name for member in space.members or ()}
+        old = "i_pages" not in names or space.member("i_pages").type.type_name() != "struct xarray"
+        if names and old:
+            return "files of this kernel hold no xarray of pfns (before 4.20)"
+    except LookupError:
+        pass
+    return f"the debug file does not tell how files hold their pages: {err}"
 
 
 def space_spec(prog: Program) -> tuple[int, ...]:
@@ -141,7 +190,7 @@ def inode_spec(prog: Program) -> tuple[int, ...]:
     return max(places) + 16, *places
 
 
-def reader(prog: Program) -> Callable[[int, int], Optional[bytes]]:
+def memory_reader(prog: Program) -> Callable[[int, int], Optional[bytes]]:
     """Program.read() whose failures are None."""
     read = prog.read
 
@@ -163,7 +212,7 @@ def _text(prog: Program, address: int) -> str:
     return raw.decode(errors="replace")
 
 
-def _list_nodes(prog: Program, head: Object, limit: int) -> Iterator[int]:
+def list_nodes(prog: Program, head: Object, limit: int) -> Iterator[int]:
     """Addresses of the nodes of a list_head.
 
     :raises CannotWalk: the list is corrupt or cannot be read
@@ -190,17 +239,20 @@ def super_blocks(prog: Program) -> Iterator[SuperBlock]:
         type_ = prog.type("struct super_block")
         head = prog["super_blocks"]
         offset, inodes = offsetof(type_, "s_list"), offsetof(type_, "s_inodes")
-    except LookupError as err:
+    except (LookupError, TypeError) as err:
         raise CannotWalk(
             f"the debug file does not tell where the super blocks are: {err}"
         ) from None
     try:
-        for node in _list_nodes(prog, head, _SUPER_BLOCKS_MAX):
+        for node in list_nodes(prog, head, _SUPER_BLOCKS_MAX):
             one = Object(prog, type_, address=node - offset)
             kind = _text(prog, int(one.s_type.name))
             if kind not in _NO_DAX:
                 device = one.s_id.string_()[:_NAME_MAX].decode(errors="replace")
-                yield SuperBlock(node - offset, node - offset + inodes, device, kind)
+                block = bool(one.s_bdev)
+                yield SuperBlock(node - offset, node - offset + inodes, device, kind, block)
+    except (LookupError, AttributeError, TypeError) as err:
+        raise CannotWalk(f"the debug file does not tell what super blocks are: {err}") from None
     except (FaultError, ValueError, OverflowError) as err:
         raise CannotWalk(f"the list of super blocks cannot be read: {err}") from None
     except CannotWalk as err:
@@ -213,10 +265,11 @@ def super_blocks(prog: Program) -> Iterator[SuperBlock]:
 def _believable_ranges(pagemaps: Iterable[Pagemap], walked: Walked) -> list[tuple[int, int]]:
     """(start, end) of the FS_DAX ranges in rising order, without those that cannot be."""
     wanted: list[tuple[int, int]] = []
-    ranges = [(r.start_pfn, r.end_pfn) for p in pagemaps if p.type == _FS_DAX for r in p.ranges]
-    for start, end in sorted(ranges):
+    ranges = [(r.start_pfn, r.end_pfn, p.address) for p in pagemaps for r in p.ranges]
+    for start, end, pagemap in sorted(ranges):
         if end <= start or end - start > _RANGE_PAGES_MAX or (wanted and start < wanted[-1][1]):
             walked.gap(f"pfns {start:#x}-{end - 1:#x} of a pagemap are no range to go by")
+            walked.unmarked.add(pagemap)
         else:
             wanted.append((start, end))
     return wanted
@@ -239,20 +292,20 @@ class DaxWalk:
         self.walked = Walked()
         self._known: dict[int, DaxFile] = {}
         self._files: Optional[list[DaxFile]] = None
+        self._super_blocks: list[SuperBlock] = []
+        self._pagemaps = [p for p in pagemaps if p.type == FS_DAX]
         try:
             self.entries = _zonedev.Entries(
                 layout.layout,
                 scheme,
-                reader(prog),
+                memory_reader(prog),
                 node=node_spec(prog),
                 space=space_spec(prog),
                 inode=inode_spec(prog),
             )
-        except LookupError as err:
-            raise CannotWalk(
-                f"files of this kernel hold no xarray of pfns (before 4.20), or the debug file does not say: {err}"
-            ) from None
-        for start, end in _believable_ranges(pagemaps, self.walked):
+        except (LookupError, TypeError, ValueError, OverflowError) as err:
+            raise CannotWalk(_why_no_trees(prog, err)) from None
+        for start, end in _believable_ranges(self._pagemaps, self.walked):
             self.entries.range(start, end, layout.page_address(start))
 
     # ------------------------------------------------------------ files
@@ -263,9 +316,8 @@ class DaxWalk:
         :raises CannotWalk: there is no way to the super blocks
         """
         if self._files is None:
-            self._files = []
-            for super_block in super_blocks(self.prog):
-                self._files += self._inodes(super_block)
+            self._super_blocks = list(super_blocks(self.prog))
+            self._files = [file for one in self._super_blocks for file in self._inodes(one)]
         return self._files
 
     def _inodes(self, super_block: SuperBlock) -> list[DaxFile]:
@@ -275,6 +327,7 @@ class DaxWalk:
         self.walked.dax_inodes += walk["dax"]
         if walk["why"]:
             self.walked.gap(f"inodes of {super_block}: {walk['why']} ({walk['bad_node']:#x})")
+            self.walked.partial.add(super_block)
         files = []
         for inode, mapping in found:
             if mapping not in self._known:
@@ -282,12 +335,8 @@ class DaxWalk:
                 files.append(self._known[mapping])
         return files
 
-    def _account(self, file: DaxFile, tally: dict[str, Any]) -> bool:
-        """Book what the walk of a file met; False where it is not whole."""
-        walked = self.walked
-        walked.files += tally["entries"] > 0
-        for name in walked.counts:
-            walked.counts[name] += tally[name]
+    def _check(self, file: DaxFile, tally: dict[str, Any]) -> bool:
+        """Whether the walk of a file was whole; what was not is a gap."""
         why = tally["why"]
         if tally["no_space"]:
             why = "its address_space is not in the dump"
@@ -297,8 +346,17 @@ class DaxWalk:
             why = f"its tree was being changed; {why}"
         if why:
             where = f" ({tally['bad_node']:#x})" if tally["bad_node"] else ""
-            walked.gap(f"{describe_file(self.prog, file)}: {why}{where}")
+            self.walked.gap(f"{describe_file(self.prog, file)}: {why}{where}")
+            self.walked.partial.add(file.super_block)
         return not why
+
+    def _account(self, file: DaxFile, tally: dict[str, Any]) -> bool:
+        """Book what the walk of a file met; False where it is not whole."""
+        walked = self.walked
+        walked.files += tally["entries"] > 0
+        for name in walked.counts:
+            walked.counts[name] += tally[name]
+        return self._check(file, tally)
 
     def run(self) -> None:
         """Mark the pages of all entries.
@@ -307,7 +365,22 @@ class DaxWalk:
         """
         for file in self.files():
             self._add(file)
-        self.entries.complete(not self.walked.gaps)
+        self._conclude()
+
+    def is_complete(self, pagemap: Pagemap) -> bool:
+        """Whether every entry that may name a page of an FS_DAX pagemap was read."""
+        disks = [p.device for p in self._pagemaps if p.device]
+        return pagemap.address not in self.walked.unmarked and not any(
+            may_lie_on(one, pagemap.device, self._super_blocks, disks)
+            for one in self.walked.partial
+        )
+
+    def _conclude(self) -> None:
+        """Let it be said that pages lack an entry, of the pagemaps that are known completely."""
+        for pagemap in self._pagemaps:
+            if pagemap.address not in self.walked.unmarked:
+                for range_ in pagemap.ranges:
+                    self.entries.complete(self.is_complete(pagemap), range_.start_pfn)
 
     def _add(self, file: DaxFile) -> None:
         tally = self.entries.add(file.mapping)
@@ -317,8 +390,18 @@ class DaxWalk:
     # ------------------------------------------------------------ entries one by one
 
     def entries_of(self, file: DaxFile, pfns: Optional[list[int]] = None) -> list[DaxEntry]:
-        """The entries of a file; with *pfns* only those that cover one of them."""
-        found, _ = self.entries.of(file.mapping, pfns)
+        """The entries of a file; with *pfns* only those that cover one of them.
+
+        :raises TargetError: there are too many (16 million) for a list
+        """
+        try:
+            found, tally = self.entries.of(file.mapping, pfns)
+        except (ValueError, MemoryError) as err:
+            name = describe_file(self.prog, file)
+            raise TargetError(
+                f"{name}: its entries cannot be listed: {err or 'no memory'}"
+            ) from None
+        self._check(file, tally)
         return [
             DaxEntry(
                 file,
@@ -341,6 +424,7 @@ class DaxWalk:
     def count(self, file: DaxFile) -> dict[str, Any]:
         """Numbers of a file's entries; `why` says what could not be read of them, or is None."""
         tally = self.entries.of(file.mapping, [])[1]
+        self._check(file, tally)
         if tally["no_space"]:
             tally["why"] = "its address_space is not in the dump"
         return tally
@@ -355,19 +439,29 @@ class DaxWalk:
         """
         new = [m for m in sorted(set(mappings)) if m not in self._known]
         for mapping in new:
-            self._known[mapping] = file = DaxFile(0, mapping, None)
             kind = self._kind(mapping)
+            home = self._home(mapping) if kind == "plain" else None
+            self._known[mapping] = file = DaxFile(0, mapping, home)
             if kind == "plain":
                 self._add(file)
             else:
                 self.entries.know(mapping, kind)
         if new:
-            self.entries.complete(not self.walked.gaps)
+            self._conclude()
         return bool(new)
+
+    def _home(self, mapping: int) -> Optional[SuperBlock]:
+        """The file system of an inode that no super block lists, or None where it is none of them."""
+        try:
+            host = Object(self.prog, "struct address_space *", value=mapping).host
+            address = int(host.i_sb)
+        except (FaultError, LookupError, AttributeError):
+            return None
+        return next((one for one in self._super_blocks if one.address == address), None)
 
     def _kind(self, mapping: int) -> str:
         """plain: an address_space of a DAX inode; no-file: certainly not; unknown: cannot be told."""
-        read, spec = reader(self.prog), inode_spec(self.prog)
+        read, spec = memory_reader(self.prog), inode_spec(self.prog)
         space = read(mapping, sizeof(self.prog.type("struct address_space")))
         if not space or not any(space):
             return "unknown"
@@ -396,7 +490,9 @@ def _path(prog: Program, inode: Object) -> str:
     if not dentries:
         return ""
     type_ = prog.type("struct dentry")
-    address = int(dentries) - offsetof(type_, "d_u.d_alias")
+    # Since commit 3b7d764a37d0 ("struct dentry: make ->d_u anonymous") (in v7.1).
+    alias = "d_alias" if type_.has_member("d_alias") else "d_u.d_alias"
+    address = int(dentries) - offsetof(type_, alias)
     names: list[str] = []
     for _ in range(_DEPTH_MAX):
         dentry = Object(prog, type_, address=address)

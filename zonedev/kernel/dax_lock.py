@@ -16,10 +16,11 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple, Optional
 
-from drgn import FaultError, Object, Program, offsetof
-from drgn.helpers.linux.pid import for_each_task
+from drgn import FaultError, Object, PlatformFlags, Program, offsetof
+from drgn.helpers.linux.pid import pid_task
 
-_TASKS_MAX = 1 << 20
+from zonedev.kernel.tree import walk_tree
+
 _FRAMES_MAX = 64
 _STACK_MAX = 1 << 20
 
@@ -33,16 +34,19 @@ _ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, T
 
 
 class Lock(NamedTuple):
-    """A locked entry: its address_space, and the struct page of its first pfn."""
+    """A locked entry: its address_space, and the struct page of its first pfn, if it has one."""
 
     mapping: int
-    page: int
+    page: Optional[int]
 
 
 def _words(prog: Program, lock: Lock) -> set[bytes]:
     """What an owner has on its stack."""
+    assert prog.platform is not None
+    little = prog.platform.flags & PlatformFlags.IS_LITTLE_ENDIAN
     xarray = lock.mapping + offsetof(prog.type("struct address_space"), "i_pages")
-    return {struct.pack("=Q", word) for word in (xarray, lock.mapping, lock.page)}
+    words = (xarray, lock.mapping, lock.page)
+    return {struct.pack("<Q" if little else ">Q", word) for word in words if word is not None}
 
 
 def _waits(prog: Program, task: Object) -> bool:
@@ -70,21 +74,40 @@ def _stack_size(prog: Program) -> int:
     raise LookupError("the size of a stack is not known")
 
 
-def _stacks(prog: Program) -> Iterator[tuple[Object, bytes]]:
-    """Every task and its kernel stack.
+def for_each_task(prog: Program) -> Iterator[Object]:
+    """Every ``struct task_struct *`` of the initial pid namespace: all but the idle tasks.
 
-    :raises FaultError: a stack cannot be read
-    :raises ValueError: a stack is not in the dump, or there are no tasks, or too many
+    drgn's helper follows a tree that leads into itself for ever.
+
+    :raises FaultError: the pids cannot be read
+    :raises ValueError: their tree is corrupt
+    """
+    kind = prog["PIDTYPE_PID"].value_()
+    # Since commit 95846ecf9dac ("pid: replace pid bitmap implementation with IDR API") (in v4.15); an xarray
+    # of DAX entries is younger.
+    for item in walk_tree(prog["init_pid_ns"].idr.idr_rt).items:
+        task = pid_task(Object(prog, "struct pid *", value=item.value), kind)
+        if task:
+            yield task
+
+
+def each_stack(prog: Program) -> Iterator[tuple[Object, bytes]]:
+    """Every task and its kernel stack; b"" for one that is not in the dump.
+
+    :raises FaultError: the tasks cannot be walked
+    :raises LookupError: neither can they, or the size of a stack is not known
+    :raises ValueError: the tree of tasks is corrupt, or there are none
     """
     size, count = _stack_size(prog), 0
-    for task in islice(for_each_task(prog), _TASKS_MAX):
-        stack = prog.read(int(task.stack), size)
-        if not any(stack):
-            raise ValueError("a stack of zeroes")
+    for task in for_each_task(prog):
         count += 1
-        yield task, stack
-    if count in (0, _TASKS_MAX):
-        raise ValueError(f"{count} tasks")
+        try:
+            stack = prog.read(int(task.stack), size)
+        except FaultError:
+            stack = b""
+        yield task, stack if any(stack) else b""
+    if not count:
+        raise ValueError("no tasks")
 
 
 def find_owners(prog: Program, locks: Iterable[Lock]) -> Optional[dict[Lock, bool]]:
@@ -92,7 +115,9 @@ def find_owners(prog: Program, locks: Iterable[Lock]) -> Optional[dict[Lock, boo
     try:
         wanted = {lock: _words(prog, lock) for lock in locks}
         held = dict.fromkeys(wanted, False)
-        for task, stack in _stacks(prog):
+        for task, stack in each_stack(prog):
+            if not stack:
+                return None
             for lock, words in wanted.items():
                 named = not held[lock] and any(word in stack for word in words)
                 held[lock] |= named and not _waits(prog, task)

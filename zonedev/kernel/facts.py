@@ -14,6 +14,7 @@ from drgn import FaultError, Program, ProgramFlags
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError
+from zonedev.kernel.dev_dax import set_dev_dax
 from zonedev.kernel.device import DeviceNames
 from zonedev.kernel.layout import KernelLayout, check_zone, kernel_layout, node_of
 from zonedev.kernel.registry import Registry, read_pagemap, read_registry, unsupported_registries
@@ -144,6 +145,7 @@ def read_kernel(prog: Program) -> Kernel:
     problems += unsupported_registries(prog) + _ref_problems(pagemaps) + registry.problems
     problems += _unfinished(pagemaps) + _hidden_pages(prog, pagemaps, layout)
     problems += _lost_registry(kernel)
+    set_dev_dax(prog, pagemaps, layout.page_shift)
     for pagemap, sample in zip(pagemaps, samples):
         pagemap.node = node_of(layout, sample)
         pagemap.deduplicated = is_deduplicated(prog, pagemap, layout)

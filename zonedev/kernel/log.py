@@ -21,8 +21,8 @@ _MAX_RECORDS = 1 << 20
 # The two highest bits of a descriptor's number are its state (include/linux/printk_ringbuffer.h).
 _STATE_BITS = 2
 
-# Bytes of a record of an old log that say how long it is, after the time stamp.
-_LENGTH_AT, _LENGTH_SIZE = 8, 2
+# Where a record of an old log says in two bytes how long it is: behind the time stamp.
+_LENGTH_AT = 8
 
 # Source files whose warnings are about ZONE_DEVICE pages.
 _SOURCES = re.compile(
@@ -49,7 +49,7 @@ def _chain_ends(prog: Program) -> bool:
     for _ in range(_MAX_RECORDS):
         if index == end:
             return True
-        length = int.from_bytes(prog.read(buffer + index + _LENGTH_AT, _LENGTH_SIZE), "little")
+        length = prog.read_u16(buffer + index + _LENGTH_AT)
         if index < end < index + length:
             return False
         # A record of no length says that the next one stands at the beginning.

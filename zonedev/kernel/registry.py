@@ -18,7 +18,6 @@ from typing import NamedTuple, Optional
 
 from drgn import FaultError, Object, Program, TypeKind, offsetof
 from drgn.helpers.linux.kallsyms import module_kallsyms
-from drgn.helpers.linux.module import address_to_module
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError
@@ -160,15 +159,14 @@ def _walk(source: _Source, root: Object) -> Tree:
     """
     try:
         tree = walk_tree(root)
-        head = int(root.member_("xa_head" if root.type_.has_member("xa_head") else "rnode"))
     except (FaultError, ValueError, OverflowError, AttributeError, LookupError) as err:
         raise TargetError(
             f"the pagemap registry {source.symbol} cannot be read: {err}; the core is damaged, cut off, or "
             "was filtered too hard (makedumpfile -d 23 keeps it where -d 31 may not)"
         ) from None
-    if head and not tree.items:
+    if tree.head and not tree.items:
         raise TargetError(
-            f"the pagemap registry {source.symbol} is damaged: its root is {head:#x}, but no entry can be "
+            f"the pagemap registry {source.symbol} is damaged: its root is {tree.head:#x}, but no entry can be "
             "found below it"
         )
     return tree
@@ -309,17 +307,20 @@ def _symbol_name(prog: Program, address: int) -> Optional[str]:
         return str(prog.symbol(address).name)
     except LookupError:
         pass
+    # As drgn listed them when it looked for debug files: its address_to_module() follows mod_tree, which need
+    # not end in a corrupt dump.
     try:
-        module = address_to_module(prog, address)
-        if not module:
-            return None
-        if int(module.kallsyms.num_symtab) < _MAX_SYMBOLS:
-            for symbol in module_kallsyms(module):
+        module = prog.module(address)
+    except LookupError:
+        return None
+    try:
+        if int(module.object.kallsyms.num_symtab) < _MAX_SYMBOLS:
+            for symbol in module_kallsyms(module.object):
                 if symbol.address == address:
                     return str(symbol.name)
-        return f"[{module.name.string_().decode(errors='replace')}]"
     except (LookupError, FaultError, ValueError, AttributeError, TypeError, OverflowError):
-        return None
+        pass
+    return f"[{module.name}]"
 
 
 def _callbacks(holder: Object) -> dict[str, bool]:

@@ -9,10 +9,10 @@ Mirrors include/linux/mmzone.h and mm/sparse.c.  Whole roots are read at once: 1
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
 
-from drgn import FaultError, Program, TypeKind, offsetof, sizeof
+from drgn import FaultError, PlatformFlags, Program, TypeKind, offsetof, sizeof
 
 from zonedev.model import PfnRange
 
@@ -36,6 +36,8 @@ class _Geometry(NamedTuple):
     roots: int
     usage: int
     subsection_map: int
+    word_size: int
+    byte_order: Literal["little", "big"]
 
 
 def _usage(prog: Program) -> tuple[int, int]:
@@ -49,22 +51,22 @@ def _usage(prog: Program) -> tuple[int, int]:
 
 
 def _geometry(prog: Program) -> _Geometry:
-    type_ = prog.type("struct mem_section")
+    assert prog.platform is not None
+    flags = prog.platform.flags
     page_shift = int(prog["PAGE_SHIFT"])
-    roots = prog["mem_section"].type_.unaliased()
-    # With SPARSEMEM_EXTREME a root is a page of sections; without, one section.
-    extreme = roots.type.unaliased().kind == TypeKind.POINTER
-    size = sizeof(type_)
     usage, subsection_map = _usage(prog)
     return _Geometry(
         page_shift=page_shift,
         section_shift=int(prog["SECTION_SIZE_BITS"]) - page_shift,
         subsection_shift=_SUBSECTION_SHIFT - page_shift,
-        section_size=size,
+        section_size=sizeof(prog.type("struct mem_section")),
+        # With SPARSEMEM_EXTREME a root is a page of sections; without, one section.
+        sections_per_root=int(prog["SECTIONS_PER_ROOT"]),
         roots=int(prog["NR_SECTION_ROOTS"]),
-        sections_per_root=max((1 << page_shift) // size, 1) if extreme else 1,
         usage=usage,
         subsection_map=subsection_map,
+        word_size=8 if flags & PlatformFlags.IS_64_BIT else 4,
+        byte_order="little" if flags & PlatformFlags.IS_LITTLE_ENDIAN else "big",
     )
 
 
@@ -72,6 +74,7 @@ class Sections:
     """The sections of a kernel.
 
     :raises LookupError: the kernel has none (no SPARSEMEM), or its types are not known
+    :raises FaultError: where they lie cannot be read
     """
 
     def __init__(self, prog: Program) -> None:
@@ -93,7 +96,7 @@ class Sections:
             if geometry.sections_per_root == 1:
                 address = self._roots + root * size
             else:
-                address = self._prog.read_word(self._roots + root * self._word)
+                address = self._prog.read_word(self._roots + root * geometry.word_size)
             self._root = self._prog.read(address, size) if address else b""
             self._root_number, self._root_address = root, address
         start = i * geometry.section_size
@@ -108,15 +111,10 @@ class Sections:
         start = offset - (self._root_address + offset) % frame
         return self._root[max(start, 0) : start + frame]
 
-    @property
-    def _word(self) -> int:
-        return int(self._prog.type("unsigned long").size)
-
     def _number(self, data: bytes, offset: int) -> int:
-        platform = self._prog.platform
-        assert platform is not None
-        order = "little" if platform.flags & platform.flags.IS_LITTLE_ENDIAN else "big"
-        return int.from_bytes(data[offset : offset + self._word], order)  # type: ignore[arg-type]
+        """The unsigned long at an offset."""
+        word = data[offset : offset + self._geometry.word_size]
+        return int.from_bytes(word, self._geometry.byte_order)
 
     def _missing(self, number: int, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Stretches of the pfns [start, end) of one section that have no struct page."""
@@ -137,19 +135,22 @@ class Sections:
     def _subsections(self, usage: int) -> int:
         """The subsection map of a section with a memmap: bit i is subsection i."""
         count = 1 << self._geometry.section_shift - self._geometry.subsection_shift
-        address = usage + self._geometry.subsection_map
-        words = -(-count // (8 * self._word))
-        data = self._prog.read(address, words * self._word)
+        address, word = usage + self._geometry.subsection_map, self._geometry.word_size
+        words = -(-count // (8 * word))
+        data = self._prog.read(address, words * word)
         if not any(data):
             # The last of them would have taken the memmap along.
             raise FaultError("its subsection map reads as zeroes", address)
-        return sum(self._number(data, i * self._word) << 8 * self._word * i for i in range(words))
+        return sum(self._number(data, i * word) << 8 * word * i for i in range(words))
 
-    def missing(self, range_: PfnRange) -> list[tuple[int, int]]:
-        """Stretches [first, end) of a range that have no struct page, adjacent ones joined.
+    def missing(self, ranges: Iterable[PfnRange]) -> list[tuple[int, int]]:
+        """Stretches [first, end) of pfns that have no struct page, adjacent ones of a range joined.
 
         :raises FaultError: the books cannot be read
         """
+        return [stretch for range_ in ranges for stretch in self._missing_of(range_)]
+
+    def _missing_of(self, range_: PfnRange) -> list[tuple[int, int]]:
         shift = self._geometry.section_shift
         stretches: list[tuple[int, int]] = []
         if range_.end_pfn - range_.start_pfn > _SECTIONS_MAX << shift:
@@ -162,13 +163,3 @@ class Sections:
                     stretch = stretches.pop()[0], stretch[1]
                 stretches.append(stretch)
         return stretches
-
-
-def missing_memmap(prog: Program, ranges: list[PfnRange]) -> list[tuple[int, int]]:
-    """Stretches [first, end) of pfns of some ranges that the kernel's books have no struct page for.
-
-    :raises LookupError: the kernel has no sections, or their types are not known
-    :raises FaultError: the books cannot be read
-    """
-    sections = Sections(prog)
-    return [stretch for range_ in ranges for stretch in sections.missing(range_)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
-from drgn import Object, Program, Type
+from drgn import FaultError, Object, Program, Type, offsetof, sizeof
 
 _MAX_NODES = 1 << 16
 _MAX_ITEMS = 1 << 20
@@ -38,8 +38,9 @@ class Item(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """Items in the order of their indices, and what is wrong with nodes that could be read."""
+    """The root's entry, items in the order of their indices, and what is wrong with nodes that could be read."""
 
+    head: int
     items: list[Item]
     problems: list[str]
 
@@ -97,9 +98,14 @@ def _read_node(prog: Program, shape: _Shape, entry: int, index: int, below: Opti
     """The node that an entry points to; below is the shift of its parent.
 
     :raises CorruptTree: it cannot lie there
+    :raises FaultError: it cannot be read, or reads as zeroes
     """
     address = entry & ~3
-    node = Object(prog, shape.node, address=address)
+    data = prog.read(address, sizeof(shape.node))
+    if not any(data):
+        # An empty node is freed; memory that was left out of a dump may look so.
+        raise FaultError("a node reads as zeroes", address)
+    node = Object.from_bytes_(prog, shape.node, data)
     slots = [int(slot) for slot in node.slots.read_()]
     bits = len(slots).bit_length() - 1
     if shape.top_shift is not None:
@@ -116,7 +122,7 @@ def _read_node(prog: Program, shape: _Shape, entry: int, index: int, below: Opti
             f"node {address:#x} of the registry counts {count} entries and holds {filled}: "
             "pagemaps may be missing"
         )
-    return _Node(address, index, shift, int(node.slots.address_ or 0), slots, problems)
+    return _Node(address, index, shift, address + offsetof(shape.node, "slots"), slots, problems)
 
 
 def _node_items(shape: _Shape, node: _Node) -> tuple[list[Item], list[tuple[int, int]]]:
@@ -154,14 +160,14 @@ def walk_tree(root: Object) -> Tree:
     Everything stored in a ``struct xarray`` or ``struct radix_tree_root``.
 
     :raises CorruptTree: a node is reached twice, or lies where none can
-    :raises FaultError: a node cannot be read
+    :raises FaultError: a node cannot be read, or reads as zeroes
     """
     prog = root.prog_
     shape, head = _shape(prog, root)
     if not head:
-        return Tree([], [])
+        return Tree(0, [], [])
     if not shape.is_node(head, _MAX_SHIFT if shape.top_shift else 0):
-        return Tree([Item(0, 1, head)] if head & 3 == 0 else [], [])
+        return Tree(head, [Item(0, 1, head)] if head & 3 == 0 else [], [])
     items: list[Item] = []
     problems: list[str] = []
     seen: set[int] = set()
@@ -180,4 +186,4 @@ def walk_tree(root: Object) -> Tree:
             raise CorruptTree(
                 f"more than {_MAX_NODES} nodes or {_MAX_ITEMS} entries cannot be there"
             )
-    return Tree(sorted(items), problems)
+    return Tree(head, sorted(items), problems)

@@ -24,6 +24,9 @@ CHUNK_BYTES = 4 << 20
 # No compound page has a higher order.
 SHIFT_MAX = 30
 
+# Where the order of a PMD is not known; no architecture has a higher one.
+_PMD_ORDER_MAX = 13
+
 # Messages of drgn and libkdumpfile that mean: the dump does not hold this memory.
 _NOT_CAPTURED = (
     "could not find physical memory segment",
@@ -34,6 +37,9 @@ _NOT_CAPTURED = (
     "Page not found",
 )
 _CUT_OFF = ("short read", "unexpected EOF", "past end of file", "end of file")
+
+# Struct pages at the beginning of a range among which a readable one is looked for.
+_SAMPLED_PAGES = 1 << 14
 
 # Folios at the end of a dying pagemap that tell whether removal has put their first references.
 _DRAINED_HEADS = 256
@@ -103,15 +109,19 @@ def read_memmap(prog: Program, address: int, count: int, layout: KernelLayout) -
         count -= n
 
 
-def first_sample(
-    prog: Program, pagemap: Pagemap, layout: KernelLayout, limit: int = 1 << 14
-) -> bytes:
-    """The first readable vmemmap page of a pagemap (up to *limit* struct pages are tried), or b""."""
+def order_max(pagemap: Pagemap, layout: KernelLayout) -> int:
+    """Highest order that a folio of the pagemap can have."""
+    return max(layout.pmd_order or _PMD_ORDER_MAX, min(pagemap.vmemmap_shift, SHIFT_MAX))
+
+
+def first_sample(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> bytes:
+    """The first readable vmemmap page of a pagemap, or b""; some of each range are tried."""
+    size = layout.page_size
     for range_ in pagemap.ranges:
-        count = min(range_.end_pfn - range_.first_pfn, limit)
-        for piece in read_memmap(prog, layout.page_address(range_.first_pfn), count, layout):
+        count = min(range_.end_pfn - range_.first_pfn, _SAMPLED_PAGES)
+        for piece in _read_frames(prog, layout.page_address(range_.first_pfn), count, size, 64):
             if isinstance(piece, Pages) and any(piece.data):
-                return piece.data[: 64 * layout.page_size]
+                return piece.data
     return b""
 
 
@@ -119,7 +129,7 @@ def _last_heads(pagemap: Pagemap) -> list[int]:
     """Pfns of the last folios of a pagemap, as far as removal cares: where its own order puts heads."""
     if not pagemap.ranges:
         return []
-    step = 1 << min(pagemap.vmemmap_shift, 30)
+    step = 1 << min(pagemap.vmemmap_shift, SHIFT_MAX)
     first, end = pagemap.ranges[-1].first_pfn, pagemap.ranges[-1].end_pfn
     return list(range(first, end, step)[-_DRAINED_HEADS:])
 

@@ -96,6 +96,9 @@ def finding_dict(finding: Finding) -> dict[str, Any]:
         "expected": finding.expected,
         "raw": finding.raw.hex(),
         "detail": finding.detail,
+        **(
+            {"waiters": [waiter._asdict() for waiter in finding.waiters]} if finding.waiters else {}
+        ),
     }
 
 
@@ -157,27 +160,12 @@ def _lines(kind: str, values: list[dict[str, Any]]) -> Iterator[str]:
 def audit_ndjson(audit: Audit, severity: str = "info") -> str:
     """One object a line: pagemaps, findings, and the summary last."""
     whole = audit_dict(audit, severity)
-    summary = {
-        key: whole[key]
-        for key in (
-            "schema",
-            "tool",
-            "filters",
-            "target",
-            "kernel",
-            "scheme",
-            "not_applicable",
-            "kernel_log",
-            "problems",
-            "notes",
-            "timing",
-        )
-    }
+    pagemaps, findings, summary = (whole.pop(key) for key in ("pagemaps", "findings", "summary"))
     return "".join(
         [
-            *_lines("pagemap", whole["pagemaps"]),
-            *_lines("finding", whole["findings"]),
-            *_lines("summary", [{**summary, **whole["summary"]}]),
+            *_lines("pagemap", pagemaps),
+            *_lines("finding", findings),
+            *_lines("summary", [{**whole, **summary}]),
         ]
     )
 
@@ -321,6 +309,7 @@ def folio_dict(report: FolioReport) -> dict[str, Any]:
         "idle_refcount": report.idle_refcount,
         "owner": report.owner,
         "files": report.files,
+        "driver": report.driver,
         "entries": [entry_dict(entry) for entry in report.entries],
         "flags": report.flag_names,
         "raw": report.raw.hex(),

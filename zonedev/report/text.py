@@ -10,10 +10,11 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from zonedev import _zonedev
-from zonedev.model import Audit, Finding, Pagemap, PagemapResult
+from zonedev.model import Audit, Finding, Pagemap, PagemapResult, short_type
+from zonedev.report.data import FILE_NUMBERS
 
 if TYPE_CHECKING:
     from zonedev.page import FolioReport
@@ -29,11 +30,6 @@ _VERDICTS = {
     "violations": "violations",
     "incomplete": "incomplete: not every page could be judged",
 }
-
-
-def short_type(name: str) -> str:
-    """MEMORY_DEVICE_FS_DAX -> FS_DAX."""
-    return name.replace("MEMORY_DEVICE_", "")
 
 
 def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
@@ -232,20 +228,44 @@ def _transient(audit: Audit) -> str:
     return f"transient, gone or changed in a later sample: {names}"
 
 
+class _Pass(NamedTuple):
+    """What a pass saw, and what follows where it did not see everything."""
+
+    saw: str
+    incomplete: str
+
+
+_PASSES = {
+    "dax-entries": _Pass(
+        "{entries} entries of {files} files read (of {dax_inodes} DAX inodes in {file_systems} file systems)",
+        "not all could be",
+    ),
+    "gen-pool": _Pass(
+        "{allocated} of {pages} pages are handed out",
+        "not every pool could be read, and their pages are judged without",
+    ),
+    "free-lists": _Pass(
+        "{pages} pages on {lists} lists",
+        "not every one could be found and read to its end",
+    ),
+}
+
+
 def _pass_text(one: dict[str, Any]) -> str:
     """What a pass saw, or why it was not run."""
     name = str(one["pass"]).replace("-", " ")
     if not one["ran"]:
         return f"{name}: not read: {one['why']}"
-    text = (
-        f"{name}: {one['entries']} entries of {one['files']} files read (of {one['dax_inodes']} DAX "
-        f"inodes in {one['file_systems']} file systems)"
-    )
+    if one["pass"] == "removal-waiters":
+        lost = f"; the stacks of {one['lost']} could not be read" if one["lost"] else ""
+        return f"{name}: {one['waiters']} of {one['tasks']} tasks{lost}"
+    words = _PASSES[one["pass"]]
+    text = f"{name}: {words.saw.format(**one)}"
     if one["complete"]:
         return text
-    return (
-        text + "; not all could be, so that no page is said to lack one: " + "; ".join(one["gaps"])
-    )
+    devices = ", ".join(one.get("incomplete_devices", ()))
+    then = f", so that no page of {devices} is said to lack one" if devices else ""
+    return f"{text}; {words.incomplete}{then}: {'; '.join(one['gaps'])}"
 
 
 def audit_text(audit: Audit, severity: str = "warning") -> str:
@@ -262,7 +282,7 @@ def audit_text(audit: Audit, severity: str = "warning") -> str:
     blocks.append("\n".join(_gaps(audit)))
     blocks += [_wrap(_pass_text(one), "") for one in audit.passes]
     blocks.append(findings_text(audit, severity))
-    blocks.append(_wrap(_hidden(audit, severity), "") if _hidden(audit, severity) else "")
+    blocks.append(_wrap(_hidden(audit, severity), ""))
     if audit.findings_dropped:
         blocks.append(f"{audit.findings_dropped} more runs found no room and are only counted")
     if audit.transient:
@@ -313,12 +333,11 @@ def list_text(pagemaps: list[Pagemap], incomplete: bool = False) -> str:
 
 def files_text(files: list[dict[str, Any]]) -> str:
     """One row per DAX file (see file_dict())."""
-    numbers = ("entries", "pages", "pmd", "zero", "empty", "locked")
-    rows = [["DEVICE", "TYPE", "INODE", *(name.upper() for name in numbers), "NAME"]]
+    rows = [["DEVICE", "TYPE", "INODE", *(name.upper() for name in FILE_NUMBERS), "NAME"]]
     for file in files:
         name = file["name"] + (f" ({file['problem']})" if file["problem"] else "")
         inode = "?" if file["number"] is None else str(file["number"])
-        counts = [str(file[key]) for key in numbers]
+        counts = [str(file[key]) for key in FILE_NUMBERS]
         rows.append([file["device"] or "?", file["file_system"] or "?", inode, *counts, name])
     return table(rows, range(2, 9)) + "\n"
 
@@ -373,6 +392,8 @@ def folio_text(report: FolioReport) -> str:
         ]
     if report.files:
         lines.append(f"files       {report.files}")
+    if report.driver:
+        lines.append(f"driver      {report.driver}")
     lines.append(
         f"flags       {','.join(report.flag_names) or '-'}; zone {page['zone']}, node {page['node']}"
     )
@@ -389,8 +410,8 @@ def folio_text(report: FolioReport) -> str:
 # ---------------------------------------------------------------- schemes
 
 _OTHER_REFERENCES = (
-    "Every other reference (a lookup, an I/O in flight) adds 1. A DMA pin adds 1024 to a folio of order 0, "
-    "1 and a pincount to a larger one."
+    "Every other reference (a lookup, an I/O in flight) adds 1. A DMA pin (since 5.7) adds 1024 to a folio of "
+    "order 0, 1 and a pincount to a larger one."
 )
 
 
@@ -435,7 +456,11 @@ def _types_text(row: dict[str, Any]) -> str:
 
 def _schemes_text(row: dict[str, Any]) -> str:
     schemes = [s for s in row["schemes"] if s != "unknown"]
-    return "all schemes" if len(schemes) == 9 else "schemes " + ", ".join(schemes)
+    return (
+        "all schemes"
+        if len(schemes) == len(_zonedev.SCHEMES) - 1
+        else "schemes " + ", ".join(schemes)
+    )
 
 
 def rules_text(rows: list[dict[str, Any]]) -> str:

@@ -110,23 +110,23 @@ static bool reach(char *p, size_t len, size_t step, bool write)
 	return true;
 }
 
-static int open_shared(struct worker *w)
+static int open_numbered(struct worker *w, const char *name, unsigned int number)
 {
 	char path[160];
-	int fd;
 
-	snprintf(path, sizeof(path), "%s/churn%u", w->target->path, draw(w, FILES));
-	fd = open(path, O_RDWR | O_CREAT, 0644);
-	return fd;
+	snprintf(path, sizeof(path), "%s/%s%u", w->target->path, name, number);
+	return open(path, O_RDWR | O_CREAT, 0644);
+}
+
+static int open_shared(struct worker *w)
+{
+	return open_numbered(w, "churn", draw(w, FILES));
 }
 
 // A file that only this worker uses.
 static int open_own(struct worker *w, const char *name)
 {
-	char path[160];
-
-	snprintf(path, sizeof(path), "%s/%s%u", w->target->path, name, w->id);
-	return open(path, O_RDWR | O_CREAT, 0644);
+	return open_numbered(w, name, w->id);
 }
 
 static bool refill(int fd)
@@ -368,11 +368,8 @@ static bool do_unlink(struct worker *w, int fd)
 // A file that others clone, too; not one of those that are mapped by PMD entries.
 static int open_source(struct worker *w)
 {
-	char path[160];
-	int fd;
+	int fd = open_numbered(w, "source", draw(w, 2));
 
-	snprintf(path, sizeof(path), "%s/source%u", w->target->path, draw(w, 2));
-	fd = open(path, O_RDWR | O_CREAT, 0644);
 	if (fd >= 0 && fallocate(fd, 0, 0, SHARED_PAGES * PG))
 		(void)ftruncate(fd, 0);
 	return fd;

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Who waits for a dying pagemap: on a real removal, with stacks that are lost, and with made-up words."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import pytest
+from conftest import ROOT, Vmcore, Zonedev, lay_over, open_vmcore
+from drgn import Object, Program
+from drgn.helpers.linux.pid import find_task
+from jsonschema import validate
+
+from zonedev.audit import audit
+from zonedev.kernel import dax_lock, removal
+from zonedev.kernel.removal import _Text, _Wanted
+from zonedev.model import Audit, Finding, Waiter
+from zonedev.target import Target, open_target
+
+NAME = "5.10-teardown-tasks"
+
+
+def fresh(vmcore: Vmcore) -> Program:
+    return open_target(Target(vmcore.core, [vmcore.vmlinux]))
+
+
+def dying(result: Audit) -> list[Finding]:
+    return [f for f in result.findings if f.rule == "dying-busy"]
+
+
+def the_pass(result: Audit) -> dict[str, Any]:
+    (one,) = [one for one in result.passes if one["pass"] == "removal-waiters"]
+    return one
+
+
+def stack_of(prog: Program, pid: int) -> tuple[int, bytes]:
+    """Where a task's stack lies, and what it holds."""
+    address = int(find_task(prog, pid).stack)
+    return address, prog.read(address, dax_lock._stack_size(prog))
+
+
+def replaced(data: bytes, old: range, new: int) -> bytes:
+    """The words of *data*, those in *old* by another one."""
+    words = struct.unpack(f"<{len(data) // 8}Q", data)
+    return struct.pack(f"<{len(words)}Q", *(new if word in old else word for word in words))
+
+
+# ---------------------------------------------------------------- a removal that waits
+
+
+def test_both_removals_are_named() -> None:
+    result = audit(fresh(open_vmcore(NAME)))
+    findings = dying(result)
+    assert len(findings) == 2
+    named = {waiter for f in findings for waiter in f.waiters}
+    assert {(w.comm, w.function) for w in named} == {("ndctl", "memunmap_pages")}
+    assert len(named) == 2 and all(len(f.waiters) == 1 for f in findings)
+    for f in findings:
+        assert f.detail.endswith(f"; waiting: ndctl (pid {f.waiters[0].pid}, memunmap_pages)")
+    seen = the_pass(result)
+    assert seen["ran"] and seen["complete"] and seen["waiters"] == 2 and seen["tasks"] > 40
+
+
+def test_report(zonedev: Zonedev) -> None:
+    vmcore = open_vmcore(NAME)
+    words = ("audit", vmcore.core, "-s", vmcore.vmlinux)
+    report = json.loads(zonedev(*words, "--format", "json").out)
+    validate(report, json.loads((ROOT / "docs" / "audit.schema.json").read_text()))
+    found = [f["waiters"] for f in report["findings"] if f["rule"] == "dying-busy"]
+    assert [(w["comm"], w["function"]) for (w,) in found] == [("ndctl", "memunmap_pages")] * 2
+    assert all("waiters" not in f for f in report["findings"] if f["rule"] != "dying-busy")
+    text = " ".join(zonedev(*words).out.split())
+    assert "memunmap_pages)" in text and "removal waiters: 2 of" in text
+    quick = json.loads(zonedev(*words, "--quick", "--format", "json").out)
+    assert all("waiters" not in f for f in quick["findings"])
+    assert "removal-waiters" not in [one["pass"] for one in quick["passes"]]
+
+
+@pytest.mark.parametrize("what", ["stack lost", "other pagemap", "other function"])
+def test_a_stack_that_says_something_else_is_no_waiter(what: str) -> None:
+    vmcore = open_vmcore(NAME)
+    prog = fresh(vmcore)
+    gone, stays = dying(audit(prog))
+    pid, pgmap = gone.waiters[0].pid, gone.pagemap
+    address, data = stack_of(prog, pid)
+    if what == "stack lost":
+        data = bytes(len(data))
+    elif what == "other pagemap":
+        size = prog.type("struct dev_pagemap").size
+        data = replaced(data, range(pgmap, pgmap + size), 1)
+    else:
+        symbol = prog.symbol("memunmap_pages")
+        data = replaced(data, range(symbol.address, symbol.address + symbol.size + 1), 1)
+    lay_over(prog, address, data)
+    result = audit(prog)
+    found = {f.pagemap: f for f in dying(result)}
+    assert found[pgmap].waiters == [] and found[stays.pagemap].waiters == stays.waiters
+    lost = what == "stack lost"
+    words = (
+        "no task whose stack could be read (1 could not) waits for it" if lost else "no task waits"
+    )
+    assert words in found[pgmap].detail
+    assert the_pass(result)["complete"] == (not lost)
+    assert result.verdict == "violations"
+
+
+def test_frames_that_a_task_has_left_are_not_looked_at() -> None:
+    """What is below the stack pointer may be of a removal that is over."""
+    vmcore = open_vmcore(NAME)
+    prog = fresh(vmcore)
+    gone = dying(audit(prog))[0]
+    task = find_task(prog, gone.waiters[0].pid)
+    sp = task.thread.sp
+    lay_over(prog, sp.address_, struct.pack("<Q", int(task.stack) + 0x3FF0))
+    assert {f.pagemap: f.waiters for f in dying(audit(prog))}[gone.pagemap] == []
+
+
+# ---------------------------------------------------------------- dumps that cannot tell
+
+
+@pytest.mark.parametrize("name", ["5.10-teardown", "7.3-p2p-teardown"])
+def test_without_stacks_the_finding_says_so(name: str) -> None:
+    result = audit(fresh(open_vmcore(name)))
+    (finding,) = dying(result)
+    assert "; who waits is not known: " in finding.detail and finding.waiters == []
+    seen = the_pass(result)
+    assert not seen["ran"] and seen["why"]
+
+
+def test_without_a_dying_pagemap_there_is_no_pass() -> None:
+    names = [one["pass"] for one in audit(fresh(open_vmcore("6.1-nvdimm-leak"))).passes]
+    assert "removal-waiters" not in names
+
+
+def test_an_interrupted_search_is_no_lost_audit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def each(prog: Program) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(removal, "each_stack", each)
+    result = audit(fresh(open_vmcore(NAME)))
+    assert all(f.detail.endswith("not known: interrupted") for f in dying(result))
+    assert result.verdict == "violations"
+
+
+def test_all_stacks_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    prog = fresh(open_vmcore(NAME))
+    tasks = [(Object(prog, "int", 0), b"")] * 3
+    monkeypatch.setattr(removal, "each_stack", lambda prog: iter(tasks))
+    result = audit(prog)
+    assert all(f.detail.endswith("the stacks of tasks are not in the dump") for f in dying(result))
+
+
+# ---------------------------------------------------------------- what it takes
+
+REMOVING = _Text(0x1000, 0x1100, "memunmap_pages")
+BREAKING = _Text(0x2000, 0x2100, "dax_break_layout")
+KNOWN = {"removal": [REMOVING], "dax": [BREAKING]}
+WANTED = _Wanted(frozenset((0xA0, 0xA8)), [(0x9000, 0x9400)])
+
+
+@pytest.mark.parametrize(
+    ("words", "function"),
+    [
+        ((0x1050, 0xA0), "memunmap_pages"),
+        ((0xA8, 7, 0x1100), "memunmap_pages"),
+        # An address behind the call: the first of the function is none, the one behind its end may be.
+        ((0x1000, 0xA0), None),
+        ((0x1101, 0xA0), None),
+        ((0x1050, 0xA1), None),
+        ((0xA0,), None),
+        # A DAX waiter's key is a struct page, or its refcount.
+        ((0x9034, 0x2010), "dax_break_layout"),
+        ((0x9400, 0x2010), None),
+        ((0x9034, 0x1010), None),
+        ((0x2010,), None),
+        ((0x2010, 0x9000, 0x1010, 0xA0), "memunmap_pages"),
+    ],
+)
+def test_what_it_takes_for_a_waiter(words: tuple[int, ...], function: str | None) -> None:
+    assert removal._function(words, WANTED, KNOWN) == function
+
+
+def test_many_waiters_are_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    prog = fresh(open_vmcore(NAME))
+    made = [Waiter(pid, f"task{pid}", "dax_break_layout") for pid in range(100, 0, -1)]
+
+    def each(prog: Program, wanted: dict[int, Any], known: Any, waiting: removal.Waiting) -> Any:
+        waiting.tasks = 100
+        yield from ((min(wanted), one) for one in made)
+
+    monkeypatch.setattr(removal, "_each_waiter", each)
+    (finding,) = [f for f in dying(audit(prog)) if f.waiters]
+    assert len(finding.waiters) == 64
+    assert finding.detail.endswith(" and 61 more") and finding.detail.count("pid") == 3

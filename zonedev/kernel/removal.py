@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Which tasks wait for the pages of a pagemap: those that remove it, and those that wait until a DAX page is idle.
+
+Owns the search through the stacks of all tasks and what it takes for a waiter: an address in one of the functions
+below, and on the same stack the pagemap (which memunmap_pages() keeps while it waits) or a struct page of it (the
+key that a DAX waiter sleeps on).  No call trace is unwound: frames of modules without debug files would end it.
+
+Invariant: a stack that was not read is counted, so that "nobody waits" is never concluded from it.
+Mirrors mm/memremap.c (memunmap_pages()), fs/dax.c (dax_break_layout()), and what file systems had before it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, Optional
+
+from drgn import FaultError, Object, Program
+
+from zonedev.kernel.dax_lock import each_stack
+from zonedev.kernel.layout import KernelLayout
+from zonedev.model import Pagemap, Waiter
+
+_REMOVAL = ("memunmap_pages",)
+
+# Since the series of commit 38607c62b34b ("fs/dax: properly refcount fs dax pages") (in v6.15) all file systems wait
+# in fs/dax.c; before, in functions of their own.
+_DAX_WAITS = (
+    *("dax_break_layout", "dax_break_layout_final"),
+    *("ext4_break_layouts", "xfs_break_dax_layouts", "xfs_break_layouts", "fuse_dax_break_layouts"),
+)
+
+_COMM_MAX = 16
+_FUNCTION_MAX = 1 << 16
+_WAITERS_MAX = 64
+
+# Names of one function: it may have been cloned.
+_SYMBOLS_MAX = 8
+
+_ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError, OSError)
+
+
+class _Text(NamedTuple):
+    """Where a function lies: addresses behind a call in it are in (start, end]."""
+
+    start: int
+    end: int
+    name: str
+
+
+class _Wanted(NamedTuple):
+    """What a waiter for a pagemap has on its stack: one of the words, or one in one of the stretches."""
+
+    words: frozenset[int]
+    memmap: list[tuple[int, int]]
+
+
+@dataclass
+class Waiting:
+    """Who waits for which pagemap, and of how many tasks the stack was read or not."""
+
+    waiters: dict[int, list[Waiter]] = field(default_factory=dict)
+    tasks: int = 0
+    lost: int = 0
+    why: Optional[str] = None
+
+
+def _functions(prog: Program, names: Iterable[str]) -> list[_Text]:
+    """Those of the functions that there are symbols of."""
+    found = []
+    for name in names:
+        try:
+            symbols = prog.symbols(name)[:_SYMBOLS_MAX]
+        except LookupError:
+            continue
+        found += [_Text(s.address, s.address + min(s.size, _FUNCTION_MAX), name) for s in symbols]
+    return found
+
+
+def _wanted(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> _Wanted:
+    pgmap = Object(prog, "struct dev_pagemap *", value=pagemap.address)
+    words = {pagemap.address}
+    try:
+        words.add(int(pgmap.done.address_of_()))
+        # What the entry of a waiter is linked to, in the kernels that have swait queues.
+        words.add(int(pgmap.done.wait.task_list.address_of_()))
+    except (LookupError, AttributeError):
+        pass
+    memmap = [
+        (layout.page_address(r.first_pfn), layout.page_address(r.end_pfn)) for r in pagemap.ranges
+    ]
+    return _Wanted(frozenset(words), memmap)
+
+
+def _depth(task: Object, stack: bytes) -> int:
+    """Bytes of the stack that a sleeping task has left behind; 0 where its stack pointer is not known."""
+    for path in ("sp", "cpu_context.sp"):
+        sp = task.thread
+        try:
+            for name in path.split("."):
+                sp = sp.member_(name)
+            depth = int(sp) - int(task.stack)
+        except _ERRORS:
+            continue
+        return depth if 0 < depth < len(stack) else 0
+    return 0
+
+
+def _words(task: Object, stack: bytes) -> tuple[int, ...]:
+    """The words of the frames that a task is in, innermost first."""
+    live = stack[_depth(task, stack) & ~7 :]
+    return struct.unpack(f"={len(live) // 8}Q", live[: len(live) // 8 * 8])
+
+
+def _innermost(words: tuple[int, ...], functions: list[_Text]) -> Optional[str]:
+    low = min((text.start for text in functions), default=0)
+    high = max((text.end for text in functions), default=0)
+    for word in words:
+        if not low < word <= high:
+            continue
+        for text in functions:
+            if text.start < word <= text.end:
+                return text.name
+    return None
+
+
+def _function(
+    words: tuple[int, ...], wanted: _Wanted, known: dict[str, list[_Text]]
+) -> Optional[str]:
+    """In which function a task waits for a pagemap; None: it does not."""
+    if wanted.words.intersection(words):
+        found = _innermost(words, known["removal"])
+        if found:
+            return found
+    found = _innermost(words, known["dax"])
+    if found and any(start <= word < end for word in words for start, end in wanted.memmap):
+        return found
+    return None
+
+
+def _waiter(task: Object, function: str) -> Waiter:
+    comm = task.comm.string_()[:_COMM_MAX].decode(errors="replace")
+    return Waiter(int(task.pid), comm, function)
+
+
+def _each_waiter(
+    prog: Program, wanted: dict[int, _Wanted], known: dict[str, list[_Text]], waiting: Waiting
+) -> Iterator[tuple[int, Waiter]]:
+    for task, stack in each_stack(prog):
+        waiting.tasks += 1
+        if not stack:
+            waiting.lost += 1
+            continue
+        words = _words(task, stack)
+        for address, one in wanted.items():
+            function = _function(words, one, known)
+            if function:
+                yield address, _waiter(task, function)
+
+
+def find_waiters(prog: Program, pagemaps: Iterable[Pagemap], layout: KernelLayout) -> Waiting:
+    """The tasks that wait for pages of each pagemap, up to 64 of one, by their pids."""
+    waiting = Waiting()
+    try:
+        wanted = {p.address: _wanted(prog, p, layout) for p in pagemaps}
+        known = {"removal": _functions(prog, _REMOVAL), "dax": _functions(prog, _DAX_WAITS)}
+        if not known["removal"]:
+            waiting.why = "the symbol memunmap_pages is not known"
+            return waiting
+        for address, waiter in _each_waiter(prog, wanted, known, waiting):
+            mine = waiting.waiters.setdefault(address, [])
+            if len(mine) < _WAITERS_MAX:
+                mine.append(waiter)
+    except KeyboardInterrupt:
+        waiting.why = "interrupted"
+        return waiting
+    except _ERRORS as err:
+        waiting.why = f"the tasks cannot be walked: {err}"
+        return waiting
+    if waiting.lost == waiting.tasks:
+        waiting.why = "the stacks of tasks are not in the dump"
+    for mine in waiting.waiters.values():
+        mine.sort()
+    return waiting
