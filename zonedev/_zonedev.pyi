@@ -293,6 +293,7 @@ class Kallsyms:
 
 def btf_size(header: Buffer, /) -> int:
     """Bytes that BTF takes which begins so (24 bytes at least); 0 where it does not look like BTF."""
+
 class PageBits:
     """One bit per page, what its driver says of it: handed out by a pool, or listed as free."""
 

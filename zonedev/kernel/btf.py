@@ -340,6 +340,11 @@ def register(prog: Program, btf: _zonedev.Btf, kallsyms: _zonedev.Kallsyms) -> B
     return types
 
 
+def types_from(prog: Program) -> str:
+    """Where a Program's types come from: "dwarf", or "btf" since use_btf() gave it what it had not."""
+    return "btf" if NAME in prog.enabled_type_finders() else "dwarf"
+
+
 def use_btf(prog: Program) -> BtfTypes:
     """Let a Program without debug information find what the kernel knows of itself.
 
