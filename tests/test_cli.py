@@ -411,6 +411,9 @@ def test_formats_agree(zonedev: Zonedev, name: str) -> None:
     rows = list(csv.DictReader(io.StringIO(zonedev("audit", *args(vmcore), "--format", "csv").out)))
     assert len(rows) == len(whole["findings"])
     for row, finding in zip(rows, whole["findings"]):
+        waiters = [f"{w['comm']}:{w['pid']}" for w in finding.get("waiters", ())]
+        assert row["waiters"].split() == waiters
+    for row, finding in zip(rows, whole["findings"]):
         assert (row["rule"], row["severity"], row["raw"]) == (
             finding["rule"],
             finding["severity"],
@@ -452,7 +455,7 @@ def test_text_tells_the_same_numbers(zonedev: Zonedev, name: str) -> None:
     assert summary["verdict"] in lines[-1]
     shown: dict[str, int] = {}
     # A finding on a pagemap counts for one page.
-    heads = r"^(error|warning): \S+, (?:(\d+) pages?|pagemap)$"
+    heads = r"^(error|warning): \S+, (?:(\d+) (?:pages?|pagemaps)|pagemap)$"
     for severity, pages in re.findall(heads, text, re.MULTILINE):
         shown[severity] = shown.get(severity, 0) + int(pages or 1)
     assert shown.get("error", 0) == summary["errors"]

@@ -271,7 +271,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check_tree(&files, &memory);
 		check_file(&entries, &files, &memory, &head.range);
 		check_list(&files, &memory);
-		entries.complete = files.complete;
+		PROMISE(!zd_entries_set_complete(&entries, head.range.start_pfn, files.complete));
+		PROMISE(zd_entries_complete(&entries, head.range.start_pfn) == files.complete);
 		check_pages(&head, &entries, &memory);
 	}
 	zd_entries_deinit(&entries);

@@ -37,6 +37,7 @@ CSV_FIELDS = (
     "index",
     "flags",
     "detail",
+    "waiters",
     "raw",
 )
 
@@ -192,6 +193,7 @@ def audit_csv(audit: Audit, severity: str = "info") -> str:
         row["type"] = pagemap.type if pagemap else None
         row["also"] = " ".join(finding.also)
         row["flags"] = " ".join(finding.flag_names)
+        row["waiters"] = " ".join(f"{w.comm}:{w.pid}" for w in finding.waiters)
         writer.writerow(row)
     return out.getvalue()
 

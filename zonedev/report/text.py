@@ -154,7 +154,10 @@ def findings_text(audit: Audit, severity: str) -> str:
         first = group[0]
         pagemap = pagemaps.get(first.pagemap)
         pages = sum(f.pages for f in group)
-        where = f"{pages} page{'s' if pages != 1 else ''}" if first.pfn is not None else "pagemap"
+        if first.pfn is not None:
+            where = f"{pages} page{'s' if pages != 1 else ''}"
+        else:
+            where = f"{len(group)} pagemaps" if group[1:] else "pagemap"
         lines.append(f"{first.severity}: {first.rule}, {where}")
         lines.append(
             _wrap(_meaning(first, pagemap.type if pagemap else None, audit.scheme.id), "  ")
