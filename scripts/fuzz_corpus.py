@@ -17,8 +17,10 @@ from typing import Any, Optional
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
 
+from btf_writer import Writer, every_kind, split  # noqa: E402
 from conftest import VMCORES, open_vmcore  # noqa: E402
 from drgn import Program  # noqa: E402
+from kallsyms_writer import BASE, FORMATS, SYMBOLS, Tables  # noqa: E402
 
 from zonedev import _zonedev  # noqa: E402
 from zonedev.kernel import dax  # noqa: E402
@@ -172,6 +174,40 @@ def entries_seeds(out: Path) -> None:
             (out / f"{name}-{kind}").write_bytes(data)
 
 
+def split_doubling(base: Writer) -> Writer:
+    """Types close to the bounds: chains, and structs that have the one below twice."""
+    w = Writer(base.order, base)
+    for _ in range(40):
+        w.refer("ptr", w.next_id - 1)
+    w.int("u8", 1)
+    for level in range(16):
+        w.compound("union", "", 1, ("", w.next_id - 1, 0), ("", w.next_id - 1, level % 8))
+    return w
+
+
+def btf_seeds(out: Path) -> None:
+    """BTF and what is split from it, as ext/fuzz/fuzz_btf.c takes them."""
+    for name, order, word, make in (
+        ("little", "<", 8, split),
+        ("big-32-bit", ">", 4, split),
+        ("bounds", "<", 8, split_doubling),
+    ):
+        base = every_kind(order)
+        data = base.bytes()
+        head = struct.pack("<BI", word == 4, len(data))
+        (out / name).write_bytes(head + data + make(base).bytes())
+
+
+def kallsyms_seeds(out: Path) -> None:
+    """Tables of few symbols, as ext/fuzz/fuzz_kallsyms.c takes them."""
+    for name in ("7.0", "6.4-per-cpu", "5.10-base", "absolute", "big-endian"):
+        form = FORMATS[name]
+        # The bytes in front of the tables tell nothing.
+        front = 4096 - 64
+        head = struct.pack("<BQQ", form.order == ">", BASE + front, BASE)
+        (out / name).write_bytes(head + Tables(form, SYMBOLS[:260] + SYMBOLS[-6:]).image[front:])
+
+
 def file_seeds(out: Path, names: tuple[str, ...], size: int) -> None:
     for name in names:
         with open(open_vmcore(name).core, "rb") as file:
@@ -180,10 +216,12 @@ def file_seeds(out: Path, names: tuple[str, ...], size: int) -> None:
 
 def main() -> int:
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests" / "corpus"
-    for target in ("scan", "entries", "elf", "kdump"):
+    for target in ("scan", "entries", "btf", "kallsyms", "elf", "kdump"):
         (out / target).mkdir(parents=True, exist_ok=True)
     scan_seeds(out / "scan")
     entries_seeds(out / "entries")
+    btf_seeds(out / "btf")
+    kallsyms_seeds(out / "kallsyms")
     file_seeds(out / "elf", ELF_CORES, ELF_HEAD)
     with open(VMCORES / "7.2-bare" / "vmlinux", "rb") as file:
         (out / "elf" / "vmlinux").write_bytes(file.read())

@@ -345,7 +345,7 @@ def test_pgmap_by_address_and_resource(zonedev: Zonedev, newest: Vmcore) -> None
 
 KEYS = {
     "": "schema tool target kernel scheme pagemaps findings not_applicable timing summary",
-    "tool": "zonedev drgn types_from readers",
+    "tool": "zonedev drgn types_from symbols_from readers",
     "target": "path live",
     "kernel": "release arch page_size",
     "scheme": "id confidence evidence",

@@ -42,9 +42,16 @@ class Target(NamedTuple):
     options: str = "allocator_may_return_null=1"
 
 
+def core_sources(name: str) -> tuple[Path, ...]:
+    """A part of the core that finds things by name, and what it needs."""
+    return tuple(EXT / "core" / f"{part}.c" for part in ("error", "names", name))
+
+
 TARGETS = {
     "scan": Target(tuple(CORE), 300),
     "entries": Target(tuple(CORE), 2000),
+    "btf": Target(core_sources("btf"), 1500),
+    "kallsyms": Target(core_sources("kallsyms"), 300),
     "elf": Target(
         (EXT / "core" / "error.c", EXT / "readers" / "elf.c"),
         1500,

@@ -25,9 +25,10 @@ from typing import Any, Callable, NamedTuple, Optional
 
 import pytest
 from conftest import ROOT, VMCORES, Answer, Vmcore, Zonedev, assert_one_line, open_vmcore
-from drgn import Object, RelocatableModule, sizeof
+from drgn import Object, Program, RelocatableModule, sizeof
 
 from zonedev import _zonedev, target
+from zonedev.kernel.btf import NAME
 from zonedev.page import folio_report
 
 NEWEST = "7.2-nvdimm"
@@ -391,6 +392,72 @@ def test_no_debug_info_at_all(
 ) -> None:
     answer = zonedev(*verb, "-c", newest.core)
     assert_one_line(answer, newest.core, "no debug information", "7.2.12", "-s")
+
+
+@pytest.fixture
+def btf(monkeypatch: pytest.MonkeyPatch, newest: Vmcore, no_debug_info: None) -> None:
+    """No bundled core holds its BTF: the debug file stands for it."""
+
+    def use(prog: Program) -> None:
+        prog.load_debug_info([newest.vmlinux], default=False)
+        prog.register_type_finder(NAME, lambda *_: None, enable_index=-1)
+
+    monkeypatch.setattr(target, "use_btf", use)
+
+
+@pytest.mark.parametrize("option", [(), ("--btf",)])
+@pytest.mark.parametrize("verb", ["audit", "list", "page", "scheme"])
+def test_types_out_of_the_core(
+    zonedev: Zonedev, newest: Vmcore, btf: None, verb: str, option: tuple[str, ...]
+) -> None:
+    words = (verb, "-c", newest.core, *option, *(("0x100000",) if verb == "page" else ()))
+    answer = zonedev(*words, "--format", "json")
+    assert answer.status == 0, answer
+    report = json.loads(answer.out)
+    assert report.get("tool", report)["types_from"] == "btf"
+    if verb in ("audit", "scheme"):
+        text = " ".join(zonedev(*words).out.split())
+        assert "types from BTF, symbols from kallsyms" in text
+
+
+def test_debug_file_is_preferred_to_btf(zonedev: Zonedev, newest: Vmcore, btf: None) -> None:
+    answer = zonedev("audit", newest.core, "-s", newest.vmlinux, "--format", "json")
+    tool = json.loads(answer.out)["tool"]
+    assert (tool["types_from"], tool["symbols_from"]) == ("dwarf", "symtab")
+
+
+def test_btf_does_not_stand_in_for_a_wrong_debug_file(
+    zonedev: Zonedev, newest: Vmcore, btf: None
+) -> None:
+    wrong = vmlinux("6.1-nvdimm")
+    assert_one_line(zonedev("audit", newest.core, "-s", wrong), wrong, "of another kernel")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("-c", "CORE", "-s", "vmlinux"), "give one of them"),
+        (("-k",), "not supported there as yet"),
+        (("--qemu", "socket"), "not supported there as yet"),
+        (("-c", "CORE"), "kallsyms: "),
+    ],
+)
+def test_btf_that_cannot_be_had(
+    zonedev: Zonedev, newest: Vmcore, words: tuple[str, ...], why: str
+) -> None:
+    words = tuple(newest.core if word == "CORE" else word for word in words)
+    assert_one_line(zonedev("audit", "--btf", *words), "--btf", why)
+
+
+def test_neither_debug_info_nor_btf(zonedev: Zonedev, newest: Vmcore, no_debug_info: None) -> None:
+    answer = zonedev("audit", newest.core)
+    assert_one_line(answer, "no debug information", "no types in its own memory (kallsyms: ", "-s")
+
+
+def test_slice_needs_debug_information(zonedev: Zonedev, newest: Vmcore, btf: None) -> None:
+    words = ("slice", "-c", newest.core, "-o", "out")
+    assert_one_line(zonedev(*words), "no debug information")
+    assert_one_line(zonedev(*words, "--btf"), "slice needs debug information")
 
 
 def renamed(source: str, directory: Path, *names: str) -> str:

@@ -222,6 +222,78 @@ class Entries:
     def mark(self, pfn: int, /) -> Optional[dict[str, Any]]:
         """count (7: or more), match, pmd, locked, flux, stuck of a page; None outside of all ranges."""
 
+class Btf:
+    """Types out of BTF.  Ids are numbers from 0 (void) on; len() is one more than the last.
+
+    Immutable; wrong ids raise IndexError.
+    """
+
+    first: int
+    """The first id that is its own and not its base's."""
+
+    def __new__(cls, data: Buffer, word_size: int = 8, base: Optional[Btf] = None) -> Btf:
+        """
+        :param data: all of it, header first; copied
+        :param word_size: 4 or 8, bytes of a pointer
+        :param base: what a module's BTF is split from
+        :raises ValueError: it is damaged: a record, a name or a reference makes no sense, types lead in a circle
+        """
+
+    def __len__(self) -> int: ...
+    def type(self, id: int, /) -> dict[str, Any]:
+        """kind, name; size (bytes), type (what it refers to), length (of an array), encoding, bits, bit_offset
+        (of an int), flag (struct zd_btf_type has what they mean); items: of a struct or union (name, type, bit offset,
+        bit size or 0), of an enum (name, value), of a func_proto (name, type), of a datasec (type, offset, size).
+        """
+
+    def find(self, name: str, kinds: Sequence[str], /) -> list[int]:
+        """Types of a name and one of the kinds (void, int, ptr, array, struct, union, enum, fwd, typedef, volatile,
+        const, restrict, func, func_proto, var, datasec, float, decl_tag, type_tag, enum64); own ones first."""
+
+    def member(self, id: int, name: str, /) -> Optional[tuple[int, int, int]]:
+        """(type, offset in bits, bits of a bit field or 0), also of a member of an anonymous struct within."""
+
+    def enumerator(self, name: str, /) -> Optional[tuple[int, int]]:
+        """The enum that has it, and its place there."""
+
+    def resolve(self, id: int, /) -> int:
+        """The type behind typedefs, qualifiers and tags."""
+
+    def sizeof(self, id: int, /) -> int:
+        """Bytes; 0 for what has no size."""
+
+class Kallsyms:
+    """Symbols that a kernel keeps of itself, each (name, address, size up to the next in bytes, letter of nm(1)).
+
+    len() and numbers: all of them, in the kernel's order.  Immutable.
+    """
+
+    def __new__(
+        cls,
+        image: Buffer,
+        address: int,
+        known: tuple[str, int],
+        word_size: int = 8,
+        big_endian: bool = False,
+    ) -> Kallsyms:
+        """
+        :param image: a copy of the kernel's image that has all tables; not kept
+        :param address: where it lies, a multiple of 8
+        :param known: name and address of a symbol that must be among them
+        :raises ValueError: the tables are not found, or the known symbol lies elsewhere
+        """
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int, /) -> tuple[str, int, int, str]: ...
+    def find(self, name: str, /) -> list[tuple[str, int, int, str]]:
+        """All symbols of a name."""
+
+    def at(self, address: int, /) -> Optional[tuple[str, int, int, str]]:
+        """The last symbol at or below an address."""
+
+def btf_size(header: Buffer, /) -> int:
+    """Bytes that BTF takes which begins so (24 bytes at least); 0 where it does not look like BTF."""
+
 class PageBits:
     """One bit per page, what its driver says of it: handed out by a pool, or listed as free."""
 

@@ -20,6 +20,7 @@ from zonedev import _zonedev
 from zonedev._version import VERSION
 from zonedev.driver_pass import DriverPasses, FreeListPass, PoolPass
 from zonedev.errors import TargetError, UsageError, ValidationError
+from zonedev.kernel.btf import types_from
 from zonedev.kernel.dax import CannotWalk, DaxEntry, DaxFile, DaxWalk
 from zonedev.kernel.facts import Kernel, read_kernel, read_pagemaps
 from zonedev.kernel.layout import kernel_layout
@@ -412,7 +413,7 @@ def audit(
         live=kernel.live,
         kernel=_kernel_facts(kernel),
         scheme=kernel.info,
-        types_from="dwarf",
+        types_from=types_from(prog),
         readers=["Program.read"],
         pagemaps=results,
         findings=findings,

@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Optional
 
 from drgn import FaultError, Program
@@ -47,7 +48,11 @@ def _target(args: argparse.Namespace) -> Target:
         raise UsageError(
             "no target: give a VMCORE, -k for the running kernel, or --qemu SOCKET for a guest"
         )
-    return Target(core or args.core, args.symbols, args.kernel, args.qemu)
+    if args.btf and args.symbols:
+        raise UsageError(
+            "--btf takes types out of the VMCORE itself, -s out of a debug file: give one of them"
+        )
+    return Target(core or args.core, args.symbols, args.kernel, args.qemu, btf=args.btf)
 
 
 def _slice(target: Target, output: str) -> int:
@@ -57,7 +62,9 @@ def _slice(target: Target, output: str) -> int:
 
     if target.core is None:
         raise UsageError("slice needs a VMCORE: a live kernel cannot be cut")
-    open_target(target)
+    if target.btf:
+        raise UsageError("slice needs debug information, of which it cuts a piece, too: -s VMLINUX")
+    open_target(replace(target, btf=False))
 
     def run(prog: Program) -> dict[str, object]:
         check_kernel(prog, target)

@@ -64,6 +64,12 @@ def _add_target(parser: argparse.ArgumentParser, positional: bool) -> None:
         default=[],
         help="debug file: vmlinux, or a module's; may be repeated",
     )
+    group.add_argument(
+        "--btf",
+        action="store_true",
+        default=None,
+        help="types and symbols out of the VMCORE itself, even where debug information is installed",
+    )
 
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
@@ -202,6 +208,7 @@ def _print(text: str) -> None:
 
 def _list(prog: Program, args: argparse.Namespace) -> Outcome:
     from zonedev.audit import list_with_problems
+    from zonedev.kernel.btf import types_from
     from zonedev.report import data, text
 
     pagemaps, problems = list_with_problems(prog)
@@ -210,7 +217,7 @@ def _list(prog: Program, args: argparse.Namespace) -> Outcome:
     _print(
         {
             "text": lambda: text.list_text(pagemaps, bool(problems)),
-            "json": lambda: data.to_json(data.list_dict(pagemaps)),
+            "json": lambda: data.to_json(data.list_dict(pagemaps, types_from(prog))),
             "ndjson": lambda: data.list_ndjson(pagemaps),
             "csv": lambda: data.list_csv(pagemaps),
         }[args.format]()
@@ -285,6 +292,7 @@ def _without_files(walk: DaxWalk) -> str:
 
 def _files(prog: Program, args: argparse.Namespace) -> Outcome:
     from zonedev.audit import open_dax_walk
+    from zonedev.kernel.btf import types_from
     from zonedev.kernel.dax import file_name, inode_number
     from zonedev.report import data, text
 
@@ -306,7 +314,8 @@ def _files(prog: Program, args: argparse.Namespace) -> Outcome:
         sys.stderr.write(f"zonedev: {_without_files(walk)}\n")
     listed = "files" if args.inode is None else "entries"
     if args.format == "json":
-        _print(data.to_json({"schema": "zonedev.files/1", listed: rows}))
+        report = {"schema": "zonedev.files/1", "types_from": types_from(prog), listed: rows}
+        _print(data.to_json(report))
     else:
         _print(text.files_text(rows) if listed == "files" else text.entries_text(rows))
     return Outcome(rows, _INCOMPLETE if walk.walked.gaps else 0)

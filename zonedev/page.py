@@ -15,6 +15,7 @@ from drgn.helpers.linux.mm import follow_phys
 from zonedev import _zonedev
 from zonedev.driver_pass import DriverPasses
 from zonedev.errors import TargetError, UsageError
+from zonedev.kernel.btf import types_from
 from zonedev.kernel.dax import DaxEntry
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.mapping import describe_mapping
@@ -48,6 +49,7 @@ class FolioReport:
     findings: list[Finding]
     owner: str
     scheme: str
+    types_from: str
     # What files say of the page: its entries (for people, and as they are); "" and [] for other types.
     files: str = ""
     entries: list[DaxEntry] = field(default_factory=list)
@@ -226,6 +228,7 @@ def folio_report(kernel: Kernel, what: str, quick: bool = False) -> FolioReport:
         findings,
         describe_mapping(kernel.prog, head["mapping"]),
         scheme.id,
+        types_from(kernel.prog),
         *_files(dax, pfn),
         drivers.words(pagemap, pfn),
     )

@@ -2,6 +2,8 @@
 """Opens what a user names: a vmcore, the live kernel, a QEMU guest; and its debug information.
 
 Owns the checks that drgn leaves to logging: is the debug file of this very kernel, is the core whole?
+A vmcore without debug information gets its types out of its own memory (kernel/btf.py); one with a debug file
+that does not fit never does.
 Every failure becomes one TargetError that says what, which file, why and what to do.
 """
 
@@ -19,6 +21,7 @@ from drgn import Architecture, MissingDebugInfoError, Program, ProgramFlags
 
 from zonedev import _zonedev, diskdump
 from zonedev.errors import TargetError
+from zonedev.kernel.btf import types_from, use_btf
 
 _GIVE_VMLINUX = "give the vmlinux with debug information of exactly this kernel with -s"
 
@@ -33,7 +36,10 @@ _ELF_HEADER = 64
 
 @dataclass
 class Target:
-    """What was asked for on the command line; exactly one of core, kernel and qemu is set."""
+    """What was asked for on the command line; exactly one of core, kernel and qemu is set.
+
+    btf: True: types come out of the core's memory only; False: never; None: where no debug information is found.
+    """
 
     core: Optional[str] = None
     symbols: Sequence[str] = ()
@@ -41,6 +47,7 @@ class Target:
     qemu: Optional[str] = None
     problems: list[str] = field(default_factory=list)
     format: Optional[str] = None
+    btf: Optional[bool] = None
 
     @property
     def path(self) -> str:
@@ -296,7 +303,7 @@ def _check_symbols(prog: Program, target: Target) -> bool:
     return own
 
 
-def _load_symbols(prog: Program, target: Target) -> None:
+def _load_debug_info(prog: Program, target: Target) -> None:
     default = not (target.symbols and _check_symbols(prog, target))
     try:
         prog.load_debug_info(target.symbols, default=default)
@@ -305,8 +312,6 @@ def _load_symbols(prog: Program, target: Target) -> None:
     # drgn and its libraries fail in many ways over a damaged list of modules.
     except Exception as err:
         _load_vmlinux_only(prog, target, _first_line(err))
-    check_kernel(prog, target)
-    _check_modules(prog, target)
 
 
 def _load_vmlinux_only(prog: Program, target: Target, reason: str) -> None:
@@ -339,18 +344,53 @@ def _check_modules(prog: Program, target: Target) -> None:
             )
 
 
-def check_kernel(prog: Program, target: Target) -> None:
-    """The types are there and of this kernel: what is read through them agrees with the dump."""
+def _has_types(prog: Program) -> bool:
     try:
         prog.type("struct page")
     except LookupError:
-        useless = (
-            f"{', '.join(target.symbols)} has none for this kernel; " if target.symbols else ""
-        )
-        raise TargetError(
-            f"no debug information for {target.name} (Linux {_release(prog)}): {useless}install the kernel's debug package "
-            "(linux-image-...-dbg, kernel-debuginfo), or " + _GIVE_VMLINUX
-        ) from None
+        return False
+    return True
+
+
+def _no_debug_info(prog: Program, target: Target, why_no_btf: str = "") -> TargetError:
+    useless = f"{', '.join(target.symbols)} has none for this kernel; " if target.symbols else ""
+    neither = f", and no types in its own memory ({why_no_btf})" if why_no_btf else ""
+    return TargetError(
+        f"no debug information for {target.name} (Linux {_release(prog)}){neither}: {useless}install the kernel's "
+        "debug package (linux-image-...-dbg, kernel-debuginfo), or " + _GIVE_VMLINUX
+    )
+
+
+def _load_btf(prog: Program, target: Target) -> None:
+    try:
+        use_btf(prog)
+        if _has_types(prog):
+            return
+        reason = "BTF: it has no struct page"
+    except TargetError as err:
+        reason = str(err)
+    if target.btf:
+        raise TargetError(f"{target.name}: --btf: {reason}; {_GIVE_VMLINUX}")
+    raise _no_debug_info(prog, target, reason)
+
+
+def _load_types(prog: Program, target: Target) -> None:
+    """Debug information; a core's own types where these are asked for, or nothing else was named or found."""
+    if not target.btf:
+        _load_debug_info(prog, target)
+    may_be_btf = target.core is not None and not target.symbols and target.btf is not False
+    if may_be_btf and (target.btf or not _has_types(prog)):
+        _load_btf(prog, target)
+    check_kernel(prog, target)
+    _check_modules(prog, target)
+
+
+def check_kernel(prog: Program, target: Target) -> None:
+    """The types are there and of this kernel: what is read through them agrees with the dump."""
+    if not _has_types(prog):
+        raise _no_debug_info(prog, target)
+    source = "BTF and kallsyms" if types_from(prog) == "btf" else "the debug information"
+    blame = "" if types_from(prog) == "btf" else ", or the debug file is of another kernel"
     try:
         release = prog["init_uts_ns"].name.release.string_().decode(errors="replace")
     except Exception as err:
@@ -361,21 +401,25 @@ def check_kernel(prog: Program, target: Target) -> None:
                 f"{_release(prog)!r}; save the dump as ELF (makedumpfile -E, or a copy of /proc/vmcore)"
             ) from None
         raise TargetError(
-            f"{target.name}: the kernel's memory cannot be read through the debug information "
-            f"({_first_line(err)}); the core is damaged or cut off, or the debug file is of another kernel"
+            f"{target.name}: the kernel's memory cannot be read through {source} "
+            f"({_first_line(err)}); the core is damaged or cut off{blame}"
         ) from None
     if release != _release(prog):
         raise TargetError(
-            f"{target.name} is of Linux {_release(prog)}, but the debug information finds {release!r} there: "
+            f"{target.name} is of Linux {_release(prog)}, but {source} finds {release!r} there: "
             "it is of another kernel; " + _GIVE_VMLINUX
         )
 
 
 def open_target(target: Target) -> Program:
-    """A Program with debug information.
+    """A Program with types and symbols: those of debug information, or of a core's own memory.
 
     :raises TargetError: it cannot be opened, is no kernel, or has no fitting debug information
     """
+    if target.btf and target.core is None:
+        raise TargetError(
+            f"{target.name}: --btf is not supported there as yet, only with a VMCORE; {_GIVE_VMLINUX}"
+        )
     prog = Program()
     if target.kernel:
         _set_live(prog)
@@ -387,5 +431,5 @@ def open_target(target: Target) -> Program:
         _set_core(prog, target)
     if prog.platform is None or prog.platform.arch == Architecture.UNKNOWN:
         raise TargetError(f"{target.name}: of an architecture that drgn does not know")
-    _load_symbols(prog, target)
+    _load_types(prog, target)
     return prog

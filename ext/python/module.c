@@ -39,8 +39,10 @@ static int module_exec(PyObject *module)
 	    add_type(module, &scheme_spec, &state->scheme_type) ||
 	    add_type(module, &scan_spec, &state->scan_type) ||
 	    add_type(module, &entries_spec, &state->entries_type) ||
-	    add_type(module, &bits_spec, &state->bits_type) || PyModule_AddFunctions(module, table_methods) ||
-	    PyModule_AddFunctions(module, inspect_methods) ||
+	    add_type(module, &bits_spec, &state->bits_type) || add_type(module, &btf_spec, &state->btf_type) ||
+	    add_type(module, &kallsyms_spec, &state->kallsyms_type) ||
+	    PyModule_AddFunctions(module, table_methods) || PyModule_AddFunctions(module, inspect_methods) ||
+	    PyModule_AddFunctions(module, btf_functions) ||
 	    add_object(module, "TYPES", names_tuple(zd_type_names, ZD_TYPES)) ||
 	    add_object(module, "CLASSES", names_tuple(zd_class_names, ZD_CLASSES)) ||
 	    add_object(module, "SEVERITIES", names_tuple(zd_severity_names, ZD_SEVERITIES)) ||
@@ -59,6 +61,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
 	Py_VISIT(state->scheme_type);
 	Py_VISIT(state->scan_type);
 	Py_VISIT(state->entries_type);
+	Py_VISIT(state->btf_type);
+	Py_VISIT(state->kallsyms_type);
 	Py_VISIT(state->bits_type);
 	return 0;
 }
@@ -71,6 +75,8 @@ static int module_clear(PyObject *module)
 	Py_CLEAR(state->scheme_type);
 	Py_CLEAR(state->scan_type);
 	Py_CLEAR(state->entries_type);
+	Py_CLEAR(state->btf_type);
+	Py_CLEAR(state->kallsyms_type);
 	Py_CLEAR(state->bits_type);
 	return 0;
 }

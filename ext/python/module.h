@@ -9,7 +9,9 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "../core/btf.h"
 #include "../core/entries.h"
+#include "../core/kallsyms.h"
 #include "../core/pagebits.h"
 #include "../core/zonedev.h"
 
@@ -36,6 +38,8 @@ struct module_state {
 	PyTypeObject *scheme_type;
 	PyTypeObject *scan_type;
 	PyTypeObject *entries_type;
+	PyTypeObject *btf_type;
+	PyTypeObject *kallsyms_type;
 	PyTypeObject *bits_type;
 };
 
@@ -58,6 +62,15 @@ struct EntriesObject {
 	bool busy;
 };
 
+struct BtfObject {
+	PyObject_HEAD struct zd_btf *btf;
+	PyObject *base; /* None, or the Btf that the other one needs */
+};
+
+struct KallsymsObject {
+	PyObject_HEAD struct zd_kallsyms *kallsyms;
+};
+
 struct PageBitsObject {
 	PyObject_HEAD struct zd_page_bits bits;
 	PyObject *read;
@@ -65,8 +78,8 @@ struct PageBitsObject {
 	bool busy;
 };
 
-extern PyType_Spec layout_spec, scheme_spec, scan_spec, entries_spec, bits_spec;
-extern PyMethodDef inspect_methods[], table_methods[];
+extern PyType_Spec layout_spec, scheme_spec, scan_spec, entries_spec, bits_spec, btf_spec, kallsyms_spec;
+extern PyMethodDef inspect_methods[], table_methods[], btf_functions[];
 
 struct module_state *state_of(PyObject *module);
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../core/btf.h"
 #include "../core/entries.h"
 #include "../core/pagebits.h"
 #include "../core/zonedev.h"
@@ -473,6 +474,65 @@ static void fail_every_allocation_of_entries(void)
 	CHECK(failed >= 3);
 }
 
+/** A word of BTF, little-endian; @bytes goes on behind it. */
+static void put32(uint8_t **bytes, uint32_t value)
+{
+	for (int i = 0; i < 4; i++)
+		*(*bytes)++ = value >> 8 * i;
+}
+
+/** One struct with one member of an enum with one value. */
+static size_t make_btf(uint8_t *bytes)
+{
+	static const char strings[] = "\0page\0flags\0PG_locked";
+	static const uint32_t types[] = {
+		1, 4u << 24 | 1, 4, 6,	2, 0, /* struct page { enum flags flags; } */
+		6, 6u << 24 | 1, 4, 12, 0,    /* enum flags { PG_locked } */
+	};
+	uint8_t *end = bytes;
+
+	put32(&end, 0x1eb9f);
+	put32(&end, ZD_BTF_HEADER_SIZE);
+	put32(&end, 0);
+	put32(&end, sizeof(types));
+	put32(&end, sizeof(types));
+	put32(&end, sizeof(strings));
+	for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++)
+		put32(&end, types[i]);
+	memcpy(end, strings, sizeof(strings));
+	return end + sizeof(strings) - bytes;
+}
+
+/** BTF without memory is an error, and leaves nothing behind. */
+static void fail_every_allocation_of_btf(void)
+{
+	struct zd_btf_member member;
+	struct zd_error *error;
+	unsigned long failed = 0;
+	uint8_t bytes[256];
+	size_t size = make_btf(bytes);
+	struct zd_btf *btf;
+	uint32_t i;
+
+	CHECK(zd_btf_size(bytes) == size);
+	for (fail_at = 1; fail_at < 1000; fail_at++) {
+		allocations = 0;
+		error = zd_btf_create(bytes, size, 8, NULL, &btf);
+		if (!error)
+			break;
+		CHECK(error->code == ZD_ERROR_NO_MEMORY);
+		zd_error_destroy(error);
+		failed++;
+	}
+	fail_at = 0;
+	CHECK(failed >= 8);
+	CHECK(zd_btf_find(btf, "page", 1 << ZD_BTF_STRUCT, 0) == 1);
+	CHECK(zd_btf_find_member(btf, 1, "flags", &member) && member.type == 2);
+	CHECK(zd_btf_find_enumerator(btf, "PG_locked", &i) == 2 && i == 0);
+	zd_btf_destroy(btf);
+	zd_btf_destroy(NULL);
+}
+
 // ---------------------------------------------------------------- bits of pages
 
 /** A list through arbitrary bytes, in two ranges: as long as there are pages at most. */
@@ -668,6 +728,7 @@ int main(void)
 	sort_claims();
 	compare_batches();
 	fail_every_allocation_of_entries();
+	fail_every_allocation_of_btf();
 	walk_lists_through_arbitrary_bytes();
 	fail_every_allocation_of_bits();
 	count_rules();

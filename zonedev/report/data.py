@@ -118,6 +118,10 @@ def summary_dict(audit: Audit) -> dict[str, Any]:
     }
 
 
+# What comes with types of each source.
+SYMBOLS_FROM = {"dwarf": "symtab", "btf": "kallsyms"}
+
+
 def audit_dict(audit: Audit, severity: str = "info") -> dict[str, Any]:
     """The whole audit; findings below *severity* are left out, the sums are not changed by that."""
     from zonedev.audit import tool_versions
@@ -125,7 +129,12 @@ def audit_dict(audit: Audit, severity: str = "info") -> dict[str, Any]:
     rate = audit.pages / audit.scan_s if audit.scan_s > 0 else 0.0
     return {
         "schema": "zonedev.audit/1",
-        "tool": {**tool_versions(), "types_from": audit.types_from, "readers": audit.readers},
+        "tool": {
+            **tool_versions(),
+            "types_from": audit.types_from,
+            "symbols_from": SYMBOLS_FROM[audit.types_from],
+            "readers": audit.readers,
+        },
         "filters": audit.filters,
         "target": {"path": audit.path, "live": audit.live, "format": audit.format},
         "kernel": audit.kernel,
@@ -231,9 +240,13 @@ def list_ndjson(pagemaps: list[Pagemap]) -> str:
     return "".join(_lines("pagemap", [pagemap_dict(p) for p in pagemaps]))
 
 
-def list_dict(pagemaps: list[Pagemap]) -> dict[str, Any]:
+def list_dict(pagemaps: list[Pagemap], types_from: str) -> dict[str, Any]:
     """All pagemaps."""
-    return {"schema": "zonedev.list/1", "pagemaps": [pagemap_dict(p) for p in pagemaps]}
+    return {
+        "schema": "zonedev.list/1",
+        "types_from": types_from,
+        "pagemaps": [pagemap_dict(p) for p in pagemaps],
+    }
 
 
 def scheme_dict(report: SchemeReport) -> dict[str, Any]:
@@ -258,7 +271,7 @@ def scheme_dict(report: SchemeReport) -> dict[str, Any]:
 def schemes_dict(reports: list[SchemeReport]) -> dict[str, Any]:
     """Several schemes, or that of one kernel."""
     audit = reports[0].audit if len(reports) == 1 else None
-    kernel = {"kernel": audit.kernel} if audit else {}
+    kernel = {"kernel": audit.kernel, "types_from": audit.types_from} if audit else {}
     return {"schema": "zonedev.scheme/1", **kernel, "schemes": [scheme_dict(r) for r in reports]}
 
 
@@ -301,6 +314,7 @@ def folio_dict(report: FolioReport) -> dict[str, Any]:
     """One struct page with its folio, class and findings."""
     return {
         "schema": "zonedev.page/1",
+        "types_from": report.types_from,
         "asked": report.asked,
         "pfn": report.pfn,
         "address": report.address,

@@ -64,9 +64,10 @@ def heading(audit: Audit) -> str:
     """Kernel, scheme and type source in one line."""
     kernel, scheme = audit.kernel, audit.scheme
     live = ", live" if audit.live else ""
+    types = "BTF, symbols from kallsyms" if audit.types_from == "btf" else "DWARF"
     return (
         f"Linux {kernel['release']} {kernel['arch']}{live}, {kernel['page_size'] // 1024} KiB pages; "
-        f"scheme {scheme.id} ({scheme.confidence} confidence): {scheme.title}; types from {audit.types_from.upper()}"
+        f"scheme {scheme.id} ({scheme.confidence} confidence): {scheme.title}; types from {types}"
     )
 
 

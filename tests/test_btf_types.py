@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Types out of BTF as drgn's: the same as those out of DWARF, of one object file and of real kernels.
+
+Kernels: every vmlinux with DWARF and .BTF below ZONEDEV_DEBUG (one directory a release), where it is set.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+from btf_writer import Writer, every_kind
+from drgn import (
+    Architecture,
+    FindObjectFlags,
+    Platform,
+    PlatformFlags,
+    Program,
+    Qualifiers,
+    Type,
+    TypeKind,
+    sizeof,
+)
+from kallsyms_writer import BASE, FORMATS, SYMBOLS, Tables
+
+from zonedev._zonedev import Btf, Kallsyms
+from zonedev.errors import TargetError
+from zonedev.kernel.btf import BtfTypes, read_btf, register, type_finder
+
+AMD64 = Platform(Architecture.X86_64, PlatformFlags.IS_64_BIT | PlatformFlags.IS_LITTLE_ENDIAN)
+
+# No array of arrays: gcc 12 writes their lengths in the wrong order.
+SOURCE = """
+enum sign { MINUS = -1, PLUS = 1 };
+enum plain { ZERO, MANY = 1 << 30 };
+struct later;
+struct inner { int a; const char *name; };
+typedef struct inner inner_t;
+typedef int (*callback_t)(struct later *, const volatile unsigned long *, ...);
+struct outer {
+	struct outer *next, **pprev;
+	union { inner_t in; struct { unsigned short x, y; struct later *later; }; };
+	unsigned int low:3, high:29;
+	_Bool flag:1;
+	long long wide;
+	signed char c; unsigned char uc; short s; float f; double d;
+	enum sign sign; enum plain plain;
+	callback_t call;
+	void (*nothing)(void);
+	void *const restrict pointer;
+	inner_t rows[3];
+	unsigned long tail[];
+};
+struct outer one;
+"""
+
+# What the package asks types for, and what drgn's helpers do for it.
+KERNEL_TYPES = (
+    *("struct page", "struct folio", "struct dev_pagemap", "struct dev_pagemap_ops"),
+    *("struct vmem_altmap", "struct xarray", "struct xa_node", "struct percpu_ref"),
+    *("struct percpu_ref_data", "struct address_space", "struct inode", "struct super_block"),
+    *("struct mem_section", "struct mem_section_usage", "struct pglist_data", "struct zone"),
+    *("struct mm_struct", "struct device", "struct resource", "struct task_struct"),
+    *("struct range", "struct dentry", "struct kobject", "struct class", "struct module"),
+    *("enum memory_type", "enum zone_type", "enum pageflags", "enum node_states"),
+    *("nodemask_t", "atomic_t", "spinlock_t"),
+)
+
+
+# ---------------------------------------------------------------- comparing
+
+
+def unqualified(type_: Type) -> Type:
+    return type_.unqualified() if type_.qualifiers else type_
+
+
+def spelled(type_: Type) -> str:
+    """A type in words; how an array of no length and an enum's integer are spelled differs."""
+    name = type_.type_name() if type_.kind != TypeKind.ENUM or type_.tag else "enum <anonymous>"
+    return re.sub(r"\[0?\]", "[]", name)
+
+
+def flattened(type_: Type) -> tuple[Type, int]:
+    """Elements that are no arrays, and how many: pahole writes an array of arrays as one."""
+    count = 1
+    while type_.kind == TypeKind.ARRAY:
+        count *= type_.length or 0
+        type_ = unqualified(type_.type)
+    return type_, count
+
+
+def facts(type_: Type) -> tuple[Any, ...]:
+    """What must agree of two types, without what they refer to."""
+    kind = type_.kind
+    if kind in (TypeKind.STRUCT, TypeKind.UNION):
+        return kind, type_.tag, type_.size, len(type_.members or ())
+    if kind == TypeKind.ENUM:
+        return kind, type_.tag, [(e.name, e.value) for e in type_.enumerators or ()]
+    if kind in (TypeKind.INT, TypeKind.BOOL, TypeKind.FLOAT):
+        # Of char, BTF of 5.10 does not say the sign.
+        return kind, type_.size, kind == TypeKind.INT and type_.size > 1 and type_.is_signed
+    if kind == TypeKind.ARRAY:
+        return kind, flattened(type_)[1]
+    return (kind,)
+
+
+def differences(one: Type, other: Type, where: str, depth: int = 0) -> Iterator[str]:
+    """Where two types differ, member by member; struct members by value are gone into, pointers are not."""
+    if facts(one) != facts(other):
+        yield f"{where}: {facts(one)} is {facts(other)}"
+        return
+    if one.kind == TypeKind.TYPEDEF:
+        yield from differences(unqualified(one.type), unqualified(other.type), where, depth)
+    if one.kind == TypeKind.ARRAY:
+        yield from differences(flattened(one)[0], flattened(other)[0], where, depth)
+    if one.kind not in (TypeKind.STRUCT, TypeKind.UNION) or one.members is None:
+        return
+    for mine, its in zip(one.members, other.members):
+        at = f"{where}.{mine.name or '<anonymous>'}"
+        if (mine.name, mine.bit_offset, mine.bit_field_size) != (
+            *(its.name, its.bit_offset),
+            its.bit_field_size,
+        ):
+            yield f"{at} at {mine.bit_offset} is {its.name} at {its.bit_offset}"
+        elif mine.type.qualifiers & ~Qualifiers.ATOMIC != its.type.qualifiers:
+            yield f"{at}: {mine.type.qualifiers} is {its.type.qualifiers}"
+        elif depth < 12:
+            yield from differences(unqualified(mine.type), unqualified(its.type), at, depth + 1)
+
+
+def section(path: Path, wanted: str) -> Optional[bytes]:
+    """The bytes of a section of a 64-bit little-endian ELF file."""
+    with path.open("rb") as file:
+        header = file.read(64)
+        (at,) = struct.unpack_from("<Q", header, 40)
+        size, count, strings = struct.unpack_from("<HHH", header, 58)
+        file.seek(at)
+        table = file.read(size * count)
+        rows = [struct.unpack_from("<IIQQQQ", table, i * size) for i in range(count)]
+        file.seek(rows[strings][4])
+        names = file.read(rows[strings][5])
+        for name, _, _, _, offset, length in rows:
+            if names[name:].split(b"\0", 1)[0].decode() == wanted:
+                file.seek(offset)
+                return file.read(length)
+    return None
+
+
+def with_dwarf(path: Path) -> Program:
+    prog = Program(AMD64)
+    module = prog.extra_module(str(path), create=True)
+    # drgn 0.1 gives the module alone, later ones also say whether it is new.
+    (module[0] if isinstance(module, tuple) else module).try_file(str(path), force=True)
+    return prog
+
+
+def with_btf(btf: Btf) -> Program:
+    prog = Program(AMD64)
+    prog.register_type_finder("btf", type_finder(BtfTypes(prog, btf)), enable_index=0)
+    return prog
+
+
+def test_differences_are_seen() -> None:
+    def types(change: bool) -> Program:
+        w = Writer()
+        w.int("int", 4, 1)
+        w.int("unsigned int", 4)
+        w.compound("struct", "in", 8, ("a", 2 if change else 1, 0))
+        w.compound("struct", "s", 32, ("x", 3, 0), ("y", 1, 128 if change else 64))
+        return with_btf(Btf(w.bytes()))
+
+    found = list(differences(types(False).type("struct s"), types(True).type("struct s"), "s"))
+    assert len(found) == 2
+    assert found[0].startswith("s.x.a: ") and found[1] == "s.y at 64 is y at 128"
+
+
+# ---------------------------------------------------------------- an object file
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Program, Program]:
+    """The same types out of DWARF and out of BTF."""
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no gcc, which writes BTF")
+    path = tmp_path_factory.mktemp("btf") / "types.so"
+    words = ("-g", "-gbtf", "-fPIC", "-shared", "-nostdlib", "-Wl,--build-id", "-x", "c", "-")
+    built = subprocess.run(
+        [compiler, *words, "-o", path],
+        input=SOURCE.encode(),
+        capture_output=True,
+        check=False,
+    )
+    btf = section(path, ".BTF") if built.returncode == 0 else None
+    if btf is None:
+        pytest.skip("this gcc writes no BTF (12 and later do)")
+    return with_dwarf(path), with_btf(Btf(btf))
+
+
+@pytest.mark.parametrize("name", ["struct outer", "inner_t", "enum sign", "enum plain"])
+def test_btf_and_dwarf_say_the_same(both: tuple[Program, Program], name: str) -> None:
+    dwarf, btf = (prog.type(name) for prog in both)
+    assert list(differences(dwarf, btf, name)) == []
+    assert sizeof(dwarf) == sizeof(btf)
+    assert re.sub(r"\[0?\]", "[]", str(btf)) == str(dwarf)
+
+
+def test_declarations_are_spelled_the_same(both: tuple[Program, Program]) -> None:
+    names = [[spelled(m.type) for m in prog.type("struct outer").members] for prog in both]
+    assert names[0] == names[1]
+
+
+# ---------------------------------------------------------------- every kind
+
+
+def test_every_kind_becomes_one_of_drgns() -> None:
+    w = every_kind()
+    prog = Program(AMD64)
+    types = BtfTypes(prog, Btf(w.bytes()))
+    kinds = {types.type(i).kind for i in range(31)}
+    assert kinds == set(TypeKind) - {TypeKind.CLASS}
+    page = types.type(9)
+    assert [m.name for m in page.members] == ["flags", None, "list", "t"]
+    assert page.member("pgmap").bit_offset == 64
+    assert page.member("pgmap").type.type.tag == "dev_pagemap"
+    assert not page.member("pgmap").type.type.is_complete()
+    assert types.type(12).kind == TypeKind.UNION
+    assert types.type(28).member("b").bit_field_size == 29
+    assert types.type(15).enumerators[0].value == 1 << 63
+    assert types.type(16).enumerators[0].value == -(1 << 62)
+    assert types.type(19).is_variadic and len(types.type(19).parameters) == 1
+    assert types.type(21).qualifiers == Qualifiers.VOLATILE
+    assert types.type(20) is types.type(20)
+
+
+def test_types_are_found_by_their_kind() -> None:
+    prog = with_btf(Btf(every_kind().bytes()))
+    assert prog.type("struct page").size == 40
+    assert prog.type("unsigned long").size == 8
+    assert prog.type("_Bool").kind == TypeKind.BOOL
+    assert prog.type("callback_t").kind == TypeKind.TYPEDEF
+    assert prog.type("struct list_head *").type.tag == "list_head"
+    for name in ("union page", "struct dev_pagemap", "enum page", "page"):
+        with pytest.raises(LookupError):
+            prog.type(name)
+    with pytest.raises(LookupError):
+        prog.type("struct page", "mm_types.h")
+
+
+def test_a_declaration_is_its_only_definition() -> None:
+    def pointer_to(*sizes: int) -> Type:
+        w = Writer()
+        for size in sizes:
+            w.compound("struct", "dev_pagemap", size)
+        w.refer("ptr", w.add("fwd", "dev_pagemap", 0))
+        return BtfTypes(Program(AMD64), Btf(w.bytes())).type(len(sizes) + 2).type
+
+    assert pointer_to(8).is_complete() and pointer_to(8).size == 8
+    assert not pointer_to().is_complete()
+    assert not pointer_to(8, 16).is_complete()
+
+
+def test_signed_char_is_signed_where_btf_leaves_that_out() -> None:
+    w = Writer()
+    w.int("signed char", 1)
+    w.int("unsigned char", 1)
+    types = BtfTypes(Program(AMD64), Btf(w.bytes()))
+    assert types.type(1).is_signed and not types.type(2).is_signed
+
+
+def test_old_enums_with_high_values_are_signed() -> None:
+    w = Writer()
+    w.enum("old", 4, MINUS=-1, ONE=1)
+    w.enum("flags", 4, LOW=1, HIGH=1 << 30)
+    types = BtfTypes(Program(AMD64), Btf(w.bytes()))
+    assert [e.value for e in types.type(1).enumerators] == [-1, 1]
+    assert types.type(1).type.is_signed and not types.type(2).type.is_signed
+
+
+# ---------------------------------------------------------------- a kernel's memory
+
+
+def kernel(btf: bytes, size: Optional[int] = None, missing: bool = False) -> Program:
+    """A Program whose memory has BTF where its symbols say."""
+    at = BASE + 0x400000
+    symbols = [
+        *SYMBOLS,
+        ("d", "per_cpu_page", BASE + 0x3F0000),
+        ("T", "put_page", BASE + 0x101000),
+        ("T", "_sinittext", BASE + 0x3F1000),
+        ("T", "vmemmap_populate", BASE + 0x3F2000),
+        ("T", "_einittext", BASE + 0x3F3000),
+        ("R", "__start_BTF", at),
+        ("R", "__stop_BTF", at + (len(btf) if size is None else size)),
+    ]
+    tables = Tables(FORMATS["7.0"], symbols)
+    prog = Program(AMD64)
+    if not missing:
+        prog.add_memory_segment(
+            at, len(btf), lambda _a, count, offset, _p: btf[offset : offset + count]
+        )
+    kallsyms = Kallsyms(tables.image, BASE, ("_stext", BASE))
+    register(prog, read_btf(prog, kallsyms), kallsyms)
+    return prog
+
+
+def test_objects_are_those_of_symbols_and_btf() -> None:
+    prog = kernel(every_kind().bytes())
+    assert prog["ZONE_DEVICE"].value_() == 4 and prog["BAD"].value_() == -1
+    assert prog.constant("MOST").value_() == 1 << 63
+    variable = prog.variable("per_cpu_page")
+    assert variable.address_ == BASE + 0x3F0000 and variable.type_.tag == "page"
+    assert prog.function("put_page").address_ == BASE + 0x101000
+    assert prog.function("put_page").type_.parameters[0].name == "page"
+    assert prog.function("vmemmap_populate").type_.is_variadic, "a function that BTF leaves out"
+    for wrong in ("pgmap_array", "per_cpu", "twice", "misnamed"):
+        with pytest.raises(LookupError):
+            prog.object(wrong, FindObjectFlags.ANY)
+    with pytest.raises(LookupError):
+        prog.function("pgmap_array")
+    with pytest.raises(LookupError):
+        prog.constant("ZONE_DEVICE", "mmzone.h")
+
+
+def test_variables_of_the_table_have_its_types() -> None:
+    w = every_kind()
+    w.compound("struct", "xarray", 16, ("xa_head", 1, 64))
+    prog = kernel(w.bytes())
+    assert prog["pgmap_array"].address_ == BASE + 0x200000
+    assert prog["pgmap_array"].type_.tag == "xarray"
+
+
+def test_btf_of_memory_must_be_whole() -> None:
+    data = every_kind().bytes()
+    for btf, size, missing, words in (
+        (data, len(data) - 1, False, "no header of one that fits there"),
+        (b"\0" + data[1:], None, False, "no header of one that fits there"),
+        (data[:-1] + b"x", None, False, "begin and end with a zero"),
+        (data, None, True, "cannot be read"),
+    ):
+        with pytest.raises(TargetError, match=f"BTF: .*{words}"):
+            kernel(btf, size, missing)
+    kallsyms = Kallsyms(Tables(FORMATS["7.0"], SYMBOLS).image, BASE, ("_stext", BASE))
+    with pytest.raises(TargetError, match="this kernel has none"):
+        read_btf(Program(AMD64), kallsyms)
+
+
+# ---------------------------------------------------------------- real kernels
+
+DEBUG = os.environ.get("ZONEDEV_DEBUG")
+KERNELS = sorted(Path(DEBUG).glob("*/vmlinux")) if DEBUG else []
+
+
+@pytest.mark.skipif(not KERNELS, reason="ZONEDEV_DEBUG names no directory of RELEASE/vmlinux")
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.parent.name)
+def test_the_layouts_of_a_kernel_are_the_same(path: Path) -> None:
+    dwarf = with_dwarf(path)
+    data = section(path, ".BTF")
+    assert data
+    btf = with_btf(Btf(data))
+    compared = 0
+    found = []
+    for name in KERNEL_TYPES:
+        try:
+            types = dwarf.type(name), btf.type(name)
+        except LookupError:
+            for prog in (dwarf, btf):
+                with pytest.raises(LookupError):
+                    prog.type(name)
+            continue
+        compared += 1
+        found += differences(*types, name)
+    assert found == []
+    assert compared > 20

@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Types out of the kernel's BTF, as drgn's: for a Program without debug information.
+
+Owns where BTF comes from, and what becomes of it: a finder of types, and of the objects whose types it tells
+(enumerators, functions, per-CPU variables) or that the table below names.  The format is read by ext/core/btf.c.
+BTF has no variable but per-CPU ones, no inline function and no macro; and an array of arrays is one array there.
+
+Mirrors include/uapi/linux/btf.h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Optional
+
+from drgn import (
+    FaultError,
+    FindObjectFlags,
+    Object,
+    PlatformFlags,
+    Program,
+    Qualifiers,
+    Type,
+    TypeEnumerator,
+    TypeKind,
+    TypeMember,
+    TypeParameter,
+    sizeof,
+)
+
+from zonedev import _zonedev
+from zonedev.errors import TargetError
+from zonedev.kernel.symbols import read_kallsyms, symbol_finder, text_ranges
+
+# An int's encoding, as the format has it.
+_SIGNED, _BOOL = 1, 4
+
+_QUALIFIERS = {
+    "const": Qualifiers.CONST,
+    "volatile": Qualifiers.VOLATILE,
+    "restrict": Qualifiers.RESTRICT,
+}
+
+# Kinds of BTF that can be one of drgn's.
+_KINDS = {
+    TypeKind.INT: ("int",),
+    TypeKind.BOOL: ("int",),
+    TypeKind.FLOAT: ("float",),
+    TypeKind.STRUCT: ("struct",),
+    TypeKind.UNION: ("union",),
+    TypeKind.ENUM: ("enum", "enum64"),
+    TypeKind.TYPEDEF: ("typedef",),
+}
+
+# Variables whose type no BTF tells; {nodes} is MAX_NUMNODES.  mem_section is that of CONFIG_SPARSEMEM_EXTREME.
+_VARIABLES = {
+    "pgmap_array": "struct xarray",
+    "init_mm": "struct mm_struct",
+    "init_task": "struct task_struct",
+    "init_uts_ns": "struct uts_namespace",
+    "init_pid_ns": "struct pid_namespace",
+    "mem_section": "struct mem_section **",
+    "node_data": "struct pglist_data *[{nodes}]",
+    "node_states": "nodemask_t [{states}]",
+    "super_blocks": "struct list_head",
+    "iomem_resource": "struct resource",
+    "class_kset": "struct kset *",
+    "block_class": "struct class",
+    "log_buf": "char *",
+    "log_buf_len": "u32",
+    "log_first_idx": "u32",
+    "log_next_idx": "u32",
+    "modules": "struct list_head",
+    "slab_caches": "struct list_head",
+    "btf_modules": "struct list_head",
+    "nr_cpu_ids": "unsigned int",
+    "__cpu_online_mask": "struct cpumask",
+    "__cpu_possible_mask": "struct cpumask",
+    "__per_cpu_offset": "unsigned long []",
+    "prb": "struct printk_ringbuffer *",
+    "clear_seq": "u64",
+}
+
+
+def read_btf(prog: Program, kallsyms: _zonedev.Kallsyms) -> _zonedev.Btf:
+    """The BTF that a kernel has of itself in its memory.
+
+    :raises TargetError: there is none, or it cannot be read or is damaged
+    """
+    start, stop = kallsyms.find("__start_BTF"), kallsyms.find("__stop_BTF")
+    if not start or not stop:
+        raise TargetError("BTF: this kernel has none (CONFIG_DEBUG_INFO_BTF)")
+    assert prog.platform is not None
+    try:
+        size = _zonedev.btf_size(prog.read(start[0][1], 24))
+        if not size or size > stop[0][1] - start[0][1]:
+            raise TargetError(f"BTF: at {start[0][1]:#x} there is no header of one that fits there")
+        return _zonedev.Btf(
+            prog.read(start[0][1], size),
+            8 if prog.platform.flags & PlatformFlags.IS_64_BIT else 4,
+        )
+    except FaultError as err:
+        raise TargetError(f"BTF: it cannot be read ({err})") from None
+    except ValueError as err:
+        raise TargetError(str(err)) from None
+
+
+class BtfTypes:
+    """BTF as drgn's types, each made when it is first asked for."""
+
+    def __init__(self, prog: Program, btf: _zonedev.Btf) -> None:
+        self.prog = prog
+        self.btf = btf
+        self._types: dict[int, Type] = {}
+
+    def type(self, id_: int) -> Type:
+        """The type of an id.  Structs are made without their members, so that this ends."""
+        type_ = self._types.get(id_)
+        if type_ is None:
+            facts = self.btf.type(id_)
+            type_ = self._types[id_] = _MAKE[facts["kind"]](self, facts)
+        return type_
+
+    def find(self, name: str, *kinds: str) -> Optional[Type]:
+        """The first type of a name that has a definition."""
+        ids = self.btf.find(name, kinds)
+        return self.type(ids[0]) if ids else None
+
+    # ------------------------------------------------------------ kinds
+
+    def _void(self, _facts: dict[str, Any]) -> Type:
+        return self.prog.void_type()
+
+    def _int(self, facts: dict[str, Any]) -> Type:
+        if facts["encoding"] & _BOOL:
+            return self.prog.bool_type(facts["name"], facts["size"])
+        # BTF of older kernels does not say the sign of characters.
+        signed = bool(facts["encoding"] & _SIGNED) or facts["name"] == "signed char"
+        return self.prog.int_type(facts["name"], facts["size"], signed)
+
+    def _float(self, facts: dict[str, Any]) -> Type:
+        return self.prog.float_type(facts["name"], facts["size"])
+
+    def _pointer(self, facts: dict[str, Any]) -> Type:
+        return self.prog.pointer_type(self.type(facts["type"]), facts["size"])
+
+    def _array(self, facts: dict[str, Any]) -> Type:
+        # Length 0 is also what the format has for a flexible array.
+        return self.prog.array_type(self.type(facts["type"]), facts["length"] or None)
+
+    def _member(self, name: str, type_id: int, bit_offset: int, bit_size: int) -> TypeMember:
+        if bit_size:
+            return TypeMember(
+                lambda: Object(self.prog, self.type(type_id), bit_field_size=bit_size),
+                name or None,
+                bit_offset,
+            )
+        return TypeMember(lambda: self.type(type_id), name or None, bit_offset)
+
+    def _struct(self, facts: dict[str, Any]) -> Type:
+        members = [self._member(*item) for item in facts["items"]]
+        return self.prog.struct_type(facts["name"] or None, facts["size"], members)
+
+    def _union(self, facts: dict[str, Any]) -> Type:
+        members = [self._member(*item) for item in facts["items"]]
+        return self.prog.union_type(facts["name"] or None, facts["size"], members)
+
+    def _forward(self, facts: dict[str, Any]) -> Type:
+        """A declaration: the definition where there is just one of that name."""
+        kind = "union" if facts["flag"] else "struct"
+        ids = self.btf.find(facts["name"], [kind])
+        if len(ids) == 1:
+            return self.type(ids[0])
+        if facts["flag"]:
+            return self.prog.union_type(facts["name"])
+        return self.prog.struct_type(facts["name"])
+
+    def _enum(self, facts: dict[str, Any]) -> Type:
+        if not facts["items"]:
+            return self.prog.enum_type(facts["name"] or None)
+        names = {1: "char", 2: "short", 4: "int", 8: "long"}
+        # Before enums told their sign, a value as large as this was most often a negative one.
+        bits = 8 * min(facts["size"], 4)
+        values = [value for _, value in facts["items"]]
+        signed = facts["flag"] or (facts["kind"] == "enum" and max(values) >> (bits - 1) != 0)
+        name = names[facts["size"]]
+        compatible = self.prog.int_type(
+            name if signed else f"unsigned {name}", facts["size"], signed
+        )
+        return self.prog.enum_type(
+            facts["name"] or None,
+            compatible,
+            [
+                TypeEnumerator(
+                    key, value - (1 << bits) if signed and value >> (bits - 1) == 1 else value
+                )
+                for key, value in facts["items"]
+            ],
+        )
+
+    def _typedef(self, facts: dict[str, Any]) -> Type:
+        return self.prog.typedef_type(facts["name"], self.type(facts["type"]))
+
+    def _qualified(self, facts: dict[str, Any]) -> Type:
+        type_ = self.type(facts["type"])
+        return type_.qualified(type_.qualifiers | _QUALIFIERS[facts["kind"]])
+
+    def _behind(self, facts: dict[str, Any]) -> Type:
+        return self.type(facts["type"])
+
+    def _parameter(self, name: str, type_id: int) -> TypeParameter:
+        return TypeParameter(lambda: self.type(type_id), name or None)
+
+    def _function(self, facts: dict[str, Any]) -> Type:
+        items = facts["items"]
+        variadic = bool(items) and items[-1] == ("", 0)
+        parameters = [self._parameter(*item) for item in (items[:-1] if variadic else items)]
+        return self.prog.function_type(self.type(facts["type"]), parameters, variadic)
+
+
+_MAKE: dict[str, Callable[[BtfTypes, dict[str, Any]], Type]] = {
+    "void": BtfTypes._void,
+    "int": BtfTypes._int,
+    "ptr": BtfTypes._pointer,
+    "array": BtfTypes._array,
+    "struct": BtfTypes._struct,
+    "union": BtfTypes._union,
+    "enum": BtfTypes._enum,
+    "enum64": BtfTypes._enum,
+    "fwd": BtfTypes._forward,
+    "typedef": BtfTypes._typedef,
+    "volatile": BtfTypes._qualified,
+    "const": BtfTypes._qualified,
+    "restrict": BtfTypes._qualified,
+    "func": BtfTypes._behind,
+    "func_proto": BtfTypes._function,
+    "var": BtfTypes._behind,
+    "datasec": BtfTypes._void,
+    "float": BtfTypes._float,
+    "decl_tag": BtfTypes._behind,
+    "type_tag": BtfTypes._behind,
+}
+
+
+def type_finder(types: BtfTypes) -> Callable[..., Optional[Type]]:
+    """What Program.register_type_finder() takes."""
+
+    def find(_prog: Program, kinds: Any, name: str, filename: Optional[str]) -> Optional[Type]:
+        if filename is not None:
+            return None
+        for kind in kinds:
+            type_ = types.find(name, *_KINDS[kind]) if kind in _KINDS else None
+            if type_ is not None and type_.kind == kind:
+                return type_
+        return None
+
+    return find
+
+
+class _Objects:
+    """Objects that symbols and BTF tell together."""
+
+    def __init__(self, types: BtfTypes, kallsyms: _zonedev.Kallsyms) -> None:
+        self.types = types
+        self.kallsyms = kallsyms
+        self._texts = text_ranges(kallsyms)
+
+    def _is_text(self, address: int) -> bool:
+        return any(start <= address < end for start, end in self._texts)
+
+    def _at_symbol(self, prog: Program, name: str, type_: Type) -> Optional[Object]:
+        symbols = self.kallsyms.find(name)
+        return Object(prog, type_, address=symbols[0][1]) if symbols else None
+
+    def constant(self, prog: Program, name: str) -> Optional[Object]:
+        """An enumerator."""
+        found = self.types.btf.enumerator(name)
+        if found is None:
+            return None
+        type_ = self.types.type(found[0])
+        assert type_.enumerators is not None
+        return Object(prog, type_, type_.enumerators[found[1]].value)
+
+    def function(self, prog: Program, name: str) -> Optional[Object]:
+        """A function that is not inlined everywhere; void (...) where BTF leaves it out, as those of .init.text."""
+        symbols = [row for row in self.kallsyms.find(name) if self._is_text(row[1])]
+        if not symbols:
+            return None
+        type_ = self.types.find(name, "func")
+        if type_ is None:
+            type_ = prog.function_type(prog.void_type(), (), True)
+        return Object(prog, type_, address=symbols[0][1])
+
+    def _variable_type(self, prog: Program, name: str) -> Optional[Type]:
+        spelled = _VARIABLES.get(name)
+        if spelled is None:
+            return self.types.find(name, "var")
+        try:
+            return prog.type(spelled.format(**_lengths(prog)) if "{" in spelled else spelled)
+        except LookupError:
+            return None
+
+    def variable(self, prog: Program, name: str) -> Optional[Object]:
+        """A per-CPU variable, or one of the table."""
+        type_ = self._variable_type(prog, name)
+        return self._at_symbol(prog, name, type_) if type_ is not None else None
+
+    def find(
+        self, prog: Program, name: str, flags: FindObjectFlags, filename: Optional[str]
+    ) -> Optional[Object]:
+        """What Program.register_object_finder() takes."""
+        found = None
+        if filename is None and flags & FindObjectFlags.CONSTANT:
+            found = self.constant(prog, name)
+        if found is None and filename is None and flags & FindObjectFlags.FUNCTION:
+            found = self.function(prog, name)
+        if found is None and filename is None and flags & FindObjectFlags.VARIABLE:
+            found = self.variable(prog, name)
+        return found
+
+
+def _lengths(prog: Program) -> dict[str, int]:
+    """MAX_NUMNODES, up to a multiple of a word's bits; and NR_NODE_STATES."""
+    states = prog.type("enum node_states").enumerators or ()
+    return {
+        "nodes": 8 * sizeof(prog.type("nodemask_t")),
+        "states": max((e.value for e in states if e.name == "NR_NODE_STATES"), default=0),
+    }
+
+
+NAME = "zonedev-btf"
+
+
+def register(prog: Program, btf: _zonedev.Btf, kallsyms: _zonedev.Kallsyms) -> BtfTypes:
+    """Let a Program find types, objects and symbols in these, behind all other finders."""
+    types = BtfTypes(prog, btf)
+    prog.register_type_finder(NAME, type_finder(types), enable_index=-1)
+    prog.register_object_finder(NAME, _Objects(types, kallsyms).find, enable_index=-1)
+    prog.register_symbol_finder(NAME, symbol_finder(kallsyms), enable_index=-1)
+    return types
+
+
+def types_from(prog: Program) -> str:
+    """Where a Program's types come from: "dwarf", or "btf" since use_btf() gave it what it had not."""
+    return "btf" if NAME in prog.enabled_type_finders() else "dwarf"
+
+
+def use_btf(prog: Program) -> BtfTypes:
+    """Let a Program without debug information find what the kernel knows of itself.
+
+    :raises TargetError: the kernel has no BTF or kallsyms, or they cannot be read
+    """
+    kallsyms = read_kallsyms(prog)
+    return register(prog, read_btf(prog, kallsyms), kallsyms)

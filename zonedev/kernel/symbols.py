@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The kernel's symbols out of its own memory, for a Program without debug information.
+
+Owns reading the kernel's image, and the symbol finder.  The tables are found and read by ext/core/kallsyms.c.
+Invariant: nothing is taken for the kernel's image but what its VMCOREINFO says where it begins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Optional
+
+from drgn import FaultError, PlatformFlags, Program, Symbol, SymbolBinding, SymbolKind
+
+from zonedev import _zonedev
+from zonedev.errors import TargetError
+
+# The symbol that every VMCOREINFO names: where the kernel's text begins, with the tables behind it.
+_KNOWN = "_stext"
+
+# How much of the image is read: text and read-only data of large kernels, in pieces.
+_IMAGE_MAX = 96 << 20
+_PIECE = 1 << 20
+_PAGE = 4096
+# Pieces that may be missing between text and data, which are aligned to large pages.
+_GAP = 4
+
+# Where functions lie.  Letters do not tell: where the linker marks .data as executable, a variable's letter is that of
+# a function.
+_TEXTS = (("_stext", "_etext"), ("_sinittext", "_einittext"))
+
+_DATA = "tTbBdDrR"
+
+SymbolFinder = Callable[[Program, Optional[str], Optional[int], bool], list[Symbol]]
+
+
+def vmcoreinfo_symbol(prog: Program, name: str) -> Optional[int]:
+    """Address of a symbol that VMCOREINFO names, None where it does not."""
+    try:
+        text = prog["VMCOREINFO"].string_().decode(errors="replace")
+    except LookupError:
+        return None
+    match = re.search(rf"^SYMBOL\({re.escape(name)}\)=([0-9a-f]{{1,16}})$", text, re.MULTILINE)
+    return int(match[1], 16) if match else None
+
+
+def _read_or_none(prog: Program, address: int, size: int) -> Optional[bytes]:
+    try:
+        return bytes(prog.read(address, size))
+    except (FaultError, OSError, ValueError, OverflowError):
+        return None
+
+
+def _read_piece(prog: Program, address: int) -> Optional[bytes]:
+    """Memory with zeroes for the pages that are not there; None where none is."""
+    whole = _read_or_none(prog, address, _PIECE)
+    if whole is not None:
+        return whole
+    pages = [_read_or_none(prog, address + at, _PAGE) for at in range(0, _PIECE, _PAGE)]
+    return b"".join(page or bytes(_PAGE) for page in pages) if any(pages) else None
+
+
+def read_image(prog: Program, address: int, size: int = _IMAGE_MAX) -> bytes:
+    """The kernel's image from an address on, as long as it goes on; pages that cannot be read are zero."""
+    data = bytearray()
+    missing = 0
+    for at in range(address, address + size, _PIECE):
+        piece = _read_piece(prog, at)
+        missing = 0 if piece else missing + 1
+        if missing > _GAP:
+            break
+        data += piece or bytes(_PIECE)
+    return bytes(data)
+
+
+def read_kallsyms(prog: Program) -> _zonedev.Kallsyms:
+    """The symbols that the kernel keeps of itself.
+
+    :raises TargetError: they are not there, or cannot be read
+    """
+    assert prog.platform is not None
+    flags = prog.platform.flags
+    known = vmcoreinfo_symbol(prog, _KNOWN)
+    if known is None or known % 8:
+        raise TargetError(f"kallsyms: VMCOREINFO does not say where the kernel lies ({_KNOWN})")
+    try:
+        return _zonedev.Kallsyms(
+            read_image(prog, known),
+            known,
+            (_KNOWN, known),
+            8 if flags & PlatformFlags.IS_64_BIT else 4,
+            not flags & PlatformFlags.IS_LITTLE_ENDIAN,
+        )
+    except ValueError as err:
+        raise TargetError(str(err)) from None
+
+
+def text_ranges(kallsyms: _zonedev.Kallsyms) -> list[tuple[int, int]]:
+    """Addresses [start, end) at which the kernel's functions lie."""
+    ends = [[kallsyms.find(name) for name in names] for names in _TEXTS]
+    return [(start[0][1], end[0][1]) for start, end in ends if start and end]
+
+
+def _symbol(name: str, address: int, size: int, letter: str, is_text: bool) -> Symbol:
+    if letter in "wWvV":
+        binding = SymbolBinding.WEAK
+    else:
+        binding = SymbolBinding.GLOBAL if letter.isupper() else SymbolBinding.LOCAL
+    kind = SymbolKind.OBJECT if letter in _DATA else SymbolKind.UNKNOWN
+    return Symbol(name, address, size, binding, SymbolKind.FUNC if is_text else kind)
+
+
+def symbol_finder(kallsyms: _zonedev.Kallsyms) -> SymbolFinder:
+    """What Program.register_symbol_finder() takes."""
+    texts = text_ranges(kallsyms)
+
+    def is_text(address: int) -> bool:
+        return any(start <= address < end for start, end in texts)
+
+    def by_address(address: int) -> list[tuple[str, int, int, str]]:
+        found = kallsyms.at(address)
+        return [found] if found and address < found[1] + found[2] else []
+
+    def find(
+        _prog: Program, name: Optional[str], address: Optional[int], one: bool
+    ) -> list[Symbol]:
+        if name is not None:
+            found = kallsyms.find(name)
+        elif address is not None:
+            found = by_address(address)
+        else:
+            found = [kallsyms[i] for i in range(len(kallsyms))]
+        return [_symbol(*row, is_text(row[1])) for row in (found[:1] if one else found)]
+
+    return find
