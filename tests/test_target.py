@@ -433,6 +433,24 @@ def test_btf_does_not_stand_in_for_a_wrong_debug_file(
     assert_one_line(zonedev("audit", newest.core, "-s", wrong), wrong, "of another kernel")
 
 
+def test_btf_does_not_stand_in_for_a_debug_file_without_types(
+    zonedev: Zonedev, newest: Vmcore, btf: None, tmp_path: Path
+) -> None:
+    useless = renamed(newest.vmlinux, tmp_path, "page")
+    answer = zonedev("audit", newest.core, "-s", useless)
+    assert_one_line(answer, f"{useless} has none for this kernel")
+    assert "its own memory" not in answer.err
+
+
+def test_debug_information_is_not_looked_for_with_btf(
+    zonedev: Zonedev, newest: Vmcore, btf: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(target, "_load_debug_info", lambda *given: asked.append(given))
+    assert not zonedev("audit", newest.core, "--btf").err
+    assert not asked
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
