@@ -63,6 +63,7 @@ _VARIABLES = {
     "node_data": "struct pglist_data *[{nodes}]",
     "node_states": "nodemask_t [{states}]",
     "super_blocks": "struct list_head",
+    "dax_superblock": "struct super_block *",
     "iomem_resource": "struct resource",
     "class_kset": "struct kset *",
     "block_class": "struct class",
