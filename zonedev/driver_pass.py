@@ -61,17 +61,31 @@ class _Gaps:
         return lines[:_GAPS_MAX] + (["and more"] if len(lines) > _GAPS_MAX else [])
 
 
-class PoolPass:
+class _Read:
+    """What a pass has read: all of it, or with gaps; or it was not run, with the reason why."""
+
+    def __init__(self, kernel: Kernel, why: Optional[str]) -> None:
+        self._kernel, self._gaps, self.why = kernel, _Gaps(), why
+
+    @property
+    def complete(self) -> bool:
+        """Whether every pool, or every list to its end, of the pagemaps that have them was read."""
+        return self.why is None and not self._gaps.texts
+
+    def lacking(self) -> Optional[str]:
+        """Where evidence is missing, in words; None: nowhere."""
+        return None if self.complete else ""
+
+
+class PoolPass(_Read):
     """The bitmaps of the pools that P2PDMA pages are allocated from."""
 
     evidence = POOL_EVIDENCE
 
     def __init__(self, kernel: Kernel, quick: bool = False) -> None:
-        self._kernel = kernel
-        self._gaps = _Gaps()
+        super().__init__(kernel, QUICK if quick else None)
         self._bits: dict[int, _zonedev.PageBits] = {}
         self._pages = 0
-        self.why: Optional[str] = QUICK if quick else None
         if not quick:
             self._run()
 
@@ -94,15 +108,6 @@ class PoolPass:
             raise CannotRead(str(err) or "no memory") from None
         bits.set(pool.start_pfn, pool.bitmap, pool.pages)
         return bits
-
-    @property
-    def complete(self) -> bool:
-        """Whether the pool of every P2PDMA pagemap was read."""
-        return self.why is None and not self._gaps.texts
-
-    def lacking(self) -> Optional[str]:
-        """Where evidence is missing, in words; None: nowhere."""
-        return None if self.complete else ""
 
     def bits_of(self, pagemap: Pagemap) -> Optional[_zonedev.PageBits]:
         """The pages that are handed out, of a live kernel just now; None where that is not known."""
@@ -140,18 +145,16 @@ def keeps_lists(pagemap: Pagemap) -> bool:
     return pagemap.type in _ANONYMOUS or pagemap.foreign_maps
 
 
-class FreeListPass:
+class FreeListPass(_Read):
     """The lists of free pages of the drivers whose types are known."""
 
     evidence = LIST_EVIDENCE
 
     def __init__(self, kernel: Kernel, quick: bool = False) -> None:
-        self._kernel = kernel
-        self._gaps = _Gaps()
+        super().__init__(kernel, QUICK if quick else LIVE if kernel.live else None)
         self._lists: dict[int, FreeList] = {}
         self._covered: set[int] = set()
         self._bits: Optional[_zonedev.PageBits] = None
-        self.why: Optional[str] = QUICK if quick else LIVE if kernel.live else None
         if self.why is None:
             self._run()
 
@@ -180,15 +183,6 @@ class FreeListPass:
                 f"the list of {one.driver} at {one.head:#x}",
                 f"left after {walked['pages']} pages, at {walked['link']:#x}: {walked['why']}",
             )
-
-    @property
-    def complete(self) -> bool:
-        """Whether every list of every such pagemap was read to its end."""
-        return self.why is None and not self._gaps.texts
-
-    def lacking(self) -> Optional[str]:
-        """Where evidence is missing, in words; None: nowhere."""
-        return None if self.complete else ""
 
     def bits_of(self, pagemap: Pagemap) -> Optional[_zonedev.PageBits]:
         """The pages that are listed as free; None where that is not known."""
