@@ -121,9 +121,9 @@ def lacks(release: str, row: Row) -> str:
 def prepare(release: str, scenarios: list[Row], options: argparse.Namespace) -> None:
     """Packages, modules and initramfs of a kernel."""
     fetch = [HERE / "fetch.py", release]
-    # What a running kernel's audit asks for is more than what a bundled debug file has.
-    live = any("live" in row["checks"].split(",") for row in scenarios)
-    if options.debug or live or types_of(release) is None:
+    # These ask for more types than a bundled debug file has.
+    whole = any(WHOLE_TYPES & set(row["checks"].split(",")) for row in scenarios)
+    if options.debug or whole or types_of(release) is None:
         fetch.append("--debug")
     if options.modules:
         fetch.append("--modules")
@@ -194,7 +194,9 @@ CHECKS: dict[str, Callable[[Run, Path], str | None]] = {
     "faults": faults,
     "dumps": lambda run, vmlinux: python_check("dumps.py", run.directory, "--vmlinux", vmlinux),
     "live": lambda run, vmlinux: python_check("live.py", "check", run.directory),
+    "btf": lambda run, vmlinux: python_check("btf_types.py", run.directory / "core.elf", vmlinux),
 }
+WHOLE_TYPES = {"live", "btf"}
 
 
 def prepare_root() -> None:
