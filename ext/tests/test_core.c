@@ -59,6 +59,29 @@ static uint64_t next_random(void)
 		}                                                                                              \
 	} while (0)
 
+/**
+ * Fail the first, the second, ... allocation of @run, until it needs no more; how many failed.
+ * @run sees the same input each time.
+ */
+static unsigned long fail_each_allocation(struct zd_error *(*run)(void))
+{
+	struct zd_error *error = NULL;
+	unsigned long failed = 0;
+
+	for (fail_at = 1; fail_at < 10000; fail_at++) {
+		allocations = 0;
+		error = run();
+		if (!error)
+			break;
+		CHECK(error->code == ZD_ERROR_NO_MEMORY);
+		zd_error_destroy(error);
+		failed++;
+	}
+	CHECK(!error);
+	fail_at = 0;
+	return failed;
+}
+
 static const struct zd_layout amd64 = {
 	.page_size = 64, .word_size = 8, .page_shift = 12, .pmd_order = 9, .compound_mask = true,
 	.page_type_limit = -16777216,
@@ -164,30 +187,22 @@ static void scan_everything(void)
 	}
 }
 
-/** Fail the first, the second, ... allocation, until a scan needs no more. */
-static void fail_every_allocation(void)
+static struct zd_error *scan_some_pages(void)
 {
 	static uint8_t bytes[PAGES * 64];
 	struct zd_range range = { 1 << 20, (1 << 20) + PAGES, 0xffffea0004000000 };
 	struct zd_pagemap pagemap = {
 		.address = 0xffff888101234500, .type = ZD_FS_DAX, .deduplicated = true, .severity_cap = ZD_ERROR
 	};
-	struct zd_error *error;
-	unsigned long failed = 0;
 
-	for (fail_at = 1; fail_at < 10000; fail_at++) {
-		state = 7;
-		make_pages(bytes, &range);
-		allocations = 0;
-		error = scan_pages(&amd64, &zd_schemes[ZD_SCHEME_H], &pagemap, &range, bytes);
-		if (!error)
-			break;
-		CHECK(error->code == ZD_ERROR_NO_MEMORY);
-		zd_error_destroy(error);
-		failed++;
-	}
-	fail_at = 0;
-	CHECK(failed >= 3);
+	state = 7;
+	make_pages(bytes, &range);
+	return scan_pages(&amd64, &zd_schemes[ZD_SCHEME_H], &pagemap, &range, bytes);
+}
+
+static void fail_every_allocation(void)
+{
+	CHECK(fail_each_allocation(scan_some_pages) >= 3);
 }
 
 /** Struct pages of a layout, and no byte more, through a scan. */
@@ -454,24 +469,16 @@ static void compare_batches(void)
 	}
 }
 
+static struct zd_error *walk_the_same_arena(void)
+{
+	state = 11;
+	make_arena();
+	return walk_arena(arena_at);
+}
+
 static void fail_every_allocation_of_entries(void)
 {
-	struct zd_error *error;
-	unsigned long failed = 0;
-
-	for (fail_at = 1; fail_at < 1000; fail_at++) {
-		state = 11;
-		make_arena();
-		allocations = 0;
-		error = walk_arena(arena_at);
-		if (!error)
-			break;
-		CHECK(error->code == ZD_ERROR_NO_MEMORY);
-		zd_error_destroy(error);
-		failed++;
-	}
-	fail_at = 0;
-	CHECK(failed >= 3);
+	CHECK(fail_each_allocation(walk_the_same_arena) >= 3);
 }
 
 /** A word of BTF, little-endian; @bytes goes on behind it. */
@@ -503,33 +510,30 @@ static size_t make_btf(uint8_t *bytes)
 	return end + sizeof(strings) - bytes;
 }
 
+static struct zd_btf *made_btf;
+
+static struct zd_error *create_btf(void)
+{
+	uint8_t bytes[256];
+	size_t size = make_btf(bytes);
+
+	CHECK(zd_btf_size(bytes) == size);
+	return zd_btf_create(bytes, size, 8, NULL, &made_btf);
+}
+
 /** BTF without memory is an error, and leaves nothing behind. */
 static void fail_every_allocation_of_btf(void)
 {
 	struct zd_btf_member member;
-	struct zd_error *error;
-	unsigned long failed = 0;
-	uint8_t bytes[256];
-	size_t size = make_btf(bytes);
-	struct zd_btf *btf;
+	const struct zd_btf *btf;
 	uint32_t i;
 
-	CHECK(zd_btf_size(bytes) == size);
-	for (fail_at = 1; fail_at < 1000; fail_at++) {
-		allocations = 0;
-		error = zd_btf_create(bytes, size, 8, NULL, &btf);
-		if (!error)
-			break;
-		CHECK(error->code == ZD_ERROR_NO_MEMORY);
-		zd_error_destroy(error);
-		failed++;
-	}
-	fail_at = 0;
-	CHECK(failed >= 8);
+	CHECK(fail_each_allocation(create_btf) >= 8);
+	btf = made_btf;
 	CHECK(zd_btf_find(btf, "page", 1 << ZD_BTF_STRUCT, 0) == 1);
 	CHECK(zd_btf_find_member(btf, 1, "flags", &member) && member.type == 2);
 	CHECK(zd_btf_find_enumerator(btf, "PG_locked", &i) == 2 && i == 0);
-	zd_btf_destroy(btf);
+	zd_btf_destroy(made_btf);
 	zd_btf_destroy(NULL);
 }
 
@@ -570,20 +574,7 @@ static void walk_lists_through_arbitrary_bytes(void)
 
 static void fail_every_allocation_of_bits(void)
 {
-	struct zd_error *error;
-	unsigned long failed = 0;
-
-	for (fail_at = 1; fail_at < 100; fail_at++) {
-		allocations = 0;
-		error = walk_list();
-		if (!error)
-			break;
-		CHECK(error->code == ZD_ERROR_NO_MEMORY);
-		zd_error_destroy(error);
-		failed++;
-	}
-	fail_at = 0;
-	CHECK(failed >= 4);
+	CHECK(fail_each_allocation(walk_list) >= 4);
 }
 
 /** Rows with a predicate fit a set. */
