@@ -244,21 +244,3 @@ PyObject *finding_dict(const struct zd_finding *finding, uint32_t page_size)
 		Py_CLEAR(dict);
 	return dict;
 }
-
-enum zd_read read_memory(void *context, uint64_t address, void *buffer, size_t size)
-{
-	PyObject *bytes = PyObject_CallFunction(context, "Kn", (unsigned long long)address, (Py_ssize_t)size);
-	enum zd_read result = ZD_READ_FAULT;
-
-	if (!bytes)
-		return ZD_READ_STOP;
-	if (PyBytes_Check(bytes) && PyBytes_GET_SIZE(bytes) == (Py_ssize_t)size) {
-		memcpy(buffer, PyBytes_AS_STRING(bytes), size);
-		result = ZD_READ_DONE;
-	} else if (bytes != Py_None) {
-		PyErr_SetString(PyExc_TypeError, "read() gives as many bytes as it is asked for, or None");
-		result = ZD_READ_STOP;
-	}
-	Py_DECREF(bytes);
-	return result;
-}

@@ -37,28 +37,12 @@ static PyObject *entries_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
 		return NULL;
 	self->read = Py_NewRef(read);
 	self->inode = inode;
-	self->memory = (struct zd_memory){ read_memory, read };
 	error = zd_entries_init(&self->entries, &layout->layout, scheme->scheme.shared, &xa, &space);
 	if (error) {
 		Py_DECREF(self);
 		return set_zd_error(error);
 	}
 	return (PyObject *)self;
-}
-
-static int entries_traverse(PyObject *object, visitproc visit, void *arg)
-{
-	struct EntriesObject *self = (struct EntriesObject *)object;
-
-	Py_VISIT(self->read);
-	Py_VISIT(Py_TYPE(object));
-	return 0;
-}
-
-static int entries_clear_refs(PyObject *object)
-{
-	Py_CLEAR(((struct EntriesObject *)object)->read);
-	return 0;
 }
 
 static void entries_dealloc(PyObject *object)
@@ -71,18 +55,6 @@ static void entries_dealloc(PyObject *object)
 	Py_CLEAR(self->read);
 	type->tp_free(object);
 	Py_DECREF(type);
-}
-
-/** True (with an exception) while a walk goes on, or where a change is refused because a Scan reads. */
-static bool in_use(const struct EntriesObject *self, bool change)
-{
-	if (self->busy)
-		PyErr_SetString(PyExc_RuntimeError, "these entries are being walked");
-	else if (change && self->scans)
-		PyErr_SetString(PyExc_RuntimeError, "these entries are in use by a scan");
-	else
-		return false;
-	return true;
 }
 
 /** NULL where the walk left an exception or an error. */
@@ -114,8 +86,8 @@ static PyObject *entries_range(PyObject *object, PyObject *args)
 	struct EntriesObject *self = (struct EntriesObject *)object;
 	struct zd_range range;
 
-	if (in_use(self, true) || !PyArg_ParseTuple(args, "O&O&O&:range", to_u64, &range.start_pfn, to_u64,
-						    &range.end_pfn, to_u64, &range.memmap))
+	if (walker_in_use(self, true) || !PyArg_ParseTuple(args, "O&O&O&:range", to_u64, &range.start_pfn,
+							   to_u64, &range.end_pfn, to_u64, &range.memmap))
 		return NULL;
 	return none_or_error(zd_entries_add_range(&self->entries, &range));
 }
@@ -123,14 +95,15 @@ static PyObject *entries_range(PyObject *object, PyObject *args)
 static PyObject *entries_add(PyObject *object, PyObject *argument)
 {
 	struct EntriesObject *self = (struct EntriesObject *)object;
+	const struct zd_memory memory = { read_memory, self->read };
 	struct zd_file_tally tally;
 	struct zd_error *error;
 	uint64_t mapping;
 
-	if (in_use(self, true) || !to_u64(argument, &mapping))
+	if (walker_in_use(self, true) || !to_u64(argument, &mapping))
 		return NULL;
 	self->busy = true;
-	error = zd_entries_add_file(&self->entries, &self->memory, mapping, &tally);
+	error = zd_entries_add_file(&self->entries, &memory, mapping, &tally);
 	self->busy = false;
 	return failed(error) ? NULL : file_dict(&tally);
 }
@@ -231,6 +204,7 @@ static uint64_t *sorted_pfns(PyObject *pfns, Py_ssize_t *count)
 static PyObject *entries_of(PyObject *object, PyObject *args)
 {
 	struct EntriesObject *self = (struct EntriesObject *)object;
+	const struct zd_memory memory = { read_memory, self->read };
 	struct listing listing = { NULL, NULL, 0 };
 	PyObject *pfns = Py_None, *result = NULL;
 	struct zd_file_tally tally;
@@ -238,7 +212,7 @@ static PyObject *entries_of(PyObject *object, PyObject *args)
 	struct zd_error *error;
 	uint64_t mapping;
 
-	if (in_use(self, false) || !PyArg_ParseTuple(args, "O&|O:of", to_u64, &mapping, &pfns))
+	if (walker_in_use(self, false) || !PyArg_ParseTuple(args, "O&|O:of", to_u64, &mapping, &pfns))
 		return NULL;
 	if (pfns != Py_None) {
 		sorted = sorted_pfns(pfns, &listing.pfn_count);
@@ -249,8 +223,7 @@ static PyObject *entries_of(PyObject *object, PyObject *args)
 	listing.list = PyList_New(0);
 	if (listing.list) {
 		self->busy = true;
-		error = zd_entries_walk_file(&self->entries, &self->memory, mapping, append_entry, &listing,
-					     &tally);
+		error = zd_entries_walk_file(&self->entries, &memory, mapping, append_entry, &listing, &tally);
 		self->busy = false;
 		if (!failed(error))
 			result = Py_BuildValue("(ON)", listing.list, file_dict(&tally));
@@ -269,18 +242,19 @@ static struct zd_error *append_inode(void *context, uint64_t inode, uint64_t map
 static PyObject *entries_inodes(PyObject *object, PyObject *argument)
 {
 	struct EntriesObject *self = (struct EntriesObject *)object;
+	const struct zd_memory memory = { read_memory, self->read };
 	PyObject *list, *result = NULL;
 	struct zd_inode_walk walk;
 	struct zd_error *error;
 	uint64_t head;
 
-	if (in_use(self, false) || !to_u64(argument, &head))
+	if (walker_in_use(self, false) || !to_u64(argument, &head))
 		return NULL;
 	list = PyList_New(0);
 	if (!list)
 		return NULL;
 	self->busy = true;
-	error = zd_inodes_walk(&self->entries.xa, &self->inode, &self->memory, head, append_inode, list, &walk);
+	error = zd_inodes_walk(&self->entries.xa, &self->inode, &memory, head, append_inode, list, &walk);
 	self->busy = false;
 	if (!failed(error))
 		result = Py_BuildValue("(O{sKsKsKsz})", list, "inodes", walk.inodes, "dax", walk.dax,
@@ -310,7 +284,7 @@ static PyObject *entries_kept(PyObject *object, PyObject *unused)
 	struct EntriesObject *self = (struct EntriesObject *)object;
 
 	(void)unused;
-	if (in_use(self, false))
+	if (walker_in_use(self, false))
 		return NULL;
 	return Py_BuildValue("{sNsn sNsn}", "locked", kept_list(&self->entries.locked), "locked_count",
 			     (Py_ssize_t)self->entries.locked.count, "outside",
@@ -324,7 +298,7 @@ static PyObject *entries_lock_is(PyObject *object, PyObject *args)
 	uint64_t pfn, pages;
 	int stuck;
 
-	if (in_use(self, true) ||
+	if (walker_in_use(self, true) ||
 	    !PyArg_ParseTuple(args, "O&O&p:lock_is", to_u64, &pfn, to_u64, &pages, &stuck))
 		return NULL;
 	zd_entries_judge_lock(&self->entries, pfn, pages, stuck);
@@ -339,7 +313,7 @@ static PyObject *entries_know(PyObject *object, PyObject *args)
 	const char *name;
 	int kind;
 
-	if (in_use(self, true) || !PyArg_ParseTuple(args, "O&s:know", to_u64, &mapping, &name))
+	if (walker_in_use(self, true) || !PyArg_ParseTuple(args, "O&s:know", to_u64, &mapping, &name))
 		return NULL;
 	kind = find_name(names, 3, name);
 	if (kind < 0)
@@ -365,7 +339,7 @@ static PyObject *entries_complete(PyObject *object, PyObject *args)
 	uint64_t pfn;
 	int complete;
 
-	if (in_use(self, true) || !PyArg_ParseTuple(args, "p|O:complete", &complete, &pfn_object) ||
+	if (walker_in_use(self, true) || !PyArg_ParseTuple(args, "p|O:complete", &complete, &pfn_object) ||
 	    (pfn_object != Py_None && !to_u64(pfn_object, &pfn)))
 		return NULL;
 	error = pfn_object == Py_None ? set_all_complete(&self->entries, complete)
@@ -380,7 +354,7 @@ static PyObject *entries_clear(PyObject *object, PyObject *unused)
 	struct EntriesObject *self = (struct EntriesObject *)object;
 
 	(void)unused;
-	if (in_use(self, true))
+	if (walker_in_use(self, true))
 		return NULL;
 	zd_entries_clear(&self->entries);
 	Py_RETURN_NONE;
@@ -393,7 +367,7 @@ static PyObject *entries_mark(PyObject *object, PyObject *argument)
 	uint64_t pfn, run;
 	bool known;
 
-	if (in_use(self, false) || !to_u64(argument, &pfn))
+	if (walker_in_use(self, false) || !to_u64(argument, &pfn))
 		return NULL;
 	marks = zd_entries_marks(&self->entries, pfn, &run, &known);
 	if (!known)
@@ -427,8 +401,8 @@ static PyMethodDef entries_methods[] = {
 static PyType_Slot entries_slots[] = {
 	{ Py_tp_new, entries_new },
 	{ Py_tp_dealloc, entries_dealloc },
-	{ Py_tp_traverse, entries_traverse },
-	{ Py_tp_clear, entries_clear_refs },
+	{ Py_tp_traverse, walker_traverse },
+	{ Py_tp_clear, walker_clear },
 	{ Py_tp_methods, entries_methods },
 	{ Py_tp_doc, "Entries(layout, scheme, read, *, node, space, inode): the files' view of FS_DAX pages." },
 	{ 0, NULL },

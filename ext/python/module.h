@@ -53,13 +53,19 @@ struct SchemeObject {
 	uint64_t decisive;
 };
 
+/** What objects begin with that walk memory through a Python callable, and that Scan objects look at. */
+#define WALKER_HEAD                                                                                            \
+	PyObject_HEAD PyObject *read;                                                                          \
+	Py_ssize_t scans; /* Scan objects that look at it */                                                   \
+	bool busy;	  /* a walk goes on */
+
+struct WalkerObject {
+	WALKER_HEAD
+};
+
 struct EntriesObject {
-	PyObject_HEAD struct zd_entries entries;
+	WALKER_HEAD struct zd_entries entries;
 	struct zd_inode_layout inode;
-	struct zd_memory memory;
-	PyObject *read;
-	Py_ssize_t scans; /* Scan objects that look at it */
-	bool busy;
 };
 
 struct BtfObject {
@@ -72,10 +78,7 @@ struct KallsymsObject {
 };
 
 struct PageBitsObject {
-	PyObject_HEAD struct zd_page_bits bits;
-	PyObject *read;
-	Py_ssize_t scans; /* Scan objects that look at it */
-	bool busy;
+	WALKER_HEAD struct zd_page_bits bits;
 };
 
 extern PyType_Spec layout_spec, scheme_spec, scan_spec, entries_spec, bits_spec, btf_spec, kallsyms_spec;
@@ -112,6 +115,17 @@ int put(PyObject *dict, const char *key, PyObject *value);
 
 /** dict[key], borrowed, or NULL where it is absent; -1 on error (PyDict_GetItemString() would hide it). */
 int get(PyObject *dict, const char *key, PyObject **ret);
+
+/** Slots of a walker: its callable may refer to it. */
+int walker_traverse(PyObject *object, visitproc visit, void *arg);
+int walker_clear(PyObject *object);
+
+/** True (with an exception) while a walk goes on, or where a change is refused because a Scan reads. */
+bool walker_in_use(void *walker, bool change);
+
+/** A reference of a Scan's, during which the walker does not change; NULL: none.  Returns @walker. */
+void *walker_hold(void *walker);
+void walker_release(void *walker);
 
 /**
  * struct zd_memory of a Python callable, @context: (address, size) -> bytes, or None where they cannot be

@@ -28,19 +28,6 @@ static PyObject *bits_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 	return (PyObject *)self;
 }
 
-static int bits_traverse(PyObject *object, visitproc visit, void *arg)
-{
-	Py_VISIT(((struct PageBitsObject *)object)->read);
-	Py_VISIT(Py_TYPE(object));
-	return 0;
-}
-
-static int bits_clear_refs(PyObject *object)
-{
-	Py_CLEAR(((struct PageBitsObject *)object)->read);
-	return 0;
-}
-
 static void bits_dealloc(PyObject *object)
 {
 	struct PageBitsObject *self = (struct PageBitsObject *)object;
@@ -53,26 +40,14 @@ static void bits_dealloc(PyObject *object)
 	Py_DECREF(type);
 }
 
-/** True (with an exception) while a walk goes on, or where a change is refused because a Scan reads. */
-static bool in_use(const struct PageBitsObject *self, bool change)
-{
-	if (self->busy)
-		PyErr_SetString(PyExc_RuntimeError, "a list is being walked");
-	else if (change && self->scans)
-		PyErr_SetString(PyExc_RuntimeError, "these bits are in use by a scan");
-	else
-		return false;
-	return true;
-}
-
 static PyObject *bits_range(PyObject *object, PyObject *args)
 {
 	struct PageBitsObject *self = (struct PageBitsObject *)object;
 	struct zd_range range;
 	struct zd_error *error;
 
-	if (in_use(self, true) || !PyArg_ParseTuple(args, "O&O&O&:range", to_u64, &range.start_pfn, to_u64,
-						    &range.end_pfn, to_u64, &range.memmap))
+	if (walker_in_use(self, true) || !PyArg_ParseTuple(args, "O&O&O&:range", to_u64, &range.start_pfn,
+							   to_u64, &range.end_pfn, to_u64, &range.memmap))
 		return NULL;
 	error = zd_page_bits_add_range(&self->bits, &range);
 	if (error)
@@ -86,7 +61,8 @@ static PyObject *bits_set(PyObject *object, PyObject *args)
 	uint64_t pfn, count;
 	Py_buffer view;
 
-	if (in_use(self, true) || !PyArg_ParseTuple(args, "O&y*O&:set", to_u64, &pfn, &view, to_u64, &count))
+	if (walker_in_use(self, true) ||
+	    !PyArg_ParseTuple(args, "O&y*O&:set", to_u64, &pfn, &view, to_u64, &count))
 		return NULL;
 	if (count > (uint64_t)view.len * 8 || pfn + count < pfn) {
 		PyBuffer_Release(&view);
@@ -105,7 +81,7 @@ static PyObject *bits_walk(PyObject *object, PyObject *argument)
 	struct zd_chain chain;
 	uint64_t head;
 
-	if (in_use(self, true) || !to_u64(argument, &head))
+	if (walker_in_use(self, true) || !to_u64(argument, &head))
 		return NULL;
 	self->busy = true;
 	zd_page_bits_walk(&self->bits, &memory, head, &chain);
@@ -121,7 +97,7 @@ static PyObject *bits_test(PyObject *object, PyObject *argument)
 	struct PageBitsObject *self = (struct PageBitsObject *)object;
 	uint64_t pfn;
 
-	if (in_use(self, false) || !to_u64(argument, &pfn))
+	if (walker_in_use(self, false) || !to_u64(argument, &pfn))
 		return NULL;
 	if (!zd_page_bits_has(&self->bits, pfn))
 		Py_RETURN_NONE;
@@ -133,7 +109,7 @@ static PyObject *bits_count(PyObject *object, PyObject *unused)
 	struct PageBitsObject *self = (struct PageBitsObject *)object;
 
 	(void)unused;
-	return in_use(self, false) ? NULL : PyLong_FromUnsignedLongLong(self->bits.set);
+	return walker_in_use(self, false) ? NULL : PyLong_FromUnsignedLongLong(self->bits.set);
 }
 
 static PyMethodDef bits_methods[] = {
@@ -148,8 +124,8 @@ static PyMethodDef bits_methods[] = {
 static PyType_Slot bits_slots[] = {
 	{ Py_tp_new, bits_new },
 	{ Py_tp_dealloc, bits_dealloc },
-	{ Py_tp_traverse, bits_traverse },
-	{ Py_tp_clear, bits_clear_refs },
+	{ Py_tp_traverse, walker_traverse },
+	{ Py_tp_clear, walker_clear },
 	{ Py_tp_methods, bits_methods },
 	{ Py_tp_doc, "PageBits(layout, read): one bit per page, what its driver says of it." },
 	{ 0, NULL },

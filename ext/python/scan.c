@@ -13,44 +13,24 @@ struct ScanObject {
 	bool busy;
 };
 
-/** "O&" converter: a PageBits or None. */
-struct bits_argument {
-	struct module_state *state;
-	struct PageBitsObject *bits;
+/** "O&" converter: an object of the type or None (NULL) that nobody walks. */
+struct walker_argument {
+	PyTypeObject *type;
+	void *walker;
 };
 
-static int to_bits(PyObject *object, void *ret)
+static int to_walker(PyObject *object, void *ret)
 {
-	struct bits_argument *argument = ret;
+	struct walker_argument *argument = ret;
 
 	if (object == Py_None)
 		return 1;
-	if (!PyObject_TypeCheck(object, argument->state->bits_type)) {
-		PyErr_SetString(PyExc_TypeError, "allocated and listed are a PageBits or None");
+	if (!PyObject_TypeCheck(object, argument->type)) {
+		PyErr_Format(PyExc_TypeError, "neither %s nor None", argument->type->tp_name);
 		return 0;
 	}
-	argument->bits = (struct PageBitsObject *)object;
-	if (argument->bits->busy)
-		PyErr_SetString(PyExc_RuntimeError, "a list is being walked");
-	return !argument->bits->busy;
-}
-
-/** The bits for a scan, which must not change as long as it lives. */
-static struct PageBitsObject *hold_bits(struct PageBitsObject *bits)
-{
-	if (bits) {
-		Py_INCREF(bits);
-		bits->scans++;
-	}
-	return bits;
-}
-
-static void release_bits(struct PageBitsObject *bits)
-{
-	if (bits) {
-		bits->scans--;
-		Py_DECREF(bits);
-	}
+	argument->walker = object;
+	return !walker_in_use(object, false);
 }
 
 static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -58,28 +38,22 @@ static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 	static char *keywords[] = { "layout",  "scheme",    "pagemap", "merge", "fast",
 				    "entries", "allocated", "listed",  NULL };
 	struct module_state *state = PyType_GetModuleState(type);
-	struct bits_argument allocated = { state, NULL }, listed = { state, NULL };
+	struct walker_argument entries = { NULL, NULL }, allocated = entries, listed = entries;
 	struct zd_pagemap pagemap;
 	struct LayoutObject *layout;
 	struct SchemeObject *scheme;
 	struct ScanObject *self;
-	PyObject *entries = Py_None;
 	struct zd_error *error;
 	int merge = 1, fast = 1;
 
-	if (!state ||
-	    !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O&|ppOO&O&:Scan", keywords, state->layout_type,
+	if (!state)
+		return NULL;
+	entries.type = state->entries_type;
+	allocated.type = listed.type = state->bits_type;
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O&|ppO&O&O&:Scan", keywords, state->layout_type,
 					 &layout, state->scheme_type, &scheme, to_pagemap, &pagemap, &merge,
-					 &fast, &entries, to_bits, &allocated, to_bits, &listed))
+					 &fast, to_walker, &entries, to_walker, &allocated, to_walker, &listed))
 		return NULL;
-	if (entries != Py_None && !PyObject_TypeCheck(entries, state->entries_type)) {
-		PyErr_SetString(PyExc_TypeError, "entries is an Entries or None");
-		return NULL;
-	}
-	if (entries != Py_None && ((struct EntriesObject *)entries)->busy) {
-		PyErr_SetString(PyExc_RuntimeError, "these entries are being walked");
-		return NULL;
-	}
 	self = (struct ScanObject *)type->tp_alloc(type, 0);
 	if (!self)
 		return NULL;
@@ -92,13 +66,11 @@ static PyObject *scan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 		Py_DECREF(self);
 		return set_zd_error(error);
 	}
-	if (entries != Py_None) {
-		self->entries = (struct EntriesObject *)Py_NewRef(entries);
-		self->entries->scans++;
+	self->entries = walker_hold(entries.walker);
+	self->allocated = walker_hold(allocated.walker);
+	self->listed = walker_hold(listed.walker);
+	if (self->entries)
 		zd_scan_set_entries(&self->scan, &self->entries->entries);
-	}
-	self->allocated = hold_bits(allocated.bits);
-	self->listed = hold_bits(listed.bits);
 	zd_scan_set_driver(&self->scan, self->allocated ? &self->allocated->bits : NULL,
 			   self->listed ? &self->listed->bits : NULL);
 	return (PyObject *)self;
@@ -112,11 +84,9 @@ static void scan_dealloc(PyObject *object)
 	zd_scan_deinit(&self->scan);
 	Py_XDECREF(self->layout);
 	Py_XDECREF(self->scheme);
-	if (self->entries)
-		self->entries->scans--;
-	Py_XDECREF(self->entries);
-	release_bits(self->allocated);
-	release_bits(self->listed);
+	walker_release(self->entries);
+	walker_release(self->allocated);
+	walker_release(self->listed);
 	type->tp_free(object);
 	Py_DECREF(type);
 }
