@@ -67,8 +67,8 @@ struct zd_error *zd_entries_init(struct zd_entries *entries, const struct zd_lay
 	entries->shared = shared;
 	entries->window_limit = WINDOW_BYTES / layout->page_size;
 	zd_claims_init(&entries->claims, CLAIMS_MIN);
-	entries->window = malloc(WINDOW_BYTES);
-	return entries->window ? NULL : zd_error_no_memory();
+	entries->window.bytes = malloc(WINDOW_BYTES);
+	return entries->window.bytes ? NULL : zd_error_no_memory();
 }
 
 static void free_blocks(struct zd_marks *marks)
@@ -87,7 +87,7 @@ void zd_entries_clear(struct zd_entries *entries)
 	}
 	entries->locked.count = entries->outside.count = 0;
 	entries->misfits_count = 0;
-	entries->window_pages = 0;
+	entries->window.pages = 0;
 }
 
 void zd_entries_deinit(struct zd_entries *entries)
@@ -100,7 +100,7 @@ void zd_entries_deinit(struct zd_entries *entries)
 	free(entries->mappings);
 	free(entries->misfits);
 	zd_claims_deinit(&entries->claims);
-	free(entries->window);
+	free(entries->window.bytes);
 	memset(entries, 0, sizeof(*entries));
 }
 
@@ -360,18 +360,6 @@ static uint64_t reach(const struct file_walk *walk, const struct zd_claim *claim
 	return until - pfn < most ? until - pfn : most;
 }
 
-static enum zd_read read_pages(struct zd_entries *entries, const struct zd_memory *memory,
-			       const struct zd_range *range, uint64_t pfn, uint64_t pages)
-{
-	uint32_t size = entries->layout.page_size;
-	uint64_t address = range->memmap + (pfn - range->start_pfn) * size;
-	enum zd_read result = memory->read(memory->context, address, entries->window, pages * size);
-
-	entries->window_pfn = pfn;
-	entries->window_pages = result == ZD_READ_DONE ? pages : 0;
-	return result;
-}
-
 /**
  * The struct page of @pfn of @range, and in the window those that are wanted next; NULL where it cannot be
  * read, or the walk is to stop.  Where not all of them are there, it is read by itself, and what follows with
@@ -381,21 +369,25 @@ static const uint8_t *struct_page(const struct file_walk *walk, const struct zd_
 				  const struct zd_claim *claim, const struct zd_claim *end)
 {
 	struct zd_entries *entries = walk->entries;
-	uint64_t most = WINDOW_BYTES / entries->layout.page_size, left = range->end_pfn - pfn, pages;
+	struct zd_window *window = &entries->window;
+	uint32_t size = entries->layout.page_size;
+	uint64_t most = WINDOW_BYTES / size, left = range->end_pfn - pfn, pages;
+	const uint8_t *page = zd_window_page(window, size, pfn);
 	enum zd_read result;
 
-	if (pfn - entries->window_pfn < entries->window_pages)
-		return entries->window + (pfn - entries->window_pfn) * entries->layout.page_size;
+	if (page)
+		return page;
 	pages = reach(walk, claim, end, pfn, left < entries->window_limit ? left : entries->window_limit);
-	result = read_pages(entries, walk->memory, range, pfn, pages);
+	result = zd_window_read(window, walk->memory, range, size, pfn, pages);
 	if (result == ZD_READ_DONE && entries->window_limit < most)
 		entries->window_limit = entries->window_limit * 2 < most ? entries->window_limit * 2 : most;
 	if (result == ZD_READ_FAULT) {
 		entries->window_limit = 1;
-		result = pages > 1 ? read_pages(entries, walk->memory, range, pfn, 1) : result;
+		if (pages > 1)
+			result = zd_window_read(window, walk->memory, range, size, pfn, 1);
 	}
 	walk->tally->walk.stopped |= result == ZD_READ_STOP;
-	return result == ZD_READ_DONE ? entries->window : NULL;
+	return zd_window_page(window, size, pfn);
 }
 
 static bool is_tail(const struct zd_entries *entries, const uint8_t *page)

@@ -16,8 +16,7 @@
 #define ZONEDEV_ENTRIES_H
 
 #include "claims.h"
-#include "xarray.h"
-#include "zonedev.h"
+#include "window.h"
 
 /** A DAX entry: pages [pfn, pfn + (1 << order)) are those of the file from @index on. */
 struct zd_dax_entry {
@@ -132,9 +131,8 @@ struct zd_entries {
 	/** What was read of one file, and is not compared yet. */
 	struct zd_claims claims;
 	/** The last struct pages that were read. */
-	uint8_t *window;
-	uint64_t window_pfn, window_pages; /* 0 pages: none */
-	uint64_t window_limit;		   /* pages that the next read takes at most */
+	struct zd_window window;
+	uint64_t window_limit; /* pages that the next read takes at most */
 };
 
 /** @layout is copied.  Use zd_entries_deinit() also after an error.  Errors: a layout that is none. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "pagebits.h"
+#include "util.h"
 
 enum {
 	// Struct pages that are read at once: a list is filled in the order of its pages.
@@ -23,8 +24,8 @@ struct zd_error *zd_page_bits_init(struct zd_page_bits *bits, const struct zd_la
 	if (error)
 		return error;
 	bits->layout = *layout;
-	bits->window = malloc(WINDOW_BYTES);
-	return bits->window ? NULL : zd_error_no_memory();
+	bits->window.bytes = malloc(WINDOW_BYTES);
+	return bits->window.bytes ? NULL : zd_error_no_memory();
 }
 
 void zd_page_bits_deinit(struct zd_page_bits *bits)
@@ -32,7 +33,7 @@ void zd_page_bits_deinit(struct zd_page_bits *bits)
 	for (size_t i = 0; i < bits->ranges_count; i++)
 		free(bits->ranges[i].bits);
 	free(bits->ranges);
-	free(bits->window);
+	free(bits->window.bytes);
 	memset(bits, 0, sizeof(*bits));
 }
 
@@ -59,20 +60,18 @@ struct zd_error *zd_page_bits_add_range(struct zd_page_bits *bits, const struct 
 	return NULL;
 }
 
+static bool ends_before(const void *element, const void *key)
+{
+	return ((const struct zd_bits_range *)element)->range.end_pfn <= *(const uint64_t *)key;
+}
+
 /** The range that holds a page, or NULL. */
 static struct zd_bits_range *range_of(const struct zd_page_bits *bits, uint64_t pfn)
 {
-	size_t low = 0, high = bits->ranges_count;
+	struct zd_bits_range *ranges = bits->ranges;
+	size_t i = zd_lower_bound(ranges, bits->ranges_count, sizeof(*ranges), &pfn, ends_before);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (bits->ranges[middle].range.end_pfn <= pfn)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < bits->ranges_count && bits->ranges[low].range.start_pfn <= pfn ? &bits->ranges[low] : NULL;
+	return i < bits->ranges_count && ranges[i].range.start_pfn <= pfn ? &ranges[i] : NULL;
 }
 
 static bool is_set(const struct zd_bits_range *range, uint64_t pfn)
@@ -143,39 +142,32 @@ uint64_t zd_page_bits_clear_run(const struct zd_page_bits *bits, uint64_t pfn, u
 
 // ---------------------------------------------------------------- a list through struct pages
 
+struct place {
+	uint64_t address;
+	uint32_t page_size;
+};
+
+/** The memmap rises with the pfns. */
+static bool lies_before(const void *element, const void *key)
+{
+	const struct zd_range *range = &((const struct zd_bits_range *)element)->range;
+	const struct place *place = key;
+
+	return range->memmap + (range->end_pfn - range->start_pfn) * place->page_size <= place->address;
+}
+
 /** The page whose struct page lies at @address, and its range; NULL where there is none. */
 static struct zd_bits_range *page_at(const struct zd_page_bits *bits, uint64_t address, uint64_t *pfn)
 {
-	uint32_t size = bits->layout.page_size;
-	size_t low = 0, high = bits->ranges_count;
+	struct place place = { address, bits->layout.page_size };
+	struct zd_bits_range *ranges = bits->ranges;
+	size_t i = zd_lower_bound(ranges, bits->ranges_count, sizeof(*ranges), &place, lies_before);
+	uint64_t offset = i < bits->ranges_count ? address - ranges[i].range.memmap : 0;
 
-	// The memmap rises with the pfns.
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-		const struct zd_range *range = &bits->ranges[middle].range;
-
-		if (range->memmap + (range->end_pfn - range->start_pfn) * size <= address)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	if (low == bits->ranges_count || address < bits->ranges[low].range.memmap ||
-	    (address - bits->ranges[low].range.memmap) % size)
+	if (i == bits->ranges_count || address < ranges[i].range.memmap || offset % place.page_size)
 		return NULL;
-	*pfn = bits->ranges[low].range.start_pfn + (address - bits->ranges[low].range.memmap) / size;
-	return *pfn < bits->ranges[low].range.end_pfn ? &bits->ranges[low] : NULL;
-}
-
-static enum zd_read read_pages(struct zd_page_bits *bits, const struct zd_memory *memory,
-			       const struct zd_range *range, uint64_t pfn, uint64_t pages)
-{
-	uint32_t size = bits->layout.page_size;
-	uint64_t address = range->memmap + (pfn - range->start_pfn) * size;
-	enum zd_read result = memory->read(memory->context, address, bits->window, pages * size);
-
-	bits->window_pfn = pfn;
-	bits->window_pages = result == ZD_READ_DONE ? pages : 0;
-	return result;
+	*pfn = ranges[i].range.start_pfn + offset / place.page_size;
+	return *pfn < ranges[i].range.end_pfn ? &ranges[i] : NULL;
 }
 
 /** The struct page of a page, read together with its neighbours; NULL where it cannot be read. */
@@ -185,21 +177,19 @@ static const uint8_t *struct_page(struct zd_page_bits *bits, const struct zd_mem
 	uint32_t size = bits->layout.page_size, room = WINDOW_BYTES / size;
 	uint64_t first = pfn - (pfn - range->start_pfn) % room;
 	uint64_t pages = range->end_pfn - first < room ? range->end_pfn - first : room;
-	enum zd_read result = ZD_READ_DONE;
+	const uint8_t *page = zd_window_page(&bits->window, size, pfn);
 
-	if (pfn - bits->window_pfn >= bits->window_pages)
-		result = read_pages(bits, memory, range, first, pages);
 	// Not all of its neighbours may be there.
-	if (result == ZD_READ_FAULT)
-		result = read_pages(bits, memory, range, pfn, 1);
-	return result == ZD_READ_DONE ? bits->window + (pfn - bits->window_pfn) * size : NULL;
+	if (!page && zd_window_read(&bits->window, memory, range, size, first, pages) == ZD_READ_FAULT)
+		zd_window_read(&bits->window, memory, range, size, pfn, 1);
+	return page ? page : zd_window_page(&bits->window, size, pfn);
 }
 
 void zd_page_bits_walk(struct zd_page_bits *bits, const struct zd_memory *memory, uint64_t head,
 		       struct zd_chain *ret)
 {
 	*ret = (struct zd_chain){ .link = head };
-	bits->window_pages = 0;
+	bits->window.pages = 0;
 	// Called hmm_data before 4.19, when no driver kept such a list.
 	if (!zd_layout_has(&bits->layout, ZD_ZONE_DEVICE_DATA)) {
 		ret->why = "pages have no zone_device_data";

@@ -16,8 +16,7 @@
 #ifndef ZONEDEV_PAGEBITS_H
 #define ZONEDEV_PAGEBITS_H
 
-#include "xarray.h"
-#include "zonedev.h"
+#include "window.h"
 
 /** The bits of one range, lowest page first: bit i % 8 of byte i / 8. */
 struct zd_bits_range {
@@ -32,8 +31,7 @@ struct zd_page_bits {
 	uint64_t pages; /* of all ranges */
 	uint64_t set;	/* bits that are set */
 	/** The last struct pages that were read. */
-	uint8_t *window;
-	uint64_t window_pfn, window_pages; /* 0 pages: none */
+	struct zd_window window;
 };
 
 /** How the walk of a list went. */
