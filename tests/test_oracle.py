@@ -12,6 +12,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any, Callable, NamedTuple, Optional, Union
 
@@ -20,12 +21,13 @@ from conftest import NAMES, Vmcore, open_vmcore
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from pages import EVIDENCE, FLAGS, MAPPING, START, Machine
+from trees import LOCK, LOCKED, PMD, SPACES, World
 
 from zonedev import _zonedev, reference
 from zonedev.kernel.scheme import _ASK
 from zonedev.kernel.vmemmap import Hole, read_memmap
 from zonedev.model import PfnRange
-from zonedev.reference import SILENT, Content, Driver, Range, Verdict
+from zonedev.reference import SILENT, Content, Driver, Entry, Files, Range, Verdict
 from zonedev.scanner import pagemap_spec
 
 EXAMPLES = int(os.environ.get("ZONEDEV_ORACLE_EXAMPLES", "0"))
@@ -45,6 +47,8 @@ REAL_PAGES = 10**9 if EXAMPLES else 40
 """Distinct struct pages looked at per range of a real core."""
 WINDOW = 600
 """Tails farther behind their head are looked at without it."""
+INDICES = 1 << 18
+"""Of the pages of a file."""
 
 SCHEMES = list(EVIDENCE)
 TYPES = [type_.replace("MEMORY_DEVICE_", "") for type_ in _zonedev.TYPES]
@@ -131,6 +135,31 @@ def bits_of(
     return bits
 
 
+def entries_of(machine: Machine, contents: list[Content], files: Files) -> _zonedev.Entries:
+    """The same files as the core reads them: trees in memory, beside the struct pages that can be read."""
+    world = World(machine, bytes(machine.page_size * len(contents)))
+    del world.memory.pieces[machine.memmap]
+    address = machine.memmap
+    for run in runs(contents):
+        if isinstance(run, bytes):
+            world.memory.put(address, run)
+        address += len(run) if isinstance(run, bytes) else machine.page_size
+    for mapping in dict.fromkeys(entry.mapping for entry in files.entries):
+        mine = [entry for entry in files.entries if entry.mapping == mapping]
+        flags = {e.index: (PMD if e.order else 0) | (LOCKED if e.locked else 0) for e in mine}
+        world.file({e.index: (e.pfn, flags[e.index]) for e in mine}, mapping=mapping)
+        world.memory.word(mapping + LOCK, mapping in files.changing, 4)
+        told = world.entries.add(mapping)
+        assert told["why"] is None and told["entries"] == len(mine) and not told["misplaced"]
+    for pfn in files.forsaken:
+        world.entries.lock_is(pfn, 1, True)
+    for kind, words in (("unknown", files.unknown), ("no-file", files.no_file)):
+        for word in words:
+            world.entries.know(word, kind)
+    world.entries.complete(files.complete)
+    return world.entries
+
+
 def side_of_c(
     layout: _zonedev.Layout,
     scheme: _zonedev.Scheme,
@@ -138,10 +167,12 @@ def side_of_c(
     range_: Range,
     contents: list[Content],
     driver: Driver = SILENT,
+    entries: Optional[_zonedev.Entries] = None,
 ) -> Side:
     scan = _zonedev.Scan(
         *(layout, scheme, pagemap),
         merge=False,
+        entries=entries,
         allocated=bits_of(layout, range_, driver.allocated),
         listed=bits_of(layout, range_, driver.listed),
     )
@@ -177,12 +208,19 @@ def side_of_reference(verdicts: list[Verdict]) -> Side:
     return Side(dict(Counter(verdict.class_ for verdict in verdicts)), findings)
 
 
-def compare(case: Under, contents: list[Content], driver: Driver = SILENT) -> list[Verdict]:
+def compare(
+    case: Under,
+    contents: list[Content],
+    driver: Driver = SILENT,
+    files: Optional[Files] = None,
+) -> list[Verdict]:
     """Assert that both sides say the same; what the reference says."""
     m = case.machine
     range_ = Range(START, START + len(contents), m.memmap, m.index_bias)
-    verdicts = reference.scan(case.layout, case.scheme, case.pagemap, range_, contents, driver)
-    told = side_of_c(m.layout, m.scheme, m.pagemap, range_, contents, driver)
+    args = (case.layout, case.scheme, case.pagemap, range_, contents, driver, files)
+    verdicts = reference.scan(*args)
+    entries = None if files is None or not contents else entries_of(m, contents, files)
+    told = side_of_c(m.layout, m.scheme, m.pagemap, range_, contents, driver, entries)
     assert told == side_of_reference(verdicts)
     compare_decoded(case, range_, contents, verdicts)
     return verdicts
@@ -496,14 +534,75 @@ def random_driver(rng: Random, count: int) -> Driver:
     return Driver(some(), some())
 
 
-def smallest(case: Under, contents: list[Content], driver: Driver) -> list[Content]:
+def named_index(case: Under, content: Content) -> int:
+    """Which page of its file a page says that it is."""
+    index = case.layout.load(content, "index") if isinstance(content, bytes) else 0
+    return index if index and index < INDICES else 0
+
+
+def random_entry(case: Under, contents: list[Content], rng: Random, mapping: int) -> Entry:
+    """One that agrees with its page, or not."""
+    order = case.layout.pmd_order if rng.random() < 0.3 else 0
+    at = rng.randrange(-1, len(contents) + 1)
+    pfn = START + at
+    if order and rng.random() < 0.8:
+        pfn = pfn >> order << order
+    inside = 0 <= pfn - START < len(contents)
+    index = named_index(case, contents[pfn - START]) if inside else 0
+    if rng.random() < 0.3:
+        index = rng.choice([0, 1, 2, 3, 64, 1 << 12])
+    return Entry(mapping, index >> order << order, pfn, order, rng.random() < 0.15)
+
+
+def without_overlap(entries: list[Entry]) -> tuple[Entry, ...]:
+    """A place of a file has one entry."""
+    taken: set[tuple[int, int]] = set()
+    kept = []
+    for entry in entries:
+        places = {(entry.mapping, entry.index + i) for i in range(1 << entry.order)}
+        if not places & taken:
+            taken |= places
+            kept.append(entry)
+    return tuple(kept)
+
+
+def random_files(case: Under, contents: list[Content], rng: Random) -> Optional[Files]:
+    """Files that agree with the pages, or not; or nobody asked."""
+    if case.machine.pagemap["type"] != "MEMORY_DEVICE_FS_DAX" or case.machine.word != 8:
+        return None
+    if rng.random() < 0.3:
+        return None
+    mappings = [case.machine.mapping, SPACES, SPACES + 0x1000]
+    entries = []
+    for _ in range(rng.choice([0, 1, 2, 4, 8])):
+        entries.append(random_entry(case, contents, rng, rng.choice(mappings)))
+    if rng.random() < 0.3:
+        # A block that one file has in many places.
+        pfn, count = START + rng.randrange(len(contents)), rng.choice([2, 3, 6, 7, 8])
+        entries += [Entry(SPACES, 128 + i, pfn) for i in range(count)]
+    pfns = {e.pfn + i for e in entries if e.locked for i in range(1 << e.order)}
+    words = [*mappings, case.machine.mapping | 1, 0x1000]
+    unknown = frozenset(word for word in words if rng.random() < 0.1)
+    return Files(
+        entries=without_overlap(entries),
+        complete=rng.random() < 0.7,
+        changing=frozenset(m for m in mappings if rng.random() < 0.1),
+        forsaken=frozenset(pfn for pfn in pfns if rng.random() < 0.5),
+        unknown=unknown,
+        no_file=frozenset(word for word in words[3:] if rng.random() < 0.3) - unknown,
+    )
+
+
+def smallest(
+    case: Under, contents: list[Content], driver: Driver, files: Optional[Files]
+) -> list[Content]:
     """Of pages on which the sides differ, as few as still do so."""
     for i in range(len(contents)):
         fewer = contents[:i] + contents[i + 1 :]
         try:
-            compare(case, fewer, driver)
+            compare(case, fewer, driver, files)
         except AssertionError:
-            return smallest(case, fewer, driver)
+            return smallest(case, fewer, driver, files)
     return contents
 
 
@@ -514,22 +613,27 @@ def compare_random(case: Under, seed: int) -> set[int]:
     for _ in range(RANGES):
         contents = random_pages(case.machine, rng)
         driver = random_driver(rng, len(contents))
+        files = random_files(case, contents, rng)
         try:
-            reached |= rows_of(compare(case, contents, driver))
+            reached |= rows_of(compare(case, contents, driver, files))
         except AssertionError:
-            fewest = smallest(case, contents, driver)
-            note(f"{case}\n{case.machine.layout_spec}\n{case.machine.pagemap}\n{driver}")
+            fewest = smallest(case, contents, driver, files)
+            note(f"{case}\n{case.machine.layout_spec}\n{case.machine.pagemap}\n{driver}\n{files}")
             note("\n".join(c.hex() if isinstance(c, bytes) else c for c in fewest))
-            compare(case, fewest, driver)
+            compare(case, fewest, driver, files)
             raise
     return reached
 
 
-def is_page_local(row: dict[str, Any]) -> bool:
-    """Whether it needs no files and no pagemaps as a whole: of these the reference knows nothing."""
-    of_files = row["requires_evidence"] and row["evidence"] == "DAX entries of inodes"
-    elsewhere = row["scope"] == "pagemap" or of_files
-    return not elsewhere and row["id"] not in NEVER_FOUND
+def is_of_pages(row: dict[str, Any]) -> bool:
+    """Whether it judges pages: of pagemaps as a whole the reference knows nothing."""
+    return row["scope"] != "pagemap" and row["id"] not in NEVER_FOUND
+
+
+def level_of(row: dict[str, Any]) -> str:
+    """That of the cases here: rows that need files are asked with all of them."""
+    level: str = row["severity" if row["requires_evidence"] else "severity_unproven"]
+    return level
 
 
 def rows_of(verdicts: list[Verdict]) -> set[int]:
@@ -544,11 +648,11 @@ def rows_of(verdicts: list[Verdict]) -> set[int]:
             fits = s.type in row["types"] and s.scheme.id in row["schemes"]
             if (
                 not fits
-                or not is_page_local(row)
+                or not is_of_pages(row)
                 or row["scope"] not in ("page", "tail" if s.page.tail else "head")
             ):
                 continue
-            if (row["id"], row["severity_unproven"]) in fired:
+            if (row["id"], level_of(row)) in fired:
                 rows.add(i)
     return rows
 
@@ -575,9 +679,9 @@ def test_random_pages(letter: str, type_: str) -> None:
 def test_random_pages_reach_every_row() -> None:
     reached = frozenset().union(*(explore(*combination) for combination in COMBINATIONS))
     silent = {
-        (i, row["id"], row["severity_unproven"])
+        (i, row["id"], level_of(row))
         for i, row in enumerate(ROWS)
-        if is_page_local(row) and i not in reached
+        if is_of_pages(row) and i not in reached
     }
     assert not silent
 
@@ -640,6 +744,9 @@ class Sample(NamedTuple):
     """Options of the Machine, or other evidence (extra), without which the row is not applicable; None: it
     needs nothing."""
     driver: Driver = SILENT
+    files: Optional[Files] = None
+    near_files: Optional[Files] = None
+    """Where it is not the page that makes the near miss."""
 
 
 def page(**words: Any) -> Pages:
@@ -692,6 +799,20 @@ HEADLESS = page(flags=("head",))
 # Every page is free by the books of its driver.
 FREE = Driver(frozenset(), frozenset(range(START, START + 8)))
 HANDED_OUT = Driver(frozenset(range(START, START + 8)))
+# Files that were all read: of a page at most one.
+HERS = Entry(MAPPING, 0, START)
+COW = ("dax_mapping_set_cow",)
+
+
+def all_files(*entries: Entry, forsaken: tuple[int, ...] = ()) -> Files:
+    return Files(entries, complete=True, forsaken=frozenset(forsaken))
+
+
+NO_ENTRY, ONE_OWNER = all_files(), all_files(HERS)
+TWO_OWNERS = all_files(HERS, Entry(SPACES, 0, START))
+LARGE_ENTRY = all_files(replace(HERS, order=3))
+HELD_LOCK = all_files(replace(HERS, locked=True))
+LOST_LOCK = all_files(replace(HERS, locked=True), forsaken=(START,))
 
 # Per rule a sample for each of its rows, in the order of the table.
 SAMPLES: dict[str, list[Sample]] = {
@@ -741,10 +862,68 @@ SAMPLES: dict[str, list[Sample]] = {
     ],
     "shared-state": [
         Sample("E", "FS_DAX", page(mapping=1), page(mapping=1, share=1), without=NO_SHARE),
+        Sample("H", "FS_DAX", page(share=1), page(), without=NO_SHARE, files=NO_ENTRY),
         Sample(
             *("D", "FS_DAX", page(mapping=1), page(mapping=1, share=1)),
-            extra=("dax_mapping_set_cow",),
+            extra=COW,
             without={"missing": ("index",)},
+        ),
+        Sample("G", "FS_DAX", page(share=1), page(), without=NO_SHARE, files=NO_ENTRY),
+    ],
+    "multi-owner-unshared": [
+        Sample("H", "FS_DAX", filed(refcount=1), page(refcount=1, share=2), files=TWO_OWNERS),
+        Sample("D", "FS_DAX", filed(), page(mapping=0x2000), extra=COW, files=TWO_OWNERS),
+    ],
+    "entry-page-mismatch": [
+        Sample("H", "FS_DAX", page(refcount=1), filed(refcount=1), files=ONE_OWNER),
+        Sample("D", "FS_DAX", page(), filed(), extra=COW, files=ONE_OWNER),
+    ],
+    "mapping-without-entry": [
+        Sample(
+            "H",
+            "FS_DAX",
+            filed(refcount=1),
+            filed(refcount=1),
+            files=NO_ENTRY,
+            near_files=ONE_OWNER,
+        ),
+    ],
+    "share-vs-entries": [
+        Sample(
+            *("H", "FS_DAX", page(refcount=1, share=3), page(refcount=1, share=2)),
+            without=NO_SHARE,
+            files=TWO_OWNERS,
+        )
+    ],
+    "entry-order-vs-folio": [
+        Sample(
+            *(
+                "H",
+                "FS_DAX",
+                lambda m: filed(refcount=1)(m) * 8,
+                folio(3, refcount=1, mapping=MAPPING),
+            ),
+            SMALL_PMD,
+            without=NO_ORDER | SMALL_PMD,
+            files=LARGE_ENTRY,
+        )
+    ],
+    "dax-lock-stuck": [
+        Sample(
+            "H",
+            "FS_DAX",
+            filed(refcount=1),
+            filed(refcount=1),
+            files=LOST_LOCK,
+            near_files=HELD_LOCK,
+        ),
+        Sample(
+            "H",
+            "FS_DAX",
+            filed(refcount=1),
+            filed(refcount=1),
+            files=HELD_LOCK,
+            near_files=ONE_OWNER,
         ),
     ],
     "pinned-private": [
@@ -823,7 +1002,7 @@ SAMPLES: dict[str, list[Sample]] = {
     ],
 }
 
-PAGE_ROWS = [(i, row) for i, row in enumerate(ROWS) if is_page_local(row)]
+PAGE_ROWS = [(i, row) for i, row in enumerate(ROWS) if is_of_pages(row)]
 
 
 def sample_of(i: int) -> Sample:
@@ -856,7 +1035,7 @@ def sampled(i: int, **more: Any) -> tuple[Sample, Under]:
 def test_violating(i: int) -> None:
     sample, case = sampled(i)
     pages = pages_of(sample.violating(case.machine), case.machine)
-    assert i in rows_of(compare(case, pages, sample.driver))
+    assert i in rows_of(compare(case, pages, sample.driver, sample.files))
     assert _zonedev.why_not(case.machine.layout, case.machine.scheme)[i] is None
 
 
@@ -864,9 +1043,9 @@ def test_violating(i: int) -> None:
 def test_near_miss(i: int) -> None:
     sample, case = sampled(i)
     pages = pages_of(sample.near(case.machine), case.machine)
-    assert i not in rows_of(compare(case, pages, sample.driver))
-    if sample.driver is FREE:
-        # What the driver says nothing of breaks no rule on what it says.
+    assert i not in rows_of(compare(case, pages, sample.driver, sample.near_files or sample.files))
+    if sample.driver is FREE or sample.files:
+        # What driver and files say nothing of breaks no rule on what they say.
         assert i not in rows_of(
             compare(case, pages_of(sample.violating(case.machine), case.machine))
         )
@@ -876,12 +1055,12 @@ def test_near_miss(i: int) -> None:
 def test_unreadable_page(i: int) -> None:
     sample, case = sampled(i)
     pages = pages_of(sample.violating(case.machine), case.machine)
-    found = compare(case, pages, sample.driver)
+    found = compare(case, pages, sample.driver, sample.files)
     hit_pages = [v.pfn - START for v in found if v.finding is not None]
     assert hit_pages
     for lost in ("unreadable", "not-captured", bytes(case.machine.page_size)):
         contents = [lost if j in hit_pages else p for j, p in enumerate(pages)]
-        verdicts = compare(case, contents, sample.driver)
+        verdicts = compare(case, contents, sample.driver, sample.files)
         assert i not in rows_of(verdicts)
         class_ = lost if isinstance(lost, str) else "not-captured"
         assert {verdicts[j].class_ for j in hit_pages} == {class_}
@@ -896,7 +1075,7 @@ def test_missing_member(i: int) -> None:
         sample.violating(Machine(sample.letter, sample.type, *sample.extra, **sample.options)),
         case.machine,
     )
-    verdicts = compare(case, pages, sample.driver)
+    verdicts = compare(case, pages, sample.driver, sample.files)
     why = _zonedev.why_not(case.machine.layout, case.machine.scheme)[i]
     assert (why is None) == (sample.without is None)
     assert (i in rows_of(verdicts)) == (sample.without is None)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Files in made-up memory: address_spaces with xarrays of DAX entries, as fs/dax.c builds them.
 
-A World is a Machine's struct pages, files with entries, and the Entries that walk them.  Everything is
-little-endian and of 64 bits, but for the machine's own words.
+A World is a Machine's struct pages, files with entries, and the Entries that walk them.  Everything but the
+struct pages is of 64 bits, in the machine's byte order.
 """
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 from pages import START, Machine
 
@@ -32,16 +32,21 @@ LOCKED, PMD, ZERO, EMPTY = 1, 2, 4, 8
 class Memory:
     """Pieces of memory by address."""
 
-    def __init__(self) -> None:
+    def __init__(self, big_endian: bool = False) -> None:
         self.pieces: dict[int, bytearray] = {}
         self.reads = 0
+        self._order: Literal["little", "big"] = "big" if big_endian else "little"
 
     def put(self, address: int, data: bytes) -> None:
         self.pieces[address] = bytearray(data)
 
     def word(self, address: int, value: int, size: int = 8) -> None:
         start, piece = self.find(address)
-        piece[address - start : address - start + size] = value.to_bytes(size, "little")
+        piece[address - start : address - start + size] = value.to_bytes(size, self._order)
+
+    def load(self, address: int) -> int:
+        start, piece = self.find(address)
+        return int.from_bytes(piece[address - start : address - start + 8], self._order)
 
     def find(self, address: int) -> tuple[int, bytearray]:
         for start, piece in self.pieces.items():
@@ -63,7 +68,7 @@ class World:
     """Struct pages, files and their walk."""
 
     def __init__(self, machine: Machine, pages: bytes) -> None:
-        self.machine, self.memory = machine, Memory()
+        self.machine, self.memory = machine, Memory(machine.big_endian)
         self.pages = pages
         self.count = len(pages) // machine.page_size
         self.memory.put(machine.memmap, pages)
@@ -82,20 +87,19 @@ class World:
         address = NODES + 1024 * len(self.nodes)
         node = bytearray(NODE_SIZE)
         node[SHIFT], node[OFFSET] = shift, slot
-        node[PARENT : PARENT + 8] = parent.to_bytes(8, "little")
-        node[ARRAY : ARRAY + 8] = array.to_bytes(8, "little")
         self.memory.put(address, bytes(node))
+        self.memory.word(address + PARENT, parent)
+        self.memory.word(address + ARRAY, array)
         self.nodes[address] = shift
         return address
 
     def slot(self, node: int, slot: int, value: Optional[int] = None) -> int:
         """Load a slot, or store one and count it."""
-        at = SLOTS_AT + 8 * slot
-        piece = self.memory.pieces[node]
-        old = int.from_bytes(piece[at : at + 8], "little")
+        address = node + SLOTS_AT + 8 * slot
+        old = self.memory.load(address)
         if value is not None:
-            piece[COUNT] += (value != 0) - (old != 0)
-            self.memory.word(node + at, value)
+            self.memory.pieces[node][COUNT] += (value != 0) - (old != 0)
+            self.memory.word(address, value)
         return old
 
     def _store(self, mapping: int, head: int, index: int, entry: int, order: int) -> None:
@@ -113,9 +117,9 @@ class World:
         for sibling in range(1, 1 << order - shift):
             self.slot(node, slot + sibling, slot << 2 | 2)
 
-    def file(self, entries: dict[int, tuple[int, int]], levels: int = 3) -> int:
-        """A file with entries, index -> (pfn, flags); its mapping."""
-        mapping = SPACES + 0x1000 * self.files
+    def file(self, entries: dict[int, tuple[int, int]], levels: int = 3, mapping: int = 0) -> int:
+        """A file with entries, index -> (pfn, flags); its mapping, which may be chosen."""
+        mapping = mapping or SPACES + 0x1000 * self.files
         self.files += 1
         self.memory.put(mapping, bytes(SPACE_SIZE))
         self.memory.word(mapping + HOST, mapping + 0x800)
@@ -123,7 +127,8 @@ class World:
         self.memory.word(mapping + HEAD, head)
         for index, (pfn, flags) in entries.items():
             value = (pfn << 4 | flags) << 1 | 1
-            self._store(mapping, head, index, value, 9 if flags & PMD else 0)
+            order = self.machine.layout_spec["pmd_order"] if flags & PMD else 0
+            self._store(mapping, head, index, value, order)
         return mapping
 
     def join(self) -> None:

@@ -117,6 +117,42 @@ class Driver:
 
 SILENT = Driver()
 
+
+@dataclass(frozen=True)
+class Entry:
+    """A DAX entry: pages [pfn, pfn + (1 << order)) are those of a file from *index* on."""
+
+    mapping: int
+    index: int
+    pfn: int
+    order: int = 0
+    locked: bool = False
+
+    def covers(self, pfn: int) -> bool:
+        """Whether it gives the file this page."""
+        return 0 <= pfn - self.pfn < 1 << self.order
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the files of a file system say of their pages."""
+
+    entries: tuple[Entry, ...] = ()
+    complete: bool = False
+    """Every file that may have pages here was read whole."""
+    changing: frozenset[int] = frozenset()
+    """Files (their mappings) whose trees are being changed."""
+    forsaken: frozenset[int] = frozenset()
+    """pfns whose entries are locked, and nobody is there who could hold the lock."""
+    unknown: frozenset[int] = frozenset()
+    """Mapping words whose trees could not be read."""
+    no_file: frozenset[int] = frozenset()
+    """Mapping words that lead to no DAX file."""
+
+
+MANY_OWNERS = 7
+"""So many entries of a page, or more, are not told apart."""
+
 # ---------------------------------------------------------------- schemes
 
 
@@ -405,6 +441,49 @@ def decode(
     )
 
 
+# ---------------------------------------------------------------- what files say of a page
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Of a page."""
+
+    owners: int
+    """Entries that cover it, up to MANY_OWNERS."""
+    acknowledged: bool
+    """One of them is the file and the index that the page names."""
+    large: bool
+    """One of them is a PMD's."""
+    locked: bool
+    forsaken: bool
+    in_flux: bool
+    """Page or entries are being changed."""
+    misfit: bool
+    """It is large, and an entry leads to a part of it, or begins in its middle."""
+    complete: bool
+    unknown: bool
+    no_file: bool
+
+
+def _acknowledges(layout: Layout, scheme: Scheme, entry: Entry, pfn: int, data: bytes) -> bool:
+    """Whether a page names the file of an entry, and its place there."""
+    aligned = entry.pfn % (1 << entry.order) == 0
+    if scheme.shared == "share counts" and aligned and pfn != entry.pfn:
+        return True  # a folio has one mapping: that of its head
+    tail = (layout.load(data, "pgmap") or 0) & 1
+    index = layout.load(data, "index") or 0
+    place = entry.index + pfn - entry.pfn
+    return not tail and layout.load(data, "mapping") == entry.mapping and index == place
+
+
+def _fits(layout: Layout, entry: Entry, data: bytes) -> bool:
+    """Whether the first page of an entry can be a folio of the entry's size."""
+    tail = bool((layout.load(data, "pgmap") or 0) & 1)
+    flags = layout.load(data, "flags") or 0
+    head = "PG_head" in layout.flags and flags >> layout.flags["PG_head"] & 1
+    return not tail and (entry.order > 0 or not head)
+
+
 # ---------------------------------------------------------------- a page where it stands
 
 
@@ -428,6 +507,8 @@ class Subject:
     """Its pool has handed it out; None: not known."""
     listed: bool = False
     """It is on its driver's list of free pages."""
+    claims: Optional[Claims] = None
+    """What files say of it; None: they were not asked."""
 
     @property
     def type(self) -> str:
@@ -682,7 +763,7 @@ def _unaccounted_mapcount(s: Subject) -> Optional[str]:
 def _wrong_mapping(s: Subject) -> Optional[str]:
     if s.type != FS_DAX or s.page.mapping == 0:
         return None
-    if not s.counting.knows_file:
+    if not s.counting.knows_file or (s.claims is not None and s.claims.no_file):
         return ERROR
     shared = s.page.mapping == 1 and s.scheme.shared not in ("none", "share counts")
     return _when(not shared and not is_pointer(s.layout, s.page.mapping), ERROR)
@@ -697,6 +778,71 @@ def _mapped_without_association(s: Subject) -> Optional[str]:
 def _shared_by_none(s: Subject) -> Optional[str]:
     counted = s.scheme.shared == "mapping is 1, share counts" and s.page.share == 0
     return _when(s.type == FS_DAX and s.page.mapping == 1 and counted, ERROR)
+
+
+def _has_entries(s: Subject) -> bool:
+    """Files were asked, and keep pfns in their trees."""
+    keeps = s.scheme_in("C", "D", "E", "F1", "F2", "G", "H")
+    return s.claims is not None and s.type == FS_DAX and keeps
+
+
+def _says_shared(s: Subject) -> bool:
+    """The page says of itself that files share it."""
+    if s.scheme.shared == "share counts":
+        return not s.page.mapping and bool(s.page.share)
+    return s.scheme.shared.startswith("mapping is 1") and s.page.mapping == 1
+
+
+def _association_moves(s: Subject) -> bool:
+    """A file that reads a block of another one takes it over, and the first to be truncated clears it."""
+    assert s.claims is not None
+    several = s.claims.owners > 1 and s.claims.acknowledged
+    lost = not s.page.mapping or several or not s.claims.complete
+    return s.scheme.shared == "mapping is 1, index counts" and lost
+
+
+def _owned_twice(s: Subject) -> bool:
+    several = s.claims is not None and s.claims.owners > 1 and not s.claims.in_flux
+    return _has_entries(s) and several and not _says_shared(s)
+
+
+def _contradicted(s: Subject) -> bool:
+    """An entry covers the page, which names another place of a file, or none."""
+    if s.claims is None or s.claims.in_flux or _says_shared(s) or not _has_entries(s):
+        return False
+    return s.claims.owners > (1 if s.claims.acknowledged else 0)
+
+
+def _owned_by_none(s: Subject) -> bool:
+    """Known to be covered by no entry."""
+    return s.claims is not None and s.claims.complete and not s.claims.owners and _has_entries(s)
+
+
+@_rule("multi-owner-unshared")
+def _multi_owner(s: Subject) -> Optional[str]:
+    return _when(_owned_twice(s) and not _association_moves(s), ERROR)
+
+
+@_rule("entry-page-mismatch")
+def _entry_mismatch(s: Subject) -> Optional[str]:
+    return _when(_contradicted(s) and not _association_moves(s), ERROR)
+
+
+@_rule("mapping-without-entry")
+def _mapping_without_entry(s: Subject) -> Optional[str]:
+    if s.claims is None or not _owned_by_none(s) or s.claims.unknown or s.claims.no_file:
+        return None
+    return _when(is_pointer(s.layout, s.page.mapping), ERROR)
+
+
+def _share_without_entry(s: Subject) -> bool:
+    counted = s.scheme.shared == "share counts" and s.scheme_in("G", "H")
+    return counted and _says_shared(s) and _owned_by_none(s)
+
+
+@_rule("shared-state")
+def _share_leaked(s: Subject) -> Optional[str]:
+    return _when(_share_without_entry(s) and not _share_proves_nothing(s), ERROR)
 
 
 @_rule("pinned-private")
@@ -774,7 +920,9 @@ def _perhaps_reference_on_free_folio(s: Subject) -> Optional[str]:
     if not _held_without_user(s):
         return None
     if s.type == FS_DAX:
-        return _when(_share_proves_nothing(s), WARNING)
+        asked = s.claims is not None and s.claims.complete
+        claimed = asked and s.claims is not None and s.claims.owners > 0
+        return _when(_share_proves_nothing(s) and not claimed, ERROR if asked else WARNING)
     if s.type == PCI_P2PDMA:
         in_pool = s.allocated is False
         return _when(s.scheme_in("F2", "G", "H"), ERROR if in_pool else WARNING)
@@ -787,6 +935,47 @@ def _reference_outlives_mapping(s: Subject) -> Optional[str]:
     if s.type == FS_DAX:
         return _when(unused and not _rests_at_zero(s), WARNING)
     return _when(unused and s.type == GENERIC and not s.pagemap.foreign_maps, WARNING)
+
+
+@_rule("multi-owner-unshared")
+def _perhaps_multi_owner(s: Subject) -> Optional[str]:
+    return _when(_owned_twice(s) and _association_moves(s), WARNING)
+
+
+@_rule("entry-page-mismatch")
+def _perhaps_entry_mismatch(s: Subject) -> Optional[str]:
+    return _when(_contradicted(s) and _association_moves(s), WARNING)
+
+
+@_rule("share-vs-entries")
+def _share_versus_entries(s: Subject) -> Optional[str]:
+    # The counter of 6.0 and 6.1 is off by one on the way down; a stale one is never right again.
+    counts = s.scheme.shared in ("mapping is 1, share counts", "share counts")
+    counts &= not s.scheme.stale_share and s.scheme_in("D", "E", "G", "H")
+    known = s.claims is not None and s.claims.complete and not s.claims.in_flux
+    if s.claims is None or not counts or not known or not _has_entries(s):
+        return None
+    if not _says_shared(s) or not s.page.share:
+        return None
+    at_least = s.claims.owners == MANY_OWNERS and s.page.share >= MANY_OWNERS
+    return _when(s.page.share != s.claims.owners and not at_least, WARNING)
+
+
+@_rule("entry-order-vs-folio")
+def _entry_order(s: Subject) -> Optional[str]:
+    known = "order" in s.layout.fields and s.layout.pmd_order and s.scheme_in("G", "H")
+    if s.claims is None or not _has_entries(s) or not known or s.claims.in_flux:
+        return None
+    large = s.page.order == s.layout.pmd_order
+    if s.claims.large:
+        return _when(s.claims.misfit or not large, WARNING)
+    # Nothing but a PMD entry makes such a folio, and the last put undoes it.
+    return _when(s.claims.misfit or (large and s.claims.complete and _no_file(s)), WARNING)
+
+
+@_rule("dax-lock-stuck")
+def _lock_stuck(s: Subject) -> Optional[str]:
+    return _when(s.claims is not None and _has_entries(s) and s.claims.forsaken, WARNING)
 
 
 @_rule("gen-mapping")
@@ -830,6 +1019,18 @@ def _perhaps_shared_by_none(s: Subject) -> Optional[str]:
     # 6.0 and 6.1 leave it so by themselves.
     counted = s.scheme.shared == "mapping is 1, index counts" and s.scheme_in("D", "E")
     return _when(s.type == FS_DAX and counted and s.page.mapping == 1 and s.page.index == 0, INFO)
+
+
+@_rule("shared-state")
+def _share_left_behind(s: Subject) -> Optional[str]:
+    return _when(_share_without_entry(s) and _share_proves_nothing(s), INFO)
+
+
+@_rule("dax-lock-stuck")
+def _locked(s: Subject) -> Optional[str]:
+    if s.claims is None or not _has_entries(s):
+        return None
+    return _when(s.claims.locked and not s.claims.forsaken, INFO)
 
 
 @_rule("free-or-allocated")
@@ -901,7 +1102,8 @@ def is_busy(s: Subject) -> bool:
         return True
     if s.type in (GENERIC, PCI_P2PDMA):
         return False  # device-dax never clears the mapping
-    return s.page.mapping != 0 or (s.type == FS_DAX and _shared_by_files(s))
+    claimed = _says_shared(s) and s.claims is not None and s.claims.owners > 0
+    return s.page.mapping != 0 or (s.type == FS_DAX and (_shared_by_files(s) or claimed))
 
 
 def is_identified(s: Subject) -> bool:
@@ -960,9 +1162,10 @@ class Walk:
         range_: Range,
         contents: Sequence[Content],
         driver: Driver = SILENT,
+        files: Optional[Files] = None,
     ) -> None:
         self.layout, self.scheme, self.pagemap, self.range = layout, scheme, pagemap, range_
-        self.driver = driver
+        self.driver, self.files = driver, files
         self.contents = contents
         self.heads: dict[int, Verdict] = {}
         self.verdicts: list[Verdict] = []
@@ -1017,6 +1220,47 @@ class Walk:
         twin = i % frame * size
         return twins is not None and i >= 2 * frame and second[:size] == twins[twin : twin + size]
 
+    def _misfit(self, page: Page, files: Files) -> bool:
+        """Whether an entry leads into the block of a PMD around a large folio as no folio of it can have it."""
+        size = 1 << self.layout.pmd_order
+        first = page.pfn // size * size
+        start, end = max(first, self.range.start_pfn), min(first + size, self.range.end_pfn)
+        if not page.order or self.scheme.shared != "share counts":
+            return False
+        for entry in files.entries:
+            # Who holds a lock may be about to split or to join the folio.
+            settled = not entry.locked and entry.mapping not in files.changing
+            if settled and start <= entry.pfn < end:
+                data = self._bytes(entry.pfn, 1)
+                if data and not _fits(self.layout, entry, data):
+                    return True
+        return False
+
+    def _claims(self, page: Page) -> Optional[Claims]:
+        files = self.files
+        if files is None:
+            return None
+        here = range(self.range.start_pfn, self.range.end_pfn)
+        # Of one that begins outside, no page is believed to be the file's.
+        owners = [e for e in files.entries if e.pfn in here and e.covers(page.pfn)]
+        data = self._bytes(page.pfn, 1)
+        locked = any(entry.locked for entry in owners)
+        forsaken = locked and page.pfn in files.forsaken
+        return Claims(
+            owners=min(len(owners), MANY_OWNERS),
+            acknowledged=any(
+                _acknowledges(self.layout, self.scheme, entry, page.pfn, data) for entry in owners
+            ),
+            large=any(entry.order > 0 for entry in owners),
+            locked=locked,
+            forsaken=forsaken,
+            in_flux=(locked and not forsaken) or any(e.mapping in files.changing for e in owners),
+            misfit=self._misfit(page, files),
+            complete=files.complete,
+            unknown=page.mapping in files.unknown,
+            no_file=page.mapping in files.no_file,
+        )
+
     def _page(self, pfn: int) -> Verdict:
         content = self.contents[pfn - self.range.start_pfn]
         if isinstance(content, str):
@@ -1062,6 +1306,7 @@ class Walk:
             self.range.index_bias,
             allocated=None if allocated is None else page.pfn in allocated,
             listed=listed is not None and page.pfn in listed,
+            claims=self._claims(page),
         )
 
     def _head(self, page: Page) -> Verdict:
@@ -1103,10 +1348,12 @@ def scan(
     range_: Range,
     contents: Sequence[Content],
     driver: Driver = SILENT,
+    files: Optional[Files] = None,
 ) -> list[Verdict]:
     """The class and the finding of each page of a range.
 
     :param contents: per page of the range
     :param driver: what is known from elsewhere
+    :param files: what the files on it say; None: they were not asked
     """
-    return Walk(layout, scheme, pagemap, range_, contents, driver).run()
+    return Walk(layout, scheme, pagemap, range_, contents, driver, files).run()

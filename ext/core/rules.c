@@ -782,18 +782,19 @@ const struct zd_rule zd_rules[] = {
 	  .meaning = "the page is referenced, but no process ever faulted it in",
 	  .bug_class = "leaked reference of a kernel user", .near_miss = "refcount > 1 with a mapping" },
 	{ MULTI_OWNER_UNSHARED, .severity = ZD_WARNING, WITHOUT(DAX_ENTRIES, WARNING),
-	  FOR(T(FS_DAX), S(D) | S(E)),
-	  WHEN(multi_owner_taken_over,
-	       "6.0 and 6.1: two or more DAX entries cover the page, which names one of them, or none"),
+	  FOR(T(FS_DAX), S(D) | S(E) | S(F1) | S(F2)),
+	  WHEN(multi_owner_taken_over, "6.0, 6.1 and the series of 2022: two or more DAX entries cover the "
+				       "page, which names one of them, or none"),
 	  .meaning = "files share the block, and the page knows one of them: these kernels mark it only when "
 		     "it is copied",
 	  .bug_class =
 		  "known defect of 6.0 and 6.1 (reflinked files that are read), or a block allocated twice",
 	  .near_miss = "the same where the page names a third file (error)" },
 	{ ENTRY_PAGE_MISMATCH, .severity = ZD_WARNING, WITHOUT(DAX_ENTRIES, WARNING),
-	  FOR(T(FS_DAX), S(D) | S(E)),
-	  WHEN(entry_page_taken_over, "6.0 and 6.1: a DAX entry covers the page, which names no file, or "
-				      "another one that has an entry, too"),
+	  FOR(T(FS_DAX), S(D) | S(E) | S(F1) | S(F2)),
+	  WHEN(entry_page_taken_over,
+	       "6.0, 6.1 and the series of 2022: a DAX entry covers the page, which names no file, or "
+	       "another one that has an entry, too"),
 	  .meaning = "a file maps this block, and the page lost it to another file of a shared extent",
 	  .bug_class = "known defect of 6.0 and 6.1 (reflinked files that are read), or a lost association",
 	  .near_miss = "the page names a file without an entry, or another index (error)" },
