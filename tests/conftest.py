@@ -31,6 +31,7 @@ class Vmcore(NamedTuple):
     name: str
     core: str
     vmlinux: str
+    modules: list[str]
     prog: Program
     kernel: Kernel
     truth: dict[str, Any]
@@ -46,10 +47,10 @@ def open_vmcore(name: str) -> Vmcore:
     directory = VMCORES / name
     core = str(unpack(directory, ROOT / "build" / "vmcores"))
     vmlinux = str(directory / "vmlinux")
-    modules = map(str, sorted(directory.glob("*.ko.debug")))
+    modules = [str(path) for path in sorted(directory.glob("*.ko.debug"))]
     prog = open_target(Target(core, [vmlinux, *modules]))
     truth = json.loads((directory / "truth-states.json").read_text())
-    return Vmcore(name, core, vmlinux, prog, read_kernel(prog), truth)
+    return Vmcore(name, core, vmlinux, modules, prog, read_kernel(prog), truth)
 
 
 def fresh_vmcore(name: str) -> Vmcore:

@@ -187,6 +187,14 @@ def test_slice_that_cannot_be_written(
     assert_one_line(zonedev("slice", *args(newest), "-o", output), str(output))
 
 
+def test_slice_with_tasks_of_a_core_that_has_none(
+    zonedev: Zonedev, newest: Vmcore, tmp_path: Path
+) -> None:
+    answer = zonedev("slice", "--tasks", *args(newest), "-o", tmp_path / "out")
+    assert_one_line(answer, "--tasks: the stacks of tasks cannot be found")
+    assert not (tmp_path / "out").exists()
+
+
 # ---------------------------------------------------------------- exit status and quiet
 
 

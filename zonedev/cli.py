@@ -55,7 +55,18 @@ def _target(args: argparse.Namespace) -> Target:
     return Target(core or args.core, args.symbols, args.kernel, args.qemu, btf=args.btf)
 
 
-def _slice(target: Target, output: str) -> int:
+def _read_stacks(prog: Program) -> None:
+    """Read the stacks of all tasks, for those who record what is read."""
+    from zonedev.kernel.dax_lock import each_stack
+
+    try:
+        for _ in each_stack(prog):
+            pass
+    except (FaultError, LookupError, ValueError) as err:
+        raise UsageError(f"--tasks: the stacks of tasks cannot be found: {err}") from None
+
+
+def _slice(target: Target, output: str, tasks: bool) -> int:
     from zonedev.audit import audit
     from zonedev.report.data import audit_dict
     from zonedev.slice import slice_core
@@ -68,6 +79,8 @@ def _slice(target: Target, output: str) -> int:
 
     def run(prog: Program) -> dict[str, object]:
         check_kernel(prog, target)
+        if tasks:
+            _read_stacks(prog)
         report = audit_dict(audit(prog))
         return {
             key: value for key, value in report.items() if key not in ("timing", "target", "tool")
@@ -90,7 +103,7 @@ def _run(argv: Sequence[str]) -> int:
         return without_target(args).exit_code
     target = _target(args)
     if args.verb == "slice":
-        return _slice(target, args.output)
+        return _slice(target, args.output, args.tasks)
     prog = open_target(target)
     return commands.run_verb(prog, args, target).exit_code
 

@@ -196,6 +196,11 @@ def build_parser(prog: str, targets: bool) -> Parser:
         slice_.add_argument(
             "-o", "--output", metavar="DIR", required=True, help="directory to write to"
         )
+        slice_.add_argument(
+            "--tasks",
+            action="store_true",
+            help="with the stacks of all tasks, which tell who holds a lock or waits",
+        )
     return parser
 
 

@@ -79,6 +79,8 @@ class Editor:
         self.expects: list[Expect] = []
         self.hidden: list[tuple[int, int]] = []
         self.touched: set[int] = set()
+        self.gone: set[int] = set()
+        """Pages that were taken off their driver's list, or handed out by its pool."""
         self.edits: list[dict[str, Any]] = []
         self.subject = place.pfn
 
@@ -530,19 +532,14 @@ class Editor:
             0,
         )
 
-    # ------------------------------------------------------------ pools
+    # ------------------------------------------------------------ what drivers write down
 
-    def hand_out(self) -> None:
-        """The pool of peer-to-peer memory knows that the edited pages are in use, where the core holds it."""
-        pool = self.core.pool_of(self.pagemap) if self.survey.type == "PCI_P2PDMA" else None
-        for pfn in sorted(self.touched) if pool else ():
-            assert pool
-            byte, bit = divmod(pfn - pool.start_pfn, 8)
-            if 0 <= byte < len(pool.bitmap):
-                address = pool.address + byte
-                used = self.memory.load(address, 1) | 1 << bit
-                old = self.memory.store(address, 1, used)
-                self._note("gen_pool_chunk", f"bits, byte {byte}", old, used)
+    def use_pages(self, gone: set[int]) -> None:
+        """The driver knows that the edited pages are in use; *gone* are off its list already."""
+        books = self.core.books
+        for pfn, written in books.use(self.memory, self.pagemap, self.touched, gone):
+            self._note(*written)
+            self.gone.add(pfn)
 
     # ------------------------------------------------------------ DAX entries
 

@@ -36,8 +36,8 @@ GH = ("G", "H")
 EGH = ("E", "G", "H")
 BEFORE_H = ("C", "E", "G")
 
-# The one that a page breaks whose pool does not know that it is in use.
-POOL_RULE = "pool-vs-pages"
+# Those that a page breaks whose driver does not know that it is in use.
+OF_BOOKS = ("pool-vs-pages", "free-list-nonidle")
 
 Edit = Callable[["Editor"], object]
 Finding = tuple[str, str]
@@ -550,6 +550,9 @@ FAULTS: tuple[Fault, ...] = (
               shown("idle-even", hold_tail), near("idle-even", compound(1))),
         # There are no legal folios here: the head is a finding of its own.
         Fault("tail-reference-wrong", NOT_ANON, EVERY,
+              shown("idle-even", hold_tail_of_wrong),
+              near("idle-even", compound(1), ("wrong-order", "error"))),
+        Fault("tail-reference-wrong-anon", ANON, BEFORE_H,
               shown("idle-even", hold_tail_of_wrong),
               near("idle-even", compound(1), ("wrong-order", "error"))),
         Fault("tail-reference-alias", (GENERIC,), EGH,

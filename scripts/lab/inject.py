@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Writes faults into a copy of a vmcore, with the truth about them, and checks that an audit finds them.
 
-usage: inject.py CORE VMLINUX OUT [--fault NAME ... | --all] [--round N] [--seed N]
+usage: inject.py CORE VMLINUX OUT [--fault NAME ... | --all] [--module FILE] ... [--round N] [--seed N]
        inject.py --check OUT
        inject.py --list
 
@@ -14,8 +14,8 @@ be found, by what and at which level. Faults that would disturb each other are i
 truth.json holds the writes of all of them, and --check goes through them in OUT/vmcore itself. Every fault
 has its near miss: the same edit just inside of what is legal, somewhere else.
 
-The pages are chosen by what they show in the core: the first that fits, or with a seed any of many. Edits of free private pages may
-cut the list that their driver keeps them in.
+The pages are chosen by what they show in the core: the first that fits, or with a seed any of many. --module is the debug
+file of a module, for faults that only its driver's lists show.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from coreedit import CannotEdit, CoreFile, Memory, Write, copy_core, pack, unpack
 from drgn import FaultError
 from edits import Editor, Expect
-from faults import ALL, EVERY, FAULTS, OWN, POOL_RULE, SECOND_PASS, Case, Fault
+from faults import ALL, EVERY, FAULTS, OF_BOOKS, OWN, SECOND_PASS, Case, Fault
 from places import PLACES, Core, Find, Place, Runs, Survey
 
 from zonedev.audit import audit
@@ -47,7 +47,7 @@ from zonedev.model import DevDax
 from zonedev.target import Target, open_target
 
 CORE, TRUTH = "vmcore", "truth.json"
-FORMAT = "zonedev.inject/1"
+FORMAT = "zonedev.inject/2"
 
 # Places that are tried before a fault is left out: a slice lacks most frames.
 _TRIES = 8
@@ -93,6 +93,8 @@ class Claims:
     whole: set[int] = field(default_factory=set)
     shared: set[int] = field(default_factory=set)
     pfns: set[int] = field(default_factory=set)
+    gone: set[int] = field(default_factory=set)
+    """Pages that their driver has written down as used."""
 
     def permit(self, place: Place) -> bool:
         mine = {place.survey.pagemap.address, *(p.address for p in place.others)}
@@ -103,14 +105,15 @@ class Claims:
             range(place.pfn, place.pfn + place.pages)
         )
 
-    def take(self, place: Place, touched: Iterable[int]) -> None:
+    def take(self, place: Place, editor: Editor) -> None:
+        self.gone |= editor.gone
         mine = {place.survey.pagemap.address, *(p.address for p in place.others)}
         if place.whole:
             self.whole |= mine
             return
         assert place.pfn is not None
         self.shared |= mine
-        self.pfns |= {*touched, *range(place.pfn, place.pfn + place.pages)}
+        self.pfns |= {*editor.touched, *range(place.pfn, place.pfn + place.pages)}
 
 
 def is_met(kernel: Kernel, need: str) -> bool:
@@ -156,7 +159,7 @@ class Planner:
             for task in pending:
                 made = self._place(task, claims)
                 if isinstance(made, Injection):
-                    claims.take(made.place, made.editor.touched)
+                    claims.take(made.place, made.editor)
                     placed.append(made)
                 elif claims.whole or claims.shared:
                     rest.append(task)
@@ -176,7 +179,7 @@ class Planner:
             if not claims.permit(place):
                 why = "its places are taken"
                 continue
-            made = self._write(task, place)
+            made = self._write(task, place, claims.gone)
             if isinstance(made, Injection):
                 return made
             why, tries = made, tries + 1
@@ -222,13 +225,13 @@ class Planner:
         shared = place.pfn in place.survey.states.get("shared", ())
         return shared or all(self.core.agrees(place.survey, pfn) for pfn in pfns)
 
-    def _write(self, task: Task, place: Place) -> Injection | str:
+    def _write(self, task: Task, place: Place, gone: set[int]) -> Injection | str:
         self.memory.begin()
         editor = Editor(self.core, self.memory, place)
         try:
             task.case.edit(editor)
-            if task.fault.rule != POOL_RULE:
-                editor.hand_out()
+            if task.fault.rule not in OF_BOOKS:
+                editor.use_pages(gone)
         except (CannotEdit, FaultError, LookupError) as err:
             self.memory.core.undo(self.memory.log)
             return str(err)
@@ -318,14 +321,17 @@ def inject(
     faults: Iterable[Fault],
     round_: int = 1,
     seed: Optional[int] = None,
+    modules: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write OUT/vmcore and OUT/truth.json; gives the truth.
 
+    :param modules: debug files of modules
     :param seed: draws the places; None takes the first that fit
     :raises CannotEdit: nothing could be injected, or the core cannot be edited
     :raises TargetError: the core cannot be read
     """
-    kernel = read_kernel(open_target(Target(core, [vmlinux])))
+    debug_files = [vmlinux, *modules]
+    kernel = read_kernel(open_target(Target(core, debug_files)))
     check_kernel(core, kernel)
     copy_core(core, out / CORE)
     file = CoreFile(str(out / CORE))
@@ -345,7 +351,7 @@ def inject(
         truth = {
             "schema": FORMAT,
             "core": str(core),
-            "vmlinux": str(Path(vmlinux).resolve()),
+            "debug_files": [str(Path(file).resolve()) for file in debug_files],
             "kernel": kernel.prog["UTS_RELEASE"].string_().decode(errors="replace"),
             "scheme": kernel.scheme.id,
             "rounds": len(planner.rounds),
@@ -379,10 +385,10 @@ def writes_of(truth: dict[str, Any], round_: int) -> list[Write]:
 Key = tuple[str, str, Optional[int], Optional[int]]
 
 
-def findings_of(core: str, vmlinux: str) -> set[Key]:
+def findings_of(core: str, debug_files: Sequence[str]) -> set[Key]:
     """(rule, level, pfn, None) of every page, (rule, level, None, pagemap) of every pagemap."""
     keys: set[Key] = set()
-    for one in audit(open_target(Target(core, [vmlinux]))).findings:
+    for one in audit(open_target(Target(core, list(debug_files)))).findings:
         if one.pfn is None:
             keys.add((one.rule, one.severity, None, one.pagemap))
         else:
@@ -553,19 +559,19 @@ def check(out: Path) -> Report:
     :raises CannotEdit: the core is not what truth.json says
     """
     truth = _load(out)
-    core, vmlinux = str(out / CORE), truth["vmlinux"]
+    core, debug_files = str(out / CORE), truth["debug_files"]
     file = CoreFile(core)
     applied: list[Write] = writes_of(truth, truth["applied"])
     outcomes = {}
     try:
         file.undo(applied)
         applied = []
-        before = findings_of(core, vmlinux)
+        before = findings_of(core, debug_files)
         for number in range(1, truth["rounds"] + 1):
             writes = writes_of(truth, number)
             file.apply(writes)
             applied = writes
-            after = findings_of(core, vmlinux)
+            after = findings_of(core, debug_files)
             file.undo(writes)
             applied = []
             mine = [one for one in truth["injections"] if one["round"] == number]
@@ -604,6 +610,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("out", nargs="?", type=Path)
     parser.add_argument("--fault", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--all", action="store_true", help="every fault that the core can show")
+    parser.add_argument("--module", action="append", default=[], metavar="FILE")
     parser.add_argument("--round", type=int, default=1, help="the round that OUT/vmcore shows")
     parser.add_argument("--seed", type=int, help="draw the places (default: the first that fit)")
     parser.add_argument("--list", action="store_true", help="the table of faults")
@@ -628,7 +635,12 @@ def _run(options: argparse.Namespace) -> int:
             print(line)
         return 0 if report.right else 1
     faults = _chosen(options.fault) if options.fault else FAULTS
-    truth = inject(options.core, options.vmlinux, options.out, faults, options.round, options.seed)
+    truth = inject(
+        *(options.core, options.vmlinux, options.out, faults),
+        round_=options.round,
+        seed=options.seed,
+        modules=options.module,
+    )
     shown = [one for one in truth["injections"] if one["round"] == truth["applied"]]
     print(
         f"{options.out / CORE}: {len(shown)} of {len(truth['injections'])} injections "

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple, Optional
 
+from books import Books
 from coreedit import section_size_bits
 from drgn import FaultError, Object
 from drgn.helpers.linux.xarray import xa_load
 
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.layout import KernelLayout
-from zonedev.kernel.p2pdma import CannotRead, Pool, read_pool
 from zonedev.kernel.vmemmap import Pages, read_memmap
 from zonedev.model import Pagemap, PfnRange
 from zonedev.second_pass import DaxPass
@@ -305,18 +305,12 @@ class Core:
         dax = DaxPass(kernel)
         # What the files say of FS_DAX pages, where the core holds all of it; most slices do not.
         self.entries = dax.entries if dax.complete else None
+        self.books = Books(kernel)
         self.surveys = [Survey(kernel, pagemap).run() for pagemap in kernel.pagemaps]
 
     @property
     def layout(self) -> KernelLayout:
         return self.kernel.layout
-
-    def pool_of(self, pagemap: Pagemap) -> Optional[Pool]:
-        """The pool that a pagemap's pages are handed out from; None where the core lacks it."""
-        try:
-            return read_pool(self.kernel.prog, pagemap, self.layout)
-        except CannotRead:
-            return None
 
     def of_type(self, type_: str) -> list[Survey]:
         return [survey for survey in self.surveys if survey.type == type_]
@@ -393,8 +387,9 @@ def _last_idle(core: Core, survey: Survey) -> Iterator[Place]:
 def _listed(core: Core, survey: Survey) -> Iterator[Place]:
     """Free private pages that a driver's list goes through."""
     idle = survey.states.get("idle", Runs())
+    chains = core.books.chains_of(survey.pagemap)
     for pfn in islice(survey.states.get("listed", ()), _TRIES):
-        if pfn in idle:
+        if pfn in idle and (not chains or any(pfn in chain for chain in chains)):
             yield Place(survey, pfn, 1)
 
 

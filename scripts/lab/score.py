@@ -64,7 +64,8 @@ def run(name: str, seed: int, out: Path) -> Report:
     directory = VMCORES / name
     core = unpack(directory, ROOT / "build" / "vmcores")
     shutil.rmtree(out, ignore_errors=True)
-    inject(str(core), str(directory / "vmlinux"), out, FAULTS, seed=seed)
+    modules = [str(path) for path in sorted(directory.glob("*.ko.debug"))]
+    inject(str(core), str(directory / "vmlinux"), out, FAULTS, seed=seed, modules=modules)
     return check(out)
 
 
