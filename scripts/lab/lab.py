@@ -112,6 +112,13 @@ def has(release: str, need: str) -> bool:
     return any(f"\n{need}=" in path.read_text() for path in places if path.exists())
 
 
+def module_options(run: Run) -> list[str]:
+    """The modules that were built for a run, with their debug information, as options of the checks."""
+    built = LAB / "kmod" / run.release
+    modules = (built / f"{need}.ko" for need in run.row["needs"].split(","))
+    return [word for path in modules if path.exists() for word in ("--module", str(path))]
+
+
 def lacks(release: str, row: Row) -> str:
     """What a kernel lacks for a scenario; empty for nothing."""
     needs = row["needs"].split(",")
@@ -167,7 +174,7 @@ def compare(run: Run, vmlinux: Path) -> Result:
     out.unlink(missing_ok=True)
     core, states = run.directory / "core.elf", run.directory / "truth-states.json"
     problems = [
-        python_check("verify.py", core, vmlinux, states, "-o", out),
+        python_check("verify.py", core, vmlinux, states, "-o", out, *module_options(run)),
         python_check("check_states.py", vmlinux, core, states),
     ]
     if not out.exists():
@@ -181,7 +188,8 @@ def faults(run: Run, vmlinux: Path) -> str | None:
     out = run.directory / "injected"
     shutil.rmtree(out, ignore_errors=True)
     core = run.directory / "core.elf"
-    problem = python_check("inject.py", core, vmlinux, out, "--all") or python_check(
+    modules = module_options(run)
+    problem = python_check("inject.py", core, vmlinux, out, "--all", *modules) or python_check(
         "inject.py", "--check", out
     )
     if not problem:

@@ -309,9 +309,10 @@ def main() -> None:
     parser.add_argument("core")
     parser.add_argument("vmlinux")
     parser.add_argument("states", type=Path)
+    parser.add_argument("--module", action="append", default=[], help="debug file of a module")
     parser.add_argument("-o", "--output", type=Path, help="the comparison as JSON")
     options = parser.parse_args()
-    prog = open_target(Target(options.core, [options.vmlinux]))
+    prog = open_target(Target(options.core, [options.vmlinux, *options.module]))
     result = compare(prog, json.loads(options.states.read_text()))
     if options.output:
         options.output.write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
