@@ -296,7 +296,7 @@ WORDS: dict[str, list[Any]] = {
         *("file", "file", "file", "anon", "anon", 1, 1, 1),
         *(2, 3, 0xFFC, 0x1000, *POISON, "memmap"),
     ],
-    "share": [0, 1, 2, 1 << 20],
+    "share": [0, 1, 2, 6, 7, 8, 1 << 20],
     "flags": [[name] for name in FLAG_NAMES],
     "data": [0, 1],
 }
@@ -534,10 +534,15 @@ def random_driver(rng: Random, count: int) -> Driver:
     return Driver(some(), some())
 
 
+def load_index(case: Under, content: Content) -> int:
+    """Which page of its file a page says that it is, or how many files share it."""
+    return case.layout.load(content, "index") or 0 if isinstance(content, bytes) else 0
+
+
 def named_index(case: Under, content: Content) -> int:
-    """Which page of its file a page says that it is."""
-    index = case.layout.load(content, "index") if isinstance(content, bytes) else 0
-    return index if index and index < INDICES else 0
+    """The same, where a file has such a page."""
+    index = load_index(case, content)
+    return index if index < INDICES else 0
 
 
 def random_entry(case: Under, contents: list[Content], rng: Random, mapping: int) -> Entry:
@@ -577,8 +582,10 @@ def random_files(case: Under, contents: list[Content], rng: Random) -> Optional[
     for _ in range(rng.choice([0, 1, 2, 4, 8])):
         entries.append(random_entry(case, contents, rng, rng.choice(mappings)))
     if rng.random() < 0.3:
-        # A block that one file has in many places.
-        pfn, count = START + rng.randrange(len(contents)), rng.choice([2, 3, 6, 7, 8])
+        # A block that one file has in many places: one that counts them, if there is any.
+        counting = [i for i, c in enumerate(contents) if load_index(case, c) > 1]
+        pfn = START + rng.choice(counting or range(len(contents)))
+        count = rng.choice([2, 3, 6, 7, 8])
         entries += [Entry(SPACES, 128 + i, pfn) for i in range(count)]
     pfns = {e.pfn + i for e in entries if e.locked for i in range(1 << e.order)}
     words = [*mappings, case.machine.mapping | 1, 0x1000]

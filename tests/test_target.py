@@ -455,8 +455,6 @@ def test_debug_information_is_not_looked_for_with_btf(
     ("words", "why"),
     [
         (("-c", "CORE", "-s", "vmlinux"), "give one of them"),
-        (("-k",), "not supported there as yet"),
-        (("--qemu", "socket"), "not supported there as yet"),
         (("-c", "CORE"), "kallsyms: "),
     ],
 )

@@ -2,7 +2,7 @@
 """Opens what a user names: a vmcore, the live kernel, a QEMU guest; and its debug information.
 
 Owns the checks that drgn leaves to logging: is the debug file of this very kernel, is the core whole?
-A vmcore without debug information gets its types out of its own memory (kernel/btf.py); one with a debug file
+A kernel without debug information is read by the types that it has of itself (kernel/btf.py); one with a debug file
 that does not fit never does.
 Every failure becomes one TargetError that says what, which file, why and what to do.
 """
@@ -38,7 +38,7 @@ _ELF_HEADER = 64
 class Target:
     """What was asked for on the command line; exactly one of core, kernel and qemu is set.
 
-    btf: True: types come out of the core's memory only; False: never; None: where no debug information is found.
+    btf: True: types are those that the kernel has of itself; False: never; None: where no debug information is found.
     """
 
     core: Optional[str] = None
@@ -375,10 +375,10 @@ def _load_btf(prog: Program, target: Target) -> None:
 
 
 def _load_types(prog: Program, target: Target) -> None:
-    """Debug information; a core's own types where these are asked for, or nothing else was named or found."""
+    """Debug information; the kernel's own types where these are asked for, or nothing else was named or found."""
     if not target.btf:
         _load_debug_info(prog, target)
-    may_be_btf = target.core is not None and not target.symbols and target.btf is not False
+    may_be_btf = not target.symbols and target.btf is not False
     if may_be_btf and (target.btf or not _has_types(prog)):
         _load_btf(prog, target)
     check_kernel(prog, target)
@@ -412,14 +412,10 @@ def check_kernel(prog: Program, target: Target) -> None:
 
 
 def open_target(target: Target) -> Program:
-    """A Program with types and symbols: those of debug information, or of a core's own memory.
+    """A Program with types and symbols: those of debug information, or the kernel's own.
 
     :raises TargetError: it cannot be opened, is no kernel, or has no fitting debug information
     """
-    if target.btf and target.core is None:
-        raise TargetError(
-            f"{target.name}: --btf is not supported there as yet, only with a VMCORE; {_GIVE_VMLINUX}"
-        )
     prog = Program()
     if target.kernel:
         _set_live(prog)

@@ -202,7 +202,9 @@ CHECKS: dict[str, Callable[[Run, Path], str | None]] = {
     "faults": faults,
     "dumps": lambda run, vmlinux: python_check("dumps.py", run.directory, "--vmlinux", vmlinux),
     "live": lambda run, vmlinux: python_check("live.py", "check", run.directory),
-    "btf": lambda run, vmlinux: python_check("btf_types.py", run.directory / "core.elf", vmlinux),
+    "btf": lambda run, vmlinux: python_check(
+        "btf_types.py", run.directory / "core.elf", vmlinux, *module_options(run)
+    ),
 }
 WHOLE_TYPES = {"live", "btf"}
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Types out of the kernel's BTF, as drgn's: for a Program without debug information.
 
-Owns where BTF comes from, and what becomes of it: a finder of types, and of the objects whose types it tells
-(enumerators, functions, per-CPU variables) or that the table below names.  The format is read by ext/core/btf.c.
+Owns where the kernel's BTF comes from, and what becomes of it and its modules': a finder of types, and of the
+objects whose types the kernel's tells (enumerators, functions, per-CPU variables) or that the table below names.
+The format is read by ext/core/btf.c.
 BTF has no variable but per-CPU ones, no inline function and no macro; and an array of arrays is one array there.
 
 Mirrors include/uapi/linux/btf.h.
@@ -10,7 +11,9 @@ Mirrors include/uapi/linux/btf.h.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any, Optional
 
 from drgn import (
@@ -30,6 +33,7 @@ from drgn import (
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError
+from zonedev.kernel.modules import VMLINUX, ModuleSymbols, each_module_btf, is_this_machine, sys_btf
 from zonedev.kernel.symbols import read_kallsyms, symbol_finder, text_ranges
 
 # An int's encoding, as the format has it.
@@ -83,25 +87,32 @@ _VARIABLES = {
 }
 
 
-def read_btf(prog: Program, kallsyms: _zonedev.Kallsyms) -> _zonedev.Btf:
-    """The BTF that a kernel has of itself in its memory.
+def _word_size(prog: Program) -> int:
+    assert prog.platform is not None
+    return 8 if prog.platform.flags & PlatformFlags.IS_64_BIT else 4
 
-    :raises TargetError: there is none, or it cannot be read or is damaged
-    """
+
+def _bytes_in_memory(prog: Program, kallsyms: _zonedev.Kallsyms) -> bytes:
     start, stop = kallsyms.find("__start_BTF"), kallsyms.find("__stop_BTF")
     if not start or not stop:
         raise TargetError("BTF: this kernel has none (CONFIG_DEBUG_INFO_BTF)")
-    assert prog.platform is not None
     try:
         size = _zonedev.btf_size(prog.read(start[0][1], 24))
         if not size or size > stop[0][1] - start[0][1]:
             raise TargetError(f"BTF: at {start[0][1]:#x} there is no header of one that fits there")
-        return _zonedev.Btf(
-            prog.read(start[0][1], size),
-            8 if prog.platform.flags & PlatformFlags.IS_64_BIT else 4,
-        )
+        return bytes(prog.read(start[0][1], size))
     except FaultError as err:
         raise TargetError(f"BTF: it cannot be read ({err})") from None
+
+
+def read_btf(prog: Program, kallsyms: _zonedev.Kallsyms) -> _zonedev.Btf:
+    """The BTF that a kernel has of itself: the running one's out of /sys, another's out of its memory.
+
+    :raises TargetError: there is none, or it cannot be read or is damaged
+    """
+    data = sys_btf(VMLINUX) if is_this_machine(prog) else None
+    try:
+        return _zonedev.Btf(data or _bytes_in_memory(prog, kallsyms), _word_size(prog))
     except ValueError as err:
         raise TargetError(str(err)) from None
 
@@ -109,13 +120,19 @@ def read_btf(prog: Program, kallsyms: _zonedev.Kallsyms) -> _zonedev.Btf:
 class BtfTypes:
     """BTF as drgn's types, each made when it is first asked for."""
 
-    def __init__(self, prog: Program, btf: _zonedev.Btf) -> None:
+    def __init__(self, prog: Program, btf: _zonedev.Btf, base: Optional[BtfTypes] = None) -> None:
+        """
+        :param base: the types of what *btf* is split from
+        """
         self.prog = prog
         self.btf = btf
+        self._base = base
         self._types: dict[int, Type] = {}
 
     def type(self, id_: int) -> Type:
         """The type of an id.  Structs are made without their members, so that this ends."""
+        if self._base is not None and id_ < self.btf.first:
+            return self._base.type(id_)
         type_ = self._types.get(id_)
         if type_ is None:
             facts = self.btf.type(id_)
@@ -243,16 +260,38 @@ _MAKE: dict[str, Callable[[BtfTypes, dict[str, Any]], Type]] = {
 }
 
 
-def type_finder(types: BtfTypes) -> Callable[..., Optional[Type]]:
+class _Modules:
+    """The types of modules, read when the kernel's own do not have one that is asked for."""
+
+    def __init__(self, base: BtfTypes) -> None:
+        self._base = base
+        self._types: Optional[list[BtfTypes]] = None
+
+    def __iter__(self) -> Iterator[BtfTypes]:
+        if self._types is None:
+            # Types of the kernel are asked for while modules are looked for.
+            self._types = []
+            self._types = list(self._read())
+        return iter(self._types)
+
+    def _read(self) -> Iterator[BtfTypes]:
+        prog, btf = self._base.prog, self._base.btf
+        for data in each_module_btf(prog):
+            with contextlib.suppress(ValueError):
+                yield BtfTypes(prog, _zonedev.Btf(data, _word_size(prog), btf), self._base)
+
+
+def type_finder(types: BtfTypes, modules: Iterable[BtfTypes] = ()) -> Callable[..., Optional[Type]]:
     """What Program.register_type_finder() takes."""
 
     def find(_prog: Program, kinds: Any, name: str, filename: Optional[str]) -> Optional[Type]:
         if filename is not None:
             return None
-        for kind in kinds:
-            type_ = types.find(name, *_KINDS[kind]) if kind in _KINDS else None
-            if type_ is not None and type_.kind == kind:
-                return type_
+        for one in chain((types,), modules):
+            for kind in kinds:
+                type_ = one.find(name, *_KINDS[kind]) if kind in _KINDS else None
+                if type_ is not None and type_.kind == kind:
+                    return type_
         return None
 
     return find
@@ -335,9 +374,10 @@ NAME = "zonedev-btf"
 def register(prog: Program, btf: _zonedev.Btf, kallsyms: _zonedev.Kallsyms) -> BtfTypes:
     """Let a Program find types, objects and symbols in these, behind all other finders."""
     types = BtfTypes(prog, btf)
-    prog.register_type_finder(NAME, type_finder(types), enable_index=-1)
+    prog.register_type_finder(NAME, type_finder(types, _Modules(types)), enable_index=-1)
     prog.register_object_finder(NAME, _Objects(types, kallsyms).find, enable_index=-1)
-    prog.register_symbol_finder(NAME, symbol_finder(kallsyms), enable_index=-1)
+    symbols = symbol_finder(kallsyms, ModuleSymbols(prog))
+    prog.register_symbol_finder(NAME, symbols, enable_index=-1)
     return types
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The kernel's symbols out of its own memory, for a Program without debug information.
 
-Owns reading the kernel's image, and the symbol finder.  The tables are found and read by ext/core/kallsyms.c.
+Owns reading the kernel's image, and the symbol finder, which asks modules (kernel/modules.py) for addresses that are
+not the kernel's.  The tables are found and read by ext/core/kallsyms.c.
 Invariant: nothing is taken for the kernel's image but what its VMCOREINFO says where it begins.
 """
 
@@ -15,6 +16,7 @@ from drgn import FaultError, PlatformFlags, Program, Symbol, SymbolBinding, Symb
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError
+from zonedev.kernel.modules import ModuleSymbol, ModuleSymbols
 
 # The symbol that every VMCOREINFO names: where the kernel's text begins, with the tables behind it.
 _KNOWN = "_stext"
@@ -111,8 +113,15 @@ def _symbol(name: str, address: int, size: int, letter: str, is_text: bool) -> S
     return Symbol(name, address, size, binding, SymbolKind.FUNC if is_text else kind)
 
 
-def symbol_finder(kallsyms: _zonedev.Kallsyms) -> SymbolFinder:
-    """What Program.register_symbol_finder() takes."""
+def _module_symbol(found: ModuleSymbol) -> Symbol:
+    kind = SymbolKind.FUNC if found.is_function else SymbolKind.OBJECT
+    return Symbol(found.name, found.address, found.size, SymbolBinding.UNKNOWN, kind)
+
+
+def symbol_finder(
+    kallsyms: _zonedev.Kallsyms, modules: Optional[ModuleSymbols] = None
+) -> SymbolFinder:
+    """What Program.register_symbol_finder() takes.  Symbols of modules are found by their addresses only."""
     texts = text_ranges(kallsyms)
 
     def is_text(address: int) -> bool:
@@ -129,6 +138,9 @@ def symbol_finder(kallsyms: _zonedev.Kallsyms) -> SymbolFinder:
             found = kallsyms.find(name)
         elif address is not None:
             found = by_address(address)
+            of_module = modules.at(address) if modules and not found else None
+            if of_module is not None:
+                return [_module_symbol(of_module)]
         else:
             found = [kallsyms[i] for i in range(len(kallsyms))]
         return [_symbol(*row, is_text(row[1])) for row in (found[:1] if one else found)]
