@@ -100,6 +100,9 @@ def parse_arguments() -> argparse.Namespace:
         "--audits", type=int, default=0, help="scenario live: audits from inside (live.py)"
     )
     parser.add_argument("--outside", type=int, default=0, help="audits through QMP (live.py)")
+    parser.add_argument(
+        "--by-btf", type=int, default=0, help="so many more from both, without debug information"
+    )
     return parser.parse_args()
 
 
@@ -159,16 +162,26 @@ def guest_command(options: argparse.Namespace) -> str | None:
         given: str | None = options.live_cmd
         return given
     # guest/init binds its /dev into the chroot: the counters of the churn lie there, too.
-    target = ["-k", "--counters", "/dev/churn", "-o", "/dev/ttyS1"]
-    words = live.command(LAB, options.release, options.audits, *target)
-    return f"cd {live.REPO}; PYTHONPATH={live.REPO} {shlex.join(words)}"
+    target: list[object] = ["-k", "--counters", "/dev/churn", "-o", "/dev/ttyS1"]
+    series = [shlex.join(words) for words in audit_commands(options, options.audits, target)]
+    return f"cd {live.REPO}; export PYTHONPATH={live.REPO}; {' && '.join(series)}"
+
+
+def audit_commands(
+    options: argparse.Namespace, count: int, target: list[object]
+) -> list[list[str]]:
+    """A series with debug information, and one without."""
+    series = [(count, False), (options.by_btf, True)]
+    return [live.command(LAB, options.release, n, btf, *target) for n, btf in series if n]
 
 
 def audit_from_outside(options: argparse.Namespace, out: Path) -> None:
     """Audit the running guest through QMP; what the audits say goes to outside.jsonl."""
-    target = ["--qemu", out / "qmp", "--record", out / "truth.jsonl", "-o", out / "outside.jsonl"]
-    words = live.command(LAB, options.release, options.outside, *target)
-    subprocess.run(words, env=os.environ | {"PYTHONPATH": str(live.REPO)}, check=True)
+    target: list[object] = [
+        *("--qemu", out / "qmp", "--record", out / "truth.jsonl", "-o", out / "outside.jsonl")
+    ]
+    for words in audit_commands(options, options.outside, target):
+        subprocess.run(words, env=os.environ | {"PYTHONPATH": str(live.REPO)}, check=True)
 
 
 def qemu_command(options: argparse.Namespace, out: Path) -> list[str]:

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Audit a running kernel again and again while its device pages churn, and check what the audits said.
 
-usage: live.py audit (-k | --qemu SOCKET) [options] VMLINUX...     (with a Python that has zonedev)
-       live.py check DIRECTORY                                     (a run of boot.py --audits N)
+usage: live.py audit (-k | --qemu SOCKET) [options] (VMLINUX... | --btf)   (with a Python that has zonedev)
+       live.py check DIRECTORY                                             (a run of boot.py --audits N)
 
-audit: opens the kernel once (of the files VMLINUX, the one with the kernel's build id) and audits it N
-times as zonedev's users do, one JSON line an audit: what was alarming at first (candidates), what stood,
+audit: opens the kernel once (of the files VMLINUX, the one with the kernel's build id; or by the types that it has
+of itself) and audits it N times as zonedev's users do, one JSON line an audit: what was alarming at first (candidates), what stood,
 and how many operations churn.c did meanwhile. Runs inside of the guest, or beside it through QMP.
 check: prints one line a series of audits, and a table of the churn. A finding above info must be one that
 the record expects (replay.py), and each audit must have all of those. Exit status 1 for anything else, and
@@ -183,13 +183,17 @@ def run_audits(options: argparse.Namespace) -> None:
 
     def say(event: Event) -> None:
         # one write a line: others write to the guest's record, too
-        line = json.dumps(event | {"from": "outside" if options.qemu else "inside"})
+        line = json.dumps(event | {"from": place})
         os.write(out, line.encode() + b"\n")
 
+    place = ("outside" if options.qemu else "inside") + (" by BTF" if options.btf else "")
     out = os.open(options.output, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY, 0o644)
     start = time.monotonic()
     target = Target(kernel=options.kernel, qemu=options.qemu)
-    target.symbols = [matching(attached(target), options.vmlinux)]
+    if options.btf:
+        target.btf = True
+    else:
+        target.symbols = [matching(attached(target), options.vmlinux)]
     prog = open_target(target)
     opened = round(time.monotonic() - start, 1)
     counters = options.churn
@@ -225,10 +229,11 @@ def candidates(lab: Path, release: str) -> list[Path]:
     return [full] if full.exists() else sorted(bundled, key=lambda path: -path.stat().st_size)
 
 
-def command(lab: Path, release: str, count: int, *target: object) -> list[str]:
+def command(lab: Path, release: str, count: int, btf: bool, *target: object) -> list[str]:
     """The words of `live.py audit`."""
     python = os.environ.get("PYTHON", sys.executable)
-    words = [python, HERE / "live.py", "audit", "-n", count, *target, *candidates(lab, release)]
+    types = ["--btf"] if btf else candidates(lab, release)
+    words = [python, HERE / "live.py", "audit", "-n", count, *target, *types]
     return [str(word) for word in words]
 
 
@@ -443,7 +448,11 @@ def main() -> None:
     )  # fmt: skip
     audits.add_argument("--samples", type=int, help="samples that must agree (default: zonedev's)")
     audits.add_argument("--resample-ms", type=int, help="time between them (default: zonedev's)")
-    audits.add_argument("vmlinux", nargs="+", help="debug files; the kernel's own is taken")
+    types = audits.add_mutually_exclusive_group(required=True)
+    types.add_argument("--btf", action="store_true", help="types that the kernel has of itself")
+    types.add_argument(
+        "vmlinux", nargs="*", default=[], help="debug files; the kernel's own is taken"
+    )
     verbs.add_parser("check").add_argument("directory", type=Path)
     options = parser.parse_args()
     if options.verb == "check":
