@@ -11,6 +11,7 @@ import re
 import shutil
 import struct
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -21,6 +22,7 @@ from conftest import open_vmcore
 from drgn import (
     Architecture,
     FindObjectFlags,
+    Object,
     Platform,
     PlatformFlags,
     Program,
@@ -29,7 +31,7 @@ from drgn import (
     TypeKind,
     sizeof,
 )
-from kallsyms_writer import BASE, FORMATS, SYMBOLS, Tables
+from kallsyms_writer import BASE, FORMATS, SYMBOLS, Symbol, Tables
 
 from zonedev._zonedev import Btf, Kallsyms
 from zonedev.audit import audit
@@ -218,12 +220,18 @@ def test_old_enums_with_high_values_are_signed() -> None:
 # ---------------------------------------------------------------- a kernel's memory
 
 
-def kernel(btf: bytes, size: Optional[int] = None, missing: bool = False) -> Program:
+def kernel(
+    btf: bytes,
+    size: Optional[int] = None,
+    missing: bool = False,
+    symbols: Sequence[Symbol] = (),
+) -> Program:
     """A Program whose memory has BTF where its symbols say."""
     at = BASE + 0x400000
-    symbols = [
+    every = [
         *SYMBOLS,
-        ("d", "per_cpu_page", BASE + 0x3F0000),
+        *symbols,
+        ("d", "per_cpu_page", BASE + 0x3FF000),
         ("T", "put_page", BASE + 0x101000),
         ("T", "_sinittext", BASE + 0x3F1000),
         ("T", "vmemmap_populate", BASE + 0x3F2000),
@@ -231,7 +239,7 @@ def kernel(btf: bytes, size: Optional[int] = None, missing: bool = False) -> Pro
         ("R", "__start_BTF", at),
         ("R", "__stop_BTF", at + (len(btf) if size is None else size)),
     ]
-    tables = Tables(FORMATS["7.0"], symbols)
+    tables = Tables(FORMATS["7.0"], every)
     prog = Program(AMD64)
     if not missing:
         prog.add_memory_segment(
@@ -247,7 +255,7 @@ def test_objects_are_those_of_symbols_and_btf() -> None:
     assert prog["ZONE_DEVICE"].value_() == 4 and prog["BAD"].value_() == -1
     assert prog.constant("MOST").value_() == 1 << 63
     variable = prog.variable("per_cpu_page")
-    assert variable.address_ == BASE + 0x3F0000 and variable.type_.tag == "page"
+    assert variable.address_ == BASE + 0x3FF000 and variable.type_.tag == "page"
     assert prog.function("put_page").address_ == BASE + 0x101000
     assert prog.function("put_page").type_.parameters[0].name == "page"
     assert prog.function("vmemmap_populate").type_.is_variadic, "a function that BTF leaves out"
@@ -266,6 +274,39 @@ def test_variables_of_the_table_have_its_types() -> None:
     prog = kernel(w.bytes())
     assert prog["pgmap_array"].address_ == BASE + 0x200000
     assert prog["pgmap_array"].type_.tag == "xarray"
+
+
+@pytest.mark.parametrize(
+    ("told", "mask", "room", "nodes"),
+    [
+        ("LENGTH(node_data)=16", 8, 64, 16),
+        ("LENGTH(node_data)=999999999", 8, 16, 16),
+        ("", 128, 16, 1024),
+        ("", 8, 16, 16),
+        ("", 8, 24, 16),
+        ("", 8, 200, 64),
+        ("", 8, 0, 64),
+    ],
+)
+def test_number_of_nodes(told: str, mask: int, room: int, nodes: int) -> None:
+    """VMCOREINFO's, those of a large mask, or those that there is room for."""
+    w = every_kind()
+    w.enum("node_states", 4, N_ONLINE=0, NR_NODE_STATES=6)
+    w.compound("struct", "pglist_data", 64)
+    mask_id = w.array(1, mask // 8)
+    w.refer("typedef", w.compound("struct", "nodemask", mask, ("bits", mask_id, 0)), "nodemask_t")
+    at = BASE + 0x3F0000
+    more = [("b", "behind", at + 8 * room)] if room else []
+    prog = kernel(w.bytes(), symbols=[("b", "node_data", at), *more])
+    info = prog.array_type(prog.int_type("char", 1, True), len(told) + 1)
+    text = told.encode() + b"\0"
+    prog.register_object_finder(
+        "info",
+        lambda p, name, *_: Object(p, info, text) if name == "VMCOREINFO" else None,
+        enable_index=0,
+    )
+    found = prog["node_data"]
+    assert (found.address_, found.type_.length) == (at, nodes)
 
 
 def test_btf_of_memory_must_be_whole() -> None:

@@ -550,7 +550,7 @@ def random_entry(case: Under, contents: list[Content], rng: Random, mapping: int
     order = case.layout.pmd_order if rng.random() < 0.3 else 0
     at = rng.randrange(-1, len(contents) + 1)
     pfn = START + at
-    if order and rng.random() < 0.8:
+    if order and rng.random() < 0.6:
         pfn = pfn >> order << order
     inside = 0 <= pfn - START < len(contents)
     index = named_index(case, contents[pfn - START]) if inside else 0

@@ -34,7 +34,12 @@ from drgn import (
 from zonedev import _zonedev
 from zonedev.errors import TargetError
 from zonedev.kernel.modules import VMLINUX, ModuleSymbols, each_module_btf, is_this_machine, sys_btf
-from zonedev.kernel.symbols import read_kallsyms, symbol_finder, text_ranges
+from zonedev.kernel.symbols import (
+    read_kallsyms,
+    symbol_finder,
+    text_ranges,
+    vmcoreinfo_length,
+)
 
 # An int's encoding, as the format has it.
 _SIGNED, _BOOL = 1, 4
@@ -55,6 +60,9 @@ _KINDS = {
     TypeKind.ENUM: ("enum", "enum64"),
     TypeKind.TYPEDEF: ("typedef",),
 }
+
+# MAX_NUMNODES of the largest machines is 1024; more are no number of nodes.
+_NODES_MAX = 1 << 16
 
 # Variables whose type no BTF tells; {nodes} is MAX_NUMNODES.  mem_section is that of CONFIG_SPARSEMEM_EXTREME.
 _VARIABLES = {
@@ -336,9 +344,30 @@ class _Objects:
         if spelled is None:
             return self.types.find(name, "var")
         try:
-            return prog.type(spelled.format(**_lengths(prog)) if "{" in spelled else spelled)
+            return prog.type(spelled.format(**self._lengths(prog)) if "{" in spelled else spelled)
         except LookupError:
             return None
+
+    def _lengths(self, prog: Program) -> dict[str, int]:
+        states = prog.type("enum node_states").enumerators or ()
+        return {
+            "nodes": self._nodes(prog),
+            "states": max((e.value for e in states if e.name == "NR_NODE_STATES"), default=0),
+        }
+
+    def _nodes(self, prog: Program) -> int:
+        """MAX_NUMNODES: VMCOREINFO has it (x86), else a nodemask_t has so many bits.
+
+        Of a word, not all may be used: there is room for so many nodes before the next symbol, and zone bits that
+        lie elsewhere for it are not believed (layout.py).
+        """
+        told = vmcoreinfo_length(prog, "node_data")
+        if told and told <= _NODES_MAX:
+            return told
+        word, bits = _word_size(prog), 8 * int(sizeof(prog.type("nodemask_t")))
+        symbols = self.kallsyms.find("node_data")
+        room = symbols[0][2] // word if symbols else 0
+        return bits if bits > 8 * word or not room else min(bits, 1 << room.bit_length() - 1)
 
     def variable(self, prog: Program, name: str) -> Optional[Object]:
         """A per-CPU variable, or one of the table."""
@@ -357,15 +386,6 @@ class _Objects:
         if found is None and filename is None and flags & FindObjectFlags.VARIABLE:
             found = self.variable(prog, name)
         return found
-
-
-def _lengths(prog: Program) -> dict[str, int]:
-    """MAX_NUMNODES, up to a multiple of a word's bits; and NR_NODE_STATES."""
-    states = prog.type("enum node_states").enumerators or ()
-    return {
-        "nodes": 8 * sizeof(prog.type("nodemask_t")),
-        "states": max((e.value for e in states if e.name == "NR_NODE_STATES"), default=0),
-    }
 
 
 NAME = "zonedev-btf"

@@ -37,14 +37,25 @@ _DATA = "tTbBdDrR"
 SymbolFinder = Callable[[Program, Optional[str], Optional[int], bool], list[Symbol]]
 
 
-def vmcoreinfo_symbol(prog: Program, name: str) -> Optional[int]:
-    """Address of a symbol that VMCOREINFO names, None where it does not."""
+def _vmcoreinfo(prog: Program, what: str, name: str, digits: str) -> Optional[str]:
     try:
         text = prog["VMCOREINFO"].string_().decode(errors="replace")
     except LookupError:
         return None
-    match = re.search(rf"^SYMBOL\({re.escape(name)}\)=([0-9a-f]{{1,16}})$", text, re.MULTILINE)
-    return int(match[1], 16) if match else None
+    match = re.search(rf"^{what}\({re.escape(name)}\)=({digits})$", text, re.MULTILINE)
+    return match[1] if match else None
+
+
+def vmcoreinfo_symbol(prog: Program, name: str) -> Optional[int]:
+    """Address of a symbol that VMCOREINFO names, None where it does not."""
+    found = _vmcoreinfo(prog, "SYMBOL", name, "[0-9a-f]{1,16}")
+    return int(found, 16) if found else None
+
+
+def vmcoreinfo_length(prog: Program, name: str) -> Optional[int]:
+    """How many elements VMCOREINFO says that an array has, None where it does not."""
+    found = _vmcoreinfo(prog, "LENGTH", name, "[0-9]{1,9}")
+    return int(found) if found else None
 
 
 def _read_or_none(prog: Program, address: int, size: int) -> Optional[bytes]:
