@@ -568,11 +568,11 @@ def test_an_empty_registry_beside_device_zones_is_not_clean(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kernel = replace(open_vmcore("7.2-nvdimm").kernel, pagemaps=[], problems=[])
-    monkeypatch.setattr(facts, "zone_device_pages", lambda prog: None)
+    monkeypatch.setattr(facts, "zone_device_spans", lambda prog: None)
     assert "cannot be read" in facts._lost_registry(kernel)[0]
-    monkeypatch.setattr(facts, "zone_device_pages", lambda prog: 0)
+    monkeypatch.setattr(facts, "zone_device_spans", lambda prog: [])
     assert facts._lost_registry(kernel) == []
-    monkeypatch.setattr(facts, "zone_device_pages", lambda prog: 65536)
+    monkeypatch.setattr(facts, "zone_device_spans", lambda prog: [(0, 65536)])
     assert "span 65536 pages" in facts._lost_registry(kernel)[0]
     # What is registered, or known to be lost, is enough to say.
     assert facts._lost_registry(open_vmcore("7.2-nvdimm").kernel) == []

@@ -22,11 +22,13 @@ from zonedev.driver_pass import DriverPasses, FreeListPass, PoolPass
 from zonedev.errors import TargetError, UsageError, ValidationError
 from zonedev.kernel.btf import types_from
 from zonedev.kernel.dax import CannotWalk, DaxEntry, DaxFile, DaxWalk
-from zonedev.kernel.facts import Kernel, read_kernel, read_pagemaps
+from zonedev.kernel.facts import Kernel, all_pagemaps, read_kernel
 from zonedev.kernel.layout import kernel_layout
 from zonedev.kernel.log import kernel_log_warnings
 from zonedev.kernel.mapping import describe_mapping
 from zonedev.kernel.registry import (
+    NoRegistry,
+    Registry,
     coverage_problems,
     overlap_problems,
     read_registry,
@@ -70,12 +72,21 @@ _DESCRIBED_MAX = 1000
 @takes_program_or_default
 def for_each_dev_pagemap(prog: Program) -> Iterator[Object]:
     """
-    Iterate over all registered pagemaps, each once.
+    Iterate over all registered pagemaps, each once; those that pages name where the registry is not to be found.
 
     :return: Iterator of ``struct dev_pagemap *`` objects.
     """
-    for address in read_registry(prog).entries:
+    try:
+        registry = read_registry(prog)
+    except NoRegistry:
+        registry, _, _ = _pagemaps_of(prog)
+    for address in registry.entries:
         yield Object(prog, "struct dev_pagemap *", value=address)
+
+
+def _pagemaps_of(prog: Program) -> tuple[Registry, list[Pagemap], list[str]]:
+    scheme, _ = detect_scheme(prog)
+    return all_pagemaps(prog, kernel_layout(prog), scheme)
 
 
 # ---------------------------------------------------------------- selection
@@ -254,6 +265,15 @@ def _missing(
         return Unjudged(f"memory sections cannot be read: {err}")
 
 
+def _coverage(
+    registry: Registry, pagemap: Pagemap, overlaps: list[str]
+) -> Union[list[str], Unjudged]:
+    """What the registry and the ranges of others say against a pagemap."""
+    if registry.is_there:
+        return coverage_problems(registry, pagemap) + overlaps
+    return overlaps or Unjudged("the registry cannot be found: pagemaps are those that pages name")
+
+
 def _judge_pagemaps(
     kernel: Kernel, scanner: Scanner, results: list[PagemapResult], skipped: list[dict[str, str]]
 ) -> list[Finding]:
@@ -263,8 +283,7 @@ def _judge_pagemaps(
     findings = []
     for result in results:
         pagemap = result.pagemap
-        coverage = coverage_problems(kernel.registry, pagemap)
-        coverage += overlaps.get(pagemap.address, [])
+        coverage = _coverage(kernel.registry, pagemap, overlaps.get(pagemap.address, []))
         caps = scanner.caps.get(pagemap.type, Caps())
         cap = "warning" if scanner.scheme.id == "unknown" else caps.severity
         case = Case(
@@ -282,10 +301,9 @@ def _judge_again(kernel: Kernel, scanner: Scanner, before: list[Finding]) -> lis
     Where the registry cannot be read just now, the findings of *before* stand.
     """
     try:
-        registry = read_registry(kernel.prog)
+        registry, pagemaps, _ = all_pagemaps(kernel.prog, kernel.layout, kernel.scheme)
     except TargetError:
         return before
-    pagemaps, _ = read_pagemaps(kernel.prog, registry, kernel.layout)
     known = {p.address: p for p in kernel.pagemaps}
     for pagemap in pagemaps:
         if pagemap.address in known:
@@ -455,8 +473,7 @@ def validate(prog: Program, **options: Any) -> Audit:
 
 def list_with_problems(prog: Program) -> tuple[list[Pagemap], list[str]]:
     """All pagemaps in the order of their pfns, and what is wrong with those that cannot be read."""
-    registry = read_registry(prog)
-    pagemaps, problems = read_pagemaps(prog, registry, kernel_layout(prog))
+    registry, pagemaps, problems = _pagemaps_of(prog)
     return pagemaps, problems + registry.problems
 
 

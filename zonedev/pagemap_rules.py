@@ -40,7 +40,8 @@ class Case(NamedTuple):
     result: PagemapResult
     scheme: _zonedev.Scheme
     page_shift: int
-    coverage: list[str]
+    # What registry and other pagemaps say against its ranges, or why that is not known.
+    coverage: Union[list[str], Unjudged]
     # Pfns [first, end) without a struct page by the kernel's own books, or why these were not read.
     missing: Union[list[tuple[int, int]], Unjudged] = Unjudged("not looked at")
 
@@ -123,6 +124,9 @@ def _dead(case: Case) -> Iterator[Answer]:
 
 
 def _coverage(case: Case) -> Iterator[Answer]:
+    if isinstance(case.coverage, Unjudged):
+        yield case.coverage
+        return
     for problem in case.coverage:
         yield Verdict(problem)
 

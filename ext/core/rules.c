@@ -914,8 +914,9 @@ const struct zd_rule zd_rules[] = {
 	  .bug_class = "stale registry entry", .near_miss = "dying with references left: removal is waiting" },
 	{ RULE("registry-coverage", "P05"), .scope = ZD_SCOPE_PAGEMAP, .severity = ZD_ERROR,
 	  FOR(ALL_TYPES, ALL_SCHEMES),
-	  .predicate_text = "a pfn of a range loads another pagemap or none; an index outside of every range; "
-			    "ranges overlap",
+	  .predicate_text =
+		  "a pfn of a range loads another pagemap or none, also of a pagemap that only its pages "
+		  "name; an index outside of every range; ranges overlap",
 	  .meaning = "the registry and the pagemap's ranges disagree",
 	  .bug_class = "double remap, leaked index", .near_miss = "one pagemap with several ranges" },
 	{ REF_BELOW_BIAS, FOR(T(FS_DAX) | T(GENERIC) | T(PCI_P2PDMA), S(D) | EGH),

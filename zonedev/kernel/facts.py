@@ -14,17 +14,25 @@ from drgn import FaultError, Program, ProgramFlags
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError
+from zonedev.kernel.by_pages import find_by_pages
 from zonedev.kernel.dev_dax import set_dev_dax
 from zonedev.kernel.device import DeviceNames
 from zonedev.kernel.layout import KernelLayout, check_zone, kernel_layout, node_of
-from zonedev.kernel.registry import Registry, read_pagemap, read_registry, unsupported_registries
+from zonedev.kernel.registry import (
+    NoRegistry,
+    Registry,
+    read_pagemap,
+    read_registry,
+    registry_of,
+    unsupported_registries,
+)
 from zonedev.kernel.scheme import detect_scheme
 from zonedev.kernel.vmemmap import (
     first_sample,
     hidden_by_altmap,
     is_deduplicated,
     is_drained,
-    zone_device_pages,
+    zone_device_spans,
 )
 from zonedev.model import Pagemap, SchemeInfo
 
@@ -62,7 +70,7 @@ class Kernel:
 def read_pagemaps(
     prog: Program, registry: Registry, layout: KernelLayout
 ) -> tuple[list[Pagemap], list[str]]:
-    """All registered pagemaps in the order of their pfns, and problems with those that cannot be read."""
+    """All registered pagemaps, and problems with those that cannot be read."""
     names = DeviceNames(prog)
     pagemaps: list[Pagemap] = []
     problems: list[str] = []
@@ -74,20 +82,82 @@ def read_pagemaps(
                 f"dev_pagemap {address:#x} (pfn {indices[0]:#x}) cannot be read: {err}; "
                 "its pages were not judged"
             )
-    pagemaps.sort(key=lambda p: p.ranges[0].start_pfn if p.ranges else 0)
     return pagemaps, problems
+
+
+def _unregistered(
+    prog: Program, layout: KernelLayout, scheme: _zonedev.Scheme, pagemaps: list[Pagemap]
+) -> list[Pagemap]:
+    """Pagemaps that pages name and the registry does not have; none where sections cannot be read (memmap-missing
+    says so)."""
+    try:
+        found = find_by_pages(prog, layout, scheme, pagemaps).pagemaps
+    except (FaultError, LookupError, ValueError, OverflowError):
+        return []
+    if found and prog.flags & ProgramFlags.IS_LIVE:
+        # Added meanwhile.
+        later = read_registry(prog).entries
+        found = [pagemap for pagemap in found if pagemap.address not in later]
+    return found
+
+
+def _by_pages_alone(
+    prog: Program, layout: KernelLayout, scheme: _zonedev.Scheme, why: NoRegistry
+) -> tuple[Registry, list[Pagemap], list[str]]:
+    """What pages name, where the registry is not to be found, and what they leave open."""
+    try:
+        found = find_by_pages(prog, layout, scheme, [])
+    except (FaultError, LookupError, ValueError, OverflowError):
+        raise why from None
+    problems = []
+    if found.rest:
+        problems.append(
+            f"the pagemap registry cannot be found, and the page at pfn {found.rest[0]:#x} and {len(found.rest) - 1} more "
+            "do not say whose they are: there may be other pagemaps"
+        )
+    spans = zone_device_spans(prog)
+    lost = [
+        part
+        for part in found.unread
+        if spans is None or any(part[0] < end and start < part[1] for start, end in spans)
+    ]
+    if lost:
+        problems.append(
+            f"the pagemap registry cannot be found, and {len(lost)} memory sections cannot be read: there may be other "
+            "pagemaps"
+        )
+    return registry_of(found.pagemaps), found.pagemaps, problems
+
+
+def all_pagemaps(
+    prog: Program, layout: KernelLayout, scheme: _zonedev.Scheme
+) -> tuple[Registry, list[Pagemap], list[str]]:
+    """Those of the registry and those that only pages name, in the order of their pfns; and problems.
+
+    :raises TargetError: there is no registry, and pages cannot tell either
+    """
+    try:
+        registry = read_registry(prog)
+    except NoRegistry as err:
+        registry, pagemaps, problems = _by_pages_alone(prog, layout, scheme, err)
+    else:
+        pagemaps, problems = read_pagemaps(prog, registry, layout)
+        pagemaps += _unregistered(prog, layout, scheme, pagemaps)
+    pagemaps.sort(key=lambda p: p.ranges[0].start_pfn if p.ranges else 0)
+    return registry, pagemaps, problems
 
 
 def _lost_registry(kernel: Kernel) -> list[str]:
     """An empty registry may be a page of zeroes that stands for a lost one."""
     if kernel.pagemaps or kernel.problems or kernel.live:
         return []
-    pages = zone_device_pages(kernel.prog)
-    if pages is None:
+    spans = zone_device_spans(kernel.prog)
+    if spans is None:
         return [
             "no dev_pagemap is registered, and the zones of ZONE_DEVICE cannot be read: the registry may have "
             "been left out of the dump"
         ]
+    pages = sum(end - start for start, end in spans)
     if not pages:
         return []
     return [
@@ -131,10 +201,9 @@ def read_kernel(prog: Program) -> Kernel:
         raise TargetError(
             "the target is not a Linux kernel: zonedev needs a vmcore or a live kernel"
         )
-    registry = read_registry(prog)
     layout = kernel_layout(prog)
     scheme, info = detect_scheme(prog)
-    pagemaps, problems = read_pagemaps(prog, registry, layout)
+    registry, pagemaps, problems = all_pagemaps(prog, layout, scheme)
     samples = [first_sample(prog, p, layout) for p in pagemaps]
     layout, evidence = check_zone(layout, samples)
     kernel = Kernel(prog, layout, scheme, info, registry, pagemaps, problems)

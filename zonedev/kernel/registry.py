@@ -88,15 +88,19 @@ _SOURCES = (
 )
 
 
-class Registry(NamedTuple):
-    """Pagemap address -> first pfns of its entries; pfns that one index stands for; the items, by pfn;
-    the first tree; and what is wrong with it."""
+class NoRegistry(TargetError):
+    """The kernel has ZONE_DEVICE, but where its registry lies is not known."""
 
-    array: Object
+
+class Registry(NamedTuple):
+    """Pagemap address -> first pfns of its entries; pfns that one index stands for; the items, by pfn; what is wrong
+    with it; and whether there is one: without, it says what pages say."""
+
     entries: dict[int, list[int]]
     units: dict[int, int]
     items: list[Item]
     problems: list[str]
+    is_there: bool = True
 
     def load(self, pfn: int) -> int:
         """Address of the pagemap that the kernel would find for a pfn, 0 for none."""
@@ -128,7 +132,7 @@ def _no_registry(prog: Program) -> TargetError:
             "this kernel was built without ZONE_DEVICE: it has no device memory with struct pages, "
             "and there is nothing to audit"
         )
-    return TargetError(
+    return NoRegistry(
         "the pagemap registry cannot be found: neither pgmap_array nor pgmap_radix in the debug information "
         "or symbol table; use the vmlinux with debug information of exactly this kernel"
     )
@@ -208,6 +212,7 @@ def _unit(prog: Program, source: _Source, items: list[Item]) -> int:
 def read_registry(prog: Program) -> Registry:
     """Walk every tree that registers pagemaps.
 
+    :raises NoRegistry: where they lie is not known
     :raises TargetError: there is none, or it cannot be read
     """
     registry: Optional[Registry] = None
@@ -215,7 +220,7 @@ def read_registry(prog: Program) -> Registry:
         tree = _walk(source, root)
         items = [_unwrapped(prog, source, item) for item in tree.items]
         unit = _unit(prog, source, items)
-        registry = registry or Registry(root, {}, {}, [], [])
+        registry = registry or Registry({}, {}, [], [])
         registry.problems.extend(tree.problems)
         for start, end, address in items:
             registry.items.append(Item(start * unit, end * unit, address))
@@ -223,6 +228,18 @@ def read_registry(prog: Program) -> Registry:
             registry.units[address] = unit
     if registry is None:
         raise _no_registry(prog)
+    registry.items.sort()
+    return registry
+
+
+def registry_of(pagemaps: list[Pagemap]) -> Registry:
+    """What a registry of these would be."""
+    registry = Registry({}, {}, [], [], is_there=False)
+    for pagemap in pagemaps:
+        starts = [range_.start_pfn for range_ in pagemap.ranges]
+        registry.entries[pagemap.address] = starts
+        registry.units[pagemap.address] = 1
+        registry.items.extend(Item(r.start_pfn, r.end_pfn, pagemap.address) for r in pagemap.ranges)
     registry.items.sort()
     return registry
 

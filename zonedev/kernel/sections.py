@@ -16,8 +16,11 @@ from drgn import FaultError, PlatformFlags, Program, TypeKind, offsetof, sizeof
 
 from zonedev.model import PfnRange
 
-# Macros or enumerators, by kernel; the values never changed (SECTION_IS_EARLY since 5.3).
-_HAS_MEM_MAP, _IS_EARLY = 2, 8
+# Macros or enumerators, by kernel; the values never changed (SECTION_IS_ONLINE since 4.13, SECTION_IS_EARLY since 5.3).
+_HAS_MEM_MAP, _IS_ONLINE, _IS_EARLY = 2, 4, 8
+# Part of a section is a device's.  Since commit 1f90a3477df3 ("mm: teach pfn_to_online_page() about ZONE_DEVICE section
+# collisions") (in v5.12); before, the bit was one of an address, and 0.
+_TAINT_ZONE_DEVICE = 16
 
 _SUBSECTION_SHIFT = 21
 
@@ -84,6 +87,8 @@ class Sections:
         pointer = roots.type_.unaliased_kind() == TypeKind.POINTER
         self._roots = int(roots) if pointer else int(roots.address_of_())
         self._root_number, self._root_address, self._root = -1, 0, b""
+        self.unread: list[tuple[int, int]] = []
+        """Pfns [first, end) of sections that of_devices() has passed over."""
 
     def _section(self, number: int) -> bytes:
         """The struct mem_section of a section; empty where there is none."""
@@ -142,6 +147,68 @@ class Sections:
             # The last of them would have taken the memmap along.
             raise FaultError("its subsection map reads as zeroes", address)
         return sum(self._number(data, i * word) << 8 * word * i for i in range(words))
+
+    @property
+    def subsection_pages(self) -> int:
+        """Pages of a subsection."""
+        return 1 << self._geometry.subsection_shift
+
+    def of_devices(self) -> Iterator[tuple[int, int]]:
+        """Stretches [first, end) of pfns with struct pages, in sections that are not, or not only, ordinary memory.
+
+        Sections that cannot be read, or look as if they had been left out of a dump, are passed over: see unread.
+
+        :raises FaultError: it cannot be known which there are
+        """
+        self.unread = []
+        start = end = 0
+        for first, last in self._subsections_of_devices():
+            if first != end:
+                if start < end:
+                    yield start, end
+                start = first
+            end = last
+        if start < end:
+            yield start, end
+
+    def _subsections_of_devices(self) -> Iterator[tuple[int, int]]:
+        geometry = self._geometry
+        for root in self._present_roots():
+            first = root * geometry.sections_per_root
+            for number in range(first, first + geometry.sections_per_root):
+                try:
+                    stretches = list(self._of_device(number))
+                except FaultError:
+                    shift = geometry.section_shift
+                    self.unread.append((number << shift, number + 1 << shift))
+                    continue
+                yield from stretches
+
+    def _present_roots(self) -> Iterator[int]:
+        geometry = self._geometry
+        if geometry.sections_per_root == 1:
+            yield from range(geometry.roots)
+            return
+        roots = self._prog.read(self._roots, geometry.roots * geometry.word_size)
+        for root in range(geometry.roots):
+            if self._number(roots, root * geometry.word_size):
+                yield root
+
+    def _of_device(self, number: int) -> Iterator[tuple[int, int]]:
+        """The subsections of one section, if it may hold pages of devices."""
+        section = self._section(number)
+        word = self._number(section, 0) if section else 0
+        if not word & _HAS_MEM_MAP or word & (_IS_ONLINE | _TAINT_ZONE_DEVICE) == _IS_ONLINE:
+            return
+        geometry = self._geometry
+        unit, first = geometry.subsection_shift, number << geometry.section_shift
+        bits = -1
+        if geometry.usage >= 0:
+            # Of an early section, too: removal clears them, and leaves the memmap.
+            bits = self._subsections(self._number(section, geometry.usage))
+        for i in range(1 << geometry.section_shift - unit):
+            if bits >> i & 1:
+                yield first + (i << unit), first + (i + 1 << unit)
 
     def missing(self, ranges: Iterable[PfnRange]) -> list[tuple[int, int]]:
         """Stretches [first, end) of pfns that have no struct page, adjacent ones of a range joined.

@@ -179,17 +179,16 @@ def hidden_by_altmap(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> i
     return hidden
 
 
-def zone_device_pages(prog: Program) -> Optional[int]:
-    """Pages that the ZONE_DEVICE zones of all nodes span; None where that cannot be known.
+def zone_device_spans(prog: Program) -> Optional[list[tuple[int, int]]]:
+    """Pfns [first, end) that the ZONE_DEVICE zones of all nodes span; None where that cannot be known.
 
     Such a zone never shrinks: pages of devices that were removed are still in it.
     """
     try:
         index = int(prog.constant("ZONE_DEVICE"))
-        return sum(
-            int(NODE_DATA(prog, nid).node_zones[index].spanned_pages)
-            for nid in for_each_online_node(prog)
-        )
+        zones = [NODE_DATA(prog, nid).node_zones[index] for nid in for_each_online_node(prog)]
+        starts = [(int(zone.zone_start_pfn), int(zone.spanned_pages)) for zone in zones]
+        return [(start, start + pages) for start, pages in starts if pages]
     except (FaultError, LookupError, AttributeError, TypeError, ValueError, OverflowError):
         return None
 
