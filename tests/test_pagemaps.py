@@ -21,6 +21,7 @@ from pages import scheme
 from zonedev.audit import audit
 from zonedev.commands import build_parser
 from zonedev.kernel import facts, layout
+from zonedev.kernel.by_pages import Found
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.percpu_ref import read_percpu_ref
 from zonedev.kernel.registry import overlap_problems
@@ -568,14 +569,19 @@ def test_an_empty_registry_beside_device_zones_is_not_clean(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kernel = replace(open_vmcore("7.2-nvdimm").kernel, pagemaps=[], problems=[])
+    nothing = Found([], [], [])
     monkeypatch.setattr(facts, "zone_device_spans", lambda prog: None)
-    assert "cannot be read" in facts._lost_registry(kernel)[0]
+    assert "cannot be read" in facts._lost_registry(kernel, nothing)[0]
     monkeypatch.setattr(facts, "zone_device_spans", lambda prog: [])
-    assert facts._lost_registry(kernel) == []
+    assert facts._lost_registry(kernel, None) == []
     monkeypatch.setattr(facts, "zone_device_spans", lambda prog: [(0, 65536)])
-    assert "span 65536 pages" in facts._lost_registry(kernel)[0]
+    for found in (None, Found([], [0x200], []), Found([], [], [(0x8000, 0x10000)])):
+        assert "span 65536 pages" in facts._lost_registry(kernel, found)[0]
+    # All devices were removed, and took their struct pages along.
+    assert facts._lost_registry(kernel, nothing) == []
+    assert facts._lost_registry(kernel, Found([], [], [(65536, 65536 + 0x8000)])) == []
     # What is registered, or known to be lost, is enough to say.
-    assert facts._lost_registry(open_vmcore("7.2-nvdimm").kernel) == []
+    assert facts._lost_registry(open_vmcore("7.2-nvdimm").kernel, None) == []
 
 
 def test_a_kernel_without_numa_has_no_node_bits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from zonedev.driver_pass import DriverPasses, FreeListPass, PoolPass
 from zonedev.errors import TargetError, UsageError, ValidationError
 from zonedev.kernel.btf import types_from
 from zonedev.kernel.dax import CannotWalk, DaxEntry, DaxFile, DaxWalk
-from zonedev.kernel.facts import Kernel, all_pagemaps, read_kernel
+from zonedev.kernel.facts import Kernel, Pagemaps, all_pagemaps, read_kernel
 from zonedev.kernel.layout import kernel_layout
 from zonedev.kernel.log import kernel_log_warnings
 from zonedev.kernel.mapping import describe_mapping
@@ -79,12 +79,12 @@ def for_each_dev_pagemap(prog: Program) -> Iterator[Object]:
     try:
         registry = read_registry(prog)
     except NoRegistry:
-        registry, _, _ = _pagemaps_of(prog)
+        registry = _pagemaps_of(prog).registry
     for address in registry.entries:
         yield Object(prog, "struct dev_pagemap *", value=address)
 
 
-def _pagemaps_of(prog: Program) -> tuple[Registry, list[Pagemap], list[str]]:
+def _pagemaps_of(prog: Program) -> Pagemaps:
     scheme, _ = detect_scheme(prog)
     return all_pagemaps(prog, kernel_layout(prog), scheme)
 
@@ -301,7 +301,7 @@ def _judge_again(kernel: Kernel, scanner: Scanner, before: list[Finding]) -> lis
     Where the registry cannot be read just now, the findings of *before* stand.
     """
     try:
-        registry, pagemaps, _ = all_pagemaps(kernel.prog, kernel.layout, kernel.scheme)
+        registry, pagemaps, *_ = all_pagemaps(kernel.prog, kernel.layout, kernel.scheme)
     except TargetError:
         return before
     known = {p.address: p for p in kernel.pagemaps}
@@ -473,8 +473,8 @@ def validate(prog: Program, **options: Any) -> Audit:
 
 def list_with_problems(prog: Program) -> tuple[list[Pagemap], list[str]]:
     """All pagemaps in the order of their pfns, and what is wrong with those that cannot be read."""
-    registry, pagemaps, problems = _pagemaps_of(prog)
-    return pagemaps, problems + registry.problems
+    every = _pagemaps_of(prog)
+    return every.pagemaps, every.problems + every.registry.problems
 
 
 @takes_program_or_default

@@ -8,13 +8,13 @@ audit with problems is incomplete.  Judges nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from drgn import FaultError, Program, ProgramFlags
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError
-from zonedev.kernel.by_pages import find_by_pages
+from zonedev.kernel.by_pages import Found, find_by_pages
 from zonedev.kernel.dev_dax import set_dev_dax
 from zonedev.kernel.device import DeviceNames
 from zonedev.kernel.layout import KernelLayout, check_zone, kernel_layout, node_of
@@ -85,70 +85,88 @@ def read_pagemaps(
     return pagemaps, problems
 
 
-def _unregistered(
-    prog: Program, layout: KernelLayout, scheme: _zonedev.Scheme, pagemaps: list[Pagemap]
-) -> list[Pagemap]:
-    """Pagemaps that pages name and the registry does not have; none where sections cannot be read (memmap-missing
-    says so)."""
+class Pagemaps(NamedTuple):
+    """All pagemaps in the order of their pfns, the registry or what stands for it, what is wrong with them, and what a
+    search through pages gave beside (None: it could not be made)."""
+
+    registry: Registry
+    pagemaps: list[Pagemap]
+    problems: list[str]
+    found: Optional[Found]
+
+
+def _search(
+    prog: Program, layout: KernelLayout, scheme: _zonedev.Scheme, known: list[Pagemap]
+) -> Optional[Found]:
     try:
-        found = find_by_pages(prog, layout, scheme, pagemaps).pagemaps
+        return find_by_pages(prog, layout, scheme, known)
     except (FaultError, LookupError, ValueError, OverflowError):
-        return []
-    if found and prog.flags & ProgramFlags.IS_LIVE:
+        return None
+
+
+def _beside_registry(
+    prog: Program, layout: KernelLayout, scheme: _zonedev.Scheme, registry: Registry
+) -> Pagemaps:
+    """Those of the registry, and those that pages name and it does not have."""
+    pagemaps, problems = read_pagemaps(prog, registry, layout)
+    found = _search(prog, layout, scheme, pagemaps)
+    strays = found.pagemaps if found else []
+    if strays and prog.flags & ProgramFlags.IS_LIVE:
         # Added meanwhile.
         later = read_registry(prog).entries
-        found = [pagemap for pagemap in found if pagemap.address not in later]
-    return found
+        strays = [pagemap for pagemap in strays if pagemap.address not in later]
+    return Pagemaps(registry, pagemaps + strays, problems, found)
+
+
+def _unread(prog: Program, found: Found) -> list[tuple[int, int]]:
+    """Sections that were not searched, and may hold pages of devices."""
+    spans = zone_device_spans(prog)
+    return [
+        (first, last)
+        for first, last in found.unread
+        if spans is None or any(first < end and start < last for start, end in spans)
+    ]
 
 
 def _by_pages_alone(
     prog: Program, layout: KernelLayout, scheme: _zonedev.Scheme, why: NoRegistry
-) -> tuple[Registry, list[Pagemap], list[str]]:
+) -> Pagemaps:
     """What pages name, where the registry is not to be found, and what they leave open."""
-    try:
-        found = find_by_pages(prog, layout, scheme, [])
-    except (FaultError, LookupError, ValueError, OverflowError):
-        raise why from None
+    found = _search(prog, layout, scheme, [])
+    if found is None:
+        raise why
     problems = []
     if found.rest:
         problems.append(
             f"the pagemap registry cannot be found, and the page at pfn {found.rest[0]:#x} and {len(found.rest) - 1} more "
             "do not say whose they are: there may be other pagemaps"
         )
-    spans = zone_device_spans(prog)
-    lost = [
-        part
-        for part in found.unread
-        if spans is None or any(part[0] < end and start < part[1] for start, end in spans)
-    ]
+    lost = _unread(prog, found)
     if lost:
         problems.append(
             f"the pagemap registry cannot be found, and {len(lost)} memory sections cannot be read: there may be other "
             "pagemaps"
         )
-    return registry_of(found.pagemaps), found.pagemaps, problems
+    return Pagemaps(registry_of(found.pagemaps), found.pagemaps, problems, found)
 
 
-def all_pagemaps(
-    prog: Program, layout: KernelLayout, scheme: _zonedev.Scheme
-) -> tuple[Registry, list[Pagemap], list[str]]:
-    """Those of the registry and those that only pages name, in the order of their pfns; and problems.
+def all_pagemaps(prog: Program, layout: KernelLayout, scheme: _zonedev.Scheme) -> Pagemaps:
+    """Those of the registry and those that only pages name.
 
     :raises TargetError: there is no registry, and pages cannot tell either
     """
     try:
         registry = read_registry(prog)
     except NoRegistry as err:
-        registry, pagemaps, problems = _by_pages_alone(prog, layout, scheme, err)
+        every = _by_pages_alone(prog, layout, scheme, err)
     else:
-        pagemaps, problems = read_pagemaps(prog, registry, layout)
-        pagemaps += _unregistered(prog, layout, scheme, pagemaps)
-    pagemaps.sort(key=lambda p: p.ranges[0].start_pfn if p.ranges else 0)
-    return registry, pagemaps, problems
+        every = _beside_registry(prog, layout, scheme, registry)
+    every.pagemaps.sort(key=lambda p: p.ranges[0].start_pfn if p.ranges else 0)
+    return every
 
 
-def _lost_registry(kernel: Kernel) -> list[str]:
-    """An empty registry may be a page of zeroes that stands for a lost one."""
+def _lost_registry(kernel: Kernel, found: Optional[Found]) -> list[str]:
+    """An empty registry may be a page of zeroes that stands for a lost one: unless no device has struct pages."""
     if kernel.pagemaps or kernel.problems or kernel.live:
         return []
     spans = zone_device_spans(kernel.prog)
@@ -158,7 +176,8 @@ def _lost_registry(kernel: Kernel) -> list[str]:
             "been left out of the dump"
         ]
     pages = sum(end - start for start, end in spans)
-    if not pages:
+    nothing = found is not None and not found.rest and not _unread(kernel.prog, found)
+    if not pages or nothing:
         return []
     return [
         f"no dev_pagemap is registered, but the zones of ZONE_DEVICE span {pages} pages: either all "
@@ -203,7 +222,7 @@ def read_kernel(prog: Program) -> Kernel:
         )
     layout = kernel_layout(prog)
     scheme, info = detect_scheme(prog)
-    registry, pagemaps, problems = all_pagemaps(prog, layout, scheme)
+    registry, pagemaps, problems, found = all_pagemaps(prog, layout, scheme)
     samples = [first_sample(prog, p, layout) for p in pagemaps]
     layout, evidence = check_zone(layout, samples)
     kernel = Kernel(prog, layout, scheme, info, registry, pagemaps, problems)
@@ -213,7 +232,7 @@ def read_kernel(prog: Program) -> Kernel:
             problems.append(f"no page can be positively identified as ZONE_DEVICE ({evidence})")
     problems += unsupported_registries(prog) + _ref_problems(pagemaps) + registry.problems
     problems += _unfinished(pagemaps) + _hidden_pages(prog, pagemaps, layout)
-    problems += _lost_registry(kernel)
+    problems += _lost_registry(kernel, found)
     set_dev_dax(prog, pagemaps, layout.page_shift)
     for pagemap, sample in zip(pagemaps, samples):
         pagemap.node = node_of(layout, sample)

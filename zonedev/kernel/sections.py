@@ -157,8 +157,6 @@ class Sections:
         """Stretches [first, end) of pfns with struct pages, in sections that are not, or not only, ordinary memory.
 
         Sections that cannot be read, or look as if they had been left out of a dump, are passed over: see unread.
-
-        :raises FaultError: it cannot be known which there are
         """
         self.unread = []
         start = end = 0
@@ -185,14 +183,24 @@ class Sections:
                 yield from stretches
 
     def _present_roots(self) -> Iterator[int]:
-        geometry = self._geometry
+        geometry, word = self._geometry, self._geometry.word_size
         if geometry.sections_per_root == 1:
             yield from range(geometry.roots)
             return
-        roots = self._prog.read(self._roots, geometry.roots * geometry.word_size)
-        for root in range(geometry.roots):
-            if self._number(roots, root * geometry.word_size):
-                yield root
+        # The array of roots, frame by frame: a dump need not hold all of it.
+        piece = (1 << geometry.page_shift) // word
+        for first in range(0, geometry.roots, piece):
+            count = min(piece, geometry.roots - first)
+            try:
+                roots = self._prog.read(self._roots + first * word, count * word)
+            except FaultError:
+                shift = geometry.section_shift
+                per_root = geometry.sections_per_root
+                self.unread.append((first * per_root << shift, (first + count) * per_root << shift))
+                continue
+            for i in range(count):
+                if self._number(roots, i * word):
+                    yield first + i
 
     def _of_device(self, number: int) -> Iterator[tuple[int, int]]:
         """The subsections of one section, if it may hold pages of devices."""
