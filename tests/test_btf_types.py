@@ -36,7 +36,7 @@ from kallsyms_writer import BASE, FORMATS, SYMBOLS, Symbol, Tables
 from zonedev._zonedev import Btf, Kallsyms
 from zonedev.audit import audit
 from zonedev.errors import TargetError
-from zonedev.kernel.btf import BtfTypes, read_btf, register, type_finder
+from zonedev.kernel.btf import BtfTypes, read_btf, register, type_finder, use_btf
 from zonedev.report.data import audit_dict
 
 AMD64 = Platform(Architecture.X86_64, PlatformFlags.IS_64_BIT | PlatformFlags.IS_LITTLE_ENDIAN)
@@ -298,13 +298,7 @@ def test_number_of_nodes(told: str, mask: int, room: int, nodes: int) -> None:
     at = BASE + 0x3F0000
     more = [("b", "behind", at + 8 * room)] if room else []
     prog = kernel(w.bytes(), symbols=[("b", "node_data", at), *more])
-    info = prog.array_type(prog.int_type("char", 1, True), len(told) + 1)
-    text = told.encode() + b"\0"
-    prog.register_object_finder(
-        "info",
-        lambda p, name, *_: Object(p, info, text) if name == "VMCOREINFO" else None,
-        enable_index=0,
-    )
+    tell(prog, told)
     found = prog["node_data"]
     assert (found.address_, found.type_.length) == (at, nodes)
 
@@ -319,9 +313,52 @@ def test_btf_of_memory_must_be_whole() -> None:
     ):
         with pytest.raises(TargetError, match=f"BTF: .*{words}"):
             kernel(btf, size, missing)
-    kallsyms = Kallsyms(Tables(FORMATS["7.0"], SYMBOLS).image, BASE, ("_stext", BASE))
-    with pytest.raises(TargetError, match="this kernel has none"):
-        read_btf(Program(AMD64), kallsyms)
+
+
+def tell(prog: Program, text: str) -> None:
+    """Give a Program a VMCOREINFO."""
+    info = prog.array_type(prog.int_type("char", 1, True), len(text) + 1)
+    prog.register_object_finder(
+        "info",
+        lambda p, name, *_: (
+            Object(p, info, text.encode() + b"\0") if name == "VMCOREINFO" else None
+        ),
+        enable_index=0,
+    )
+
+
+def of_functions_only(btf: bytes) -> Program:
+    """A Program of a kernel without CONFIG_KALLSYMS_ALL, whose memory holds its image."""
+    tables = Tables(FORMATS["7.0"], [row for row in SYMBOLS if row[0] in "tT"])
+    decoy = b"\x9f\xeb\x01\x00" + bytes(60)
+    image = tables.image + bytes(-len(tables.image) % 8) + decoy + btf
+    image += bytes(-len(image) % 4096)
+    prog = Program(AMD64)
+    prog.add_memory_segment(
+        BASE, len(image), lambda _a, count, offset, _p: image[offset : offset + count]
+    )
+    told = {"_stext": BASE, "mem_section": 0xFFFF88813FFD7000, "init_uts_ns": BASE + 0x2000}
+    tell(prog, "".join(f"SYMBOL({name})={at:x}\n" for name, at in told.items()))
+    return prog
+
+
+def test_a_kernel_whose_symbols_are_its_functions() -> None:
+    w = every_kind()
+    w.compound("struct", "mem_section", 32)
+    w.compound("struct", "uts_namespace", 400)
+    prog = of_functions_only(w.bytes())
+    use_btf(prog)
+    assert prog.type("struct page").size == 40
+    assert prog.symbol("memremap_pages").address == BASE + 0x100000
+    assert prog["mem_section"].value_() == 0xFFFF88813FFD7000
+    assert prog["init_uts_ns"].address_ == BASE + 0x2000
+    with pytest.raises(LookupError):
+        prog["pgmap_array"]
+
+
+def test_a_kernel_whose_symbols_are_its_functions_and_that_has_no_btf() -> None:
+    with pytest.raises(TargetError, match="BTF: this kernel has none"):
+        use_btf(of_functions_only(b""))
 
 
 # ---------------------------------------------------------------- the lab's comparison of reports

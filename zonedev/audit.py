@@ -291,7 +291,8 @@ def _judge_pagemaps(
         )
         judged, unjudged = judge_pagemap(case, cap)
         findings += judged
-        skipped += [{"rule": rule, "why": f"{pagemap.device}: {why}"} for rule, why in unjudged]
+        name = pagemap.device or hex(pagemap.address)
+        skipped += [{"rule": rule, "why": f"{name}: {why}"} for rule, why in unjudged]
     return findings
 
 

@@ -35,11 +35,18 @@ from zonedev import _zonedev
 from zonedev.errors import TargetError
 from zonedev.kernel.modules import VMLINUX, ModuleSymbols, each_module_btf, is_this_machine, sys_btf
 from zonedev.kernel.symbols import (
+    image_address,
+    read_image,
     read_kallsyms,
     symbol_finder,
     text_ranges,
     vmcoreinfo_length,
+    vmcoreinfo_symbol,
 )
+
+# How BTF begins, in either byte order: its magic number, version and flags.
+_MAGICS = (b"\x9f\xeb\x01\x00", b"\xeb\x9f\x01\x00")
+_TRIED_MAX = 16
 
 # An int's encoding, as the format has it.
 _SIGNED, _BOOL = 1, 4
@@ -100,10 +107,34 @@ def _word_size(prog: Program) -> int:
     return 8 if prog.platform.flags & PlatformFlags.IS_64_BIT else 4
 
 
-def _bytes_in_memory(prog: Program, kallsyms: _zonedev.Kallsyms) -> bytes:
+def _searched(prog: Program) -> _zonedev.Btf:
+    """The largest BTF in the kernel's image: without CONFIG_KALLSYMS_ALL no symbol says where it lies.
+
+    :raises TargetError: there is none
+    """
+    image = read_image(prog, image_address(prog))
+    sizes = {}
+    for magic in _MAGICS:
+        at = image.find(magic)
+        while at >= 0:
+            size = _zonedev.btf_size(image[at : at + 24]) if at % 4 == 0 else 0
+            if 0 < size <= len(image) - at:
+                sizes[at] = size
+            at = image.find(magic, at + 1)
+    for at in sorted(sizes, key=sizes.__getitem__, reverse=True)[:_TRIED_MAX]:
+        with contextlib.suppress(ValueError):
+            return _zonedev.Btf(image[at : at + sizes[at]], _word_size(prog))
+    raise TargetError("BTF: this kernel has none (CONFIG_DEBUG_INFO_BTF)")
+
+
+def _bytes_in_memory(prog: Program, kallsyms: _zonedev.Kallsyms) -> Optional[bytes]:
+    """Where symbols say; None where they do not.
+
+    :raises TargetError: it is not there
+    """
     start, stop = kallsyms.find("__start_BTF"), kallsyms.find("__stop_BTF")
     if not start or not stop:
-        raise TargetError("BTF: this kernel has none (CONFIG_DEBUG_INFO_BTF)")
+        return None
     try:
         size = _zonedev.btf_size(prog.read(start[0][1], 24))
         if not size or size > stop[0][1] - start[0][1]:
@@ -119,8 +150,11 @@ def read_btf(prog: Program, kallsyms: _zonedev.Kallsyms) -> _zonedev.Btf:
     :raises TargetError: there is none, or it cannot be read or is damaged
     """
     data = sys_btf(VMLINUX) if is_this_machine(prog) else None
+    data = data or _bytes_in_memory(prog, kallsyms)
+    if data is None:
+        return _searched(prog)
     try:
-        return _zonedev.Btf(data or _bytes_in_memory(prog, kallsyms), _word_size(prog))
+        return _zonedev.Btf(data, _word_size(prog))
     except ValueError as err:
         raise TargetError(str(err)) from None
 
@@ -318,7 +352,15 @@ class _Objects:
 
     def _at_symbol(self, prog: Program, name: str, type_: Type) -> Optional[Object]:
         symbols = self.kallsyms.find(name)
-        return Object(prog, type_, address=symbols[0][1]) if symbols else None
+        if symbols:
+            return Object(prog, type_, address=symbols[0][1])
+        # Without CONFIG_KALLSYMS_ALL, only functions have symbols; VMCOREINFO names some variables.
+        told = vmcoreinfo_symbol(prog, name)
+        if told is None:
+            return None
+        # Of an array, it is where that begins, which is what the pointer to a dynamic one holds.
+        by_value = type_.kind == TypeKind.POINTER
+        return Object(prog, type_, value=told) if by_value else Object(prog, type_, address=told)
 
     def constant(self, prog: Program, name: str) -> Optional[Object]:
         """An enumerator."""

@@ -68,7 +68,8 @@ def read_percpu_ref(ref: Object, shared: bool = False) -> PgmapRef:
     if not pointer & _ATOMIC or pending:
         try:
             total = _signed(count + _percpu_sum(prog, pointer) - _BIAS)
-        except FaultError:
+        except (FaultError, LookupError):
+            # Or no symbol says where the CPUs have their own.
             return PgmapRef("dying" if dead else "live", None, True)
         return PgmapRef("dying" if dead else "live", total, shared or bool(pointer & _ATOMIC))
     return PgmapRef("dying" if dead else "live", _signed(count), shared)

@@ -87,6 +87,17 @@ def read_image(prog: Program, address: int, size: int = _IMAGE_MAX) -> bytes:
     return bytes(data)
 
 
+def image_address(prog: Program) -> int:
+    """Where the kernel's image begins, with its text.
+
+    :raises TargetError: that is not known
+    """
+    known = vmcoreinfo_symbol(prog, _KNOWN)
+    if known is None or known % 8:
+        raise TargetError(f"kallsyms: VMCOREINFO does not say where the kernel lies ({_KNOWN})")
+    return known
+
+
 def read_kallsyms(prog: Program) -> _zonedev.Kallsyms:
     """The symbols that the kernel keeps of itself.
 
@@ -94,9 +105,7 @@ def read_kallsyms(prog: Program) -> _zonedev.Kallsyms:
     """
     assert prog.platform is not None
     flags = prog.platform.flags
-    known = vmcoreinfo_symbol(prog, _KNOWN)
-    if known is None or known % 8:
-        raise TargetError(f"kallsyms: VMCOREINFO does not say where the kernel lies ({_KNOWN})")
+    known = image_address(prog)
     try:
         return _zonedev.Kallsyms(
             read_image(prog, known),
