@@ -19,7 +19,7 @@ def by_pages(vmcore: Vmcore, known: list[Pagemap]) -> Found:
 
 
 # Slices with their memory sections; the others hold those of no or some ranges.
-WHOLE = ["5.10-teardown-tasks", "6.1-entries-devdax", "6.16-p2p-leak"]
+WHOLE = ["5.10-teardown-tasks", "6.1-entries", "6.16-p2p-leak"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,7 +69,7 @@ def no_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_registry_that_cannot_be_found_is_done_without(
     zone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vmcore = open_vmcore("6.1-entries-devdax")
+    vmcore = open_vmcore("6.1-entries")
     before = audit_dict(audit(vmcore.prog))
     monkeypatch.setattr(registry, "_SOURCES", ())
     after = audit_dict(audit(vmcore.prog))
@@ -85,8 +85,8 @@ def test_a_registry_that_cannot_be_found_is_done_without(
 def test_a_pagemap_that_pages_do_not_lead_to_is_missed_and_told(
     zone: None, no_registry: None
 ) -> None:
-    vmcore = fresh_vmcore("6.1-entries-devdax")
-    first = open_vmcore("6.1-entries-devdax").kernel.pagemaps[0]
+    vmcore = fresh_vmcore("6.1-entries")
+    first = open_vmcore("6.1-entries").kernel.pagemaps[0]
     lay_over(vmcore.prog, first.address, bytes(64))
     result = audit(vmcore.prog)
     assert first.address not in {r.pagemap.address for r in result.pagemaps}
@@ -97,7 +97,7 @@ def test_a_pagemap_that_pages_do_not_lead_to_is_missed_and_told(
 def test_lost_sections_are_told_where_there_is_no_registry(
     zone: None, no_registry: None, what: str
 ) -> None:
-    vmcore = fresh_vmcore("6.1-entries-devdax")
+    vmcore = fresh_vmcore("6.1-entries")
     sections = vmcore.prog["mem_section"]
     if what == "frame":
         lay_over(vmcore.prog, int(pfn_to_section(vmcore.prog, 0x100000)) & -4096, bytes(4096))
@@ -109,8 +109,8 @@ def test_lost_sections_are_told_where_there_is_no_registry(
 
 
 def test_a_machine_whose_devices_were_all_removed_is_clean(zone: None) -> None:
-    vmcore = without_registry("6.1-entries-devdax")
-    ranges = [r for p in open_vmcore("6.1-entries-devdax").kernel.pagemaps for r in p.ranges]
+    vmcore = without_registry("6.1-entries")
+    ranges = [r for p in open_vmcore("6.1-entries").kernel.pagemaps for r in p.ranges]
     for range_ in ranges:
         for pfn in range(range_.start_pfn >> 15 << 15, range_.end_pfn, 1 << 15):
             lay_over(vmcore.prog, int(pfn_to_section(vmcore.prog, pfn)), bytes(8))

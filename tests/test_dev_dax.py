@@ -16,7 +16,7 @@ from zonedev.kernel.facts import read_kernel
 from zonedev.model import Audit, DevDax, Finding, Pagemap, PfnRange, PgmapRef
 from zonedev.target import Target, open_target
 
-NAME = "6.1-entries-devdax"
+NAME = "6.1-entries"
 
 
 class Page(NamedTuple):

@@ -41,8 +41,6 @@ from zonedev.second_pass import rules_of_pass
 
 # With the DAX entries of all files; the others hold what an audit of struct pages reads.
 ENTRIES = ["5.10-entries", "6.1-entries", "6.16-entries", "7.2-entries"]
-# With the devices behind device-dax pagemaps.
-DEVICES = "6.1-entries-devdax"
 # With the pool of peer-to-peer memory.
 POOLS = ["6.16-p2p-leak"]
 # With lists of free pages, and the debug information of the module that keeps them.
@@ -55,7 +53,6 @@ CORES = [
     *POOLS,
     *LISTS,
     *ENTRIES,
-    DEVICES,
 ]
 # Rules that rest on DAX entries.
 OF_ENTRIES = rules_of_pass()
@@ -107,7 +104,7 @@ def test_every_fault_is_found_and_nothing_else(injected: Any, name: str) -> None
     assert report.right
     for (_, rule, found_by), line in report.lines().items():
         assert line.right == line.injected, rule
-        with_entries = name in [*ENTRIES, DEVICES]
+        with_entries = name in ENTRIES
         known = found_by != SECOND_PASS or (with_entries and rule in FOUND_WITH_ENTRIES)
         known |= name in (*POOLS, *LISTS) and rule in OF_BOOKS
         assert not known or line.found == line.injected, rule

@@ -34,9 +34,8 @@ VMCORES = ROOT / "tests" / "vmcores"
 CORES = (
     "5.10-entries",
     "6.1-entries",
-    "6.1-entries-devdax",
     "6.16-entries",
-    "6.16-hmm",
+    "6.16-hmm-leak",
     "6.16-p2p-leak",
     "7.2-entries",
     "7.2-p2p-hmm",
