@@ -26,8 +26,10 @@ from typing import Any, Callable, NamedTuple, Optional
 import pytest
 from conftest import ROOT, VMCORES, Answer, Vmcore, Zonedev, assert_one_line, open_vmcore
 from drgn import Object, Program, RelocatableModule, sizeof
+from kallsyms_writer import BASE, FORMATS, SYMBOLS, Tables
 
 from zonedev import _zonedev, target
+from zonedev.kernel import btf as kernel_btf
 from zonedev.kernel.btf import NAME
 from zonedev.page import folio_report
 
@@ -398,7 +400,7 @@ def test_no_debug_info_at_all(
 def btf(monkeypatch: pytest.MonkeyPatch, newest: Vmcore, no_debug_info: None) -> None:
     """No bundled core holds its BTF: the debug file stands for it."""
 
-    def use(prog: Program) -> None:
+    def use(prog: Program, data: Optional[bytes] = None) -> None:
         prog.load_debug_info([newest.vmlinux], default=False)
         prog.register_type_finder(NAME, lambda *_: None, enable_index=-1)
 
@@ -463,6 +465,43 @@ def test_btf_that_cannot_be_had(
 ) -> None:
     words = tuple(newest.core if word == "CORE" else word for word in words)
     assert_one_line(zonedev("audit", "--btf", *words), "--btf", why)
+
+
+def with_btf_section(source: str, directory: Path) -> tuple[str, bytes]:
+    """A debug file whose .debug_info is called .BTF, and the bytes of that section."""
+    data = Path(source).read_bytes()
+    path = directory / "vmlinux"
+    path.write_bytes(data.replace(b"\0.debug_info\0", b"\0.BTF\0......\0"))
+    offset, size = _zonedev.elf_info(str(path))["btf"]
+    return str(path), data[offset : offset + size]
+
+
+def test_btf_of_a_vmlinux(
+    zonedev: Zonedev, newest: Vmcore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, section = with_btf_section(newest.vmlinux, tmp_path)
+    given: list[Optional[bytes]] = []
+
+    def use(prog: Program, data: Optional[bytes] = None) -> None:
+        given.append(data)
+        prog.load_debug_info([newest.vmlinux], default=False)
+        prog.register_type_finder(NAME, lambda *_: None, enable_index=-1)
+
+    monkeypatch.setattr(target, "use_btf", use)
+    answer = zonedev("audit", newest.core, "-s", path, "--format", "json")
+    assert json.loads(answer.out)["tool"]["types_from"] == "btf"
+    assert given == [section] and section
+
+
+def test_btf_of_a_vmlinux_that_is_damaged_or_of_another_kernel(
+    zonedev: Zonedev, newest: Vmcore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = with_btf_section(newest.vmlinux, tmp_path)
+    kallsyms = _zonedev.Kallsyms(Tables(FORMATS["7.0"], SYMBOLS).image, BASE, ("_stext", BASE))
+    monkeypatch.setattr(kernel_btf, "read_kallsyms", lambda _: kallsyms)
+    assert_one_line(zonedev("audit", newest.core, "-s", path), "BTF: ", "vmlinux has none")
+    other, _ = with_btf_section(vmlinux("6.1-nvdimm"), tmp_path)
+    assert_one_line(zonedev("audit", newest.core, "-s", other), other, "of another kernel")
 
 
 def test_neither_debug_info_nor_btf(zonedev: Zonedev, newest: Vmcore, no_debug_info: None) -> None:

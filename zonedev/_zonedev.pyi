@@ -359,7 +359,8 @@ def guard_sigbus(message: str, /) -> None:
     """For programs: on SIGBUS (a mapped file ends early) write *message* to stderr and exit with 2."""
 
 def elf_info(path: str, /) -> dict[str, Any]:
-    """core, has_debug_info, machine, bits, file_size, wanted_size (bytes), build_id (bytes).
+    """core, has_debug_info, machine, bits, file_size, wanted_size (bytes), build_id (bytes), btf (offset in the file and
+    size of the section .BTF, in bytes; size 0: none).
 
     :raises OSError: cannot be opened
     :raises ValueError: not an ELF file, or built without libelf

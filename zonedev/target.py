@@ -39,6 +39,7 @@ class Target:
     """What was asked for on the command line; exactly one of core, kernel and qemu is set.
 
     btf: True: types are those that the kernel has of itself; False: never; None: where no debug information is found.
+    btf_file: a vmlinux whose BTF takes the place of debug information that it lacks, with offset and size in bytes.
     """
 
     core: Optional[str] = None
@@ -48,6 +49,7 @@ class Target:
     problems: list[str] = field(default_factory=list)
     format: Optional[str] = None
     btf: Optional[bool] = None
+    btf_file: Optional[tuple[str, int, int]] = None
 
     @property
     def path(self) -> str:
@@ -290,9 +292,9 @@ def _check_symbols(prog: Program, target: Target) -> bool:
             raise TargetError(f"debug file {path}: a core dump; {_GIVE_VMLINUX}")
         if _is_module(path):
             continue
-        if not info["has_debug_info"]:
+        if not info["has_debug_info"] and not info["btf"][1]:
             raise TargetError(
-                f"debug file {path}: has no debug information (no .debug_info); {_GIVE_VMLINUX}"
+                f"debug file {path}: has no debug information (neither .debug_info nor .BTF); {_GIVE_VMLINUX}"
             )
         if wanted and info["build_id"] != wanted:
             raise TargetError(
@@ -300,6 +302,8 @@ def _check_symbols(prog: Program, target: Target) -> bool:
                 f"that of {target.name} is {wanted.hex()} (Linux {_release(prog)}); {_GIVE_VMLINUX}"
             )
         own = True
+        if not info["has_debug_info"]:
+            target.btf_file = (path, *info["btf"])
     return own
 
 
@@ -361,9 +365,22 @@ def _no_debug_info(prog: Program, target: Target, why_no_btf: str = "") -> Targe
     )
 
 
+def _btf_of_file(target: Target) -> Optional[bytes]:
+    """The section .BTF of the vmlinux that was named; None where types are those of the kernel's memory."""
+    if target.btf_file is None:
+        return None
+    path, offset, size = target.btf_file
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(min(size, os.fstat(file.fileno()).st_size))
+    except OSError as err:
+        raise TargetError(f"debug file {path}: {err.strerror or err}") from None
+
+
 def _load_btf(prog: Program, target: Target) -> None:
     try:
-        use_btf(prog)
+        use_btf(prog, _btf_of_file(target))
         if _has_types(prog):
             return
         reason = "BTF: it has no struct page"
@@ -378,7 +395,7 @@ def _load_types(prog: Program, target: Target) -> None:
     """Debug information; the kernel's own types where these are asked for, or nothing else was named or found."""
     if not target.btf:
         _load_debug_info(prog, target)
-    may_be_btf = not target.symbols and target.btf is not False
+    may_be_btf = (target.btf_file or not target.symbols) and target.btf is not False
     if may_be_btf and (target.btf or not _has_types(prog)):
         _load_btf(prog, target)
     check_kernel(prog, target)

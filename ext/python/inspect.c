@@ -22,11 +22,12 @@ static PyObject *elf_info(PyObject *module, PyObject *path)
 	Py_DECREF(bytes);
 	if (error)
 		return set_zd_error(error);
-	return Py_BuildValue("{sNsNsisisKsKsy#}", "core", PyBool_FromLong(info.core), "has_debug_info",
+	return Py_BuildValue("{sNsNsisisKsKsy#s(KK)}", "core", PyBool_FromLong(info.core), "has_debug_info",
 			     PyBool_FromLong(info.has_debug_info), "machine", (int)info.machine, "bits",
 			     (int)info.bits, "file_size", (unsigned long long)info.file_size, "wanted_size",
 			     (unsigned long long)info.wanted_size, "build_id", (const char *)info.build_id,
-			     (Py_ssize_t)info.build_id_size);
+			     (Py_ssize_t)info.build_id_size, "btf", (unsigned long long)info.btf_offset,
+			     (unsigned long long)info.btf_size);
 }
 
 static PyObject *kdump_info(PyObject *module, PyObject *path)

@@ -55,6 +55,11 @@ static void inspect_sections(Elf *elf, struct zd_elf_info *info)
 		name = elf_strptr(elf, names, header.sh_name);
 		if (name && (!strcmp(name, ".debug_info") || !strcmp(name, ".zdebug_info")))
 			info->has_debug_info = header.sh_type != SHT_NOBITS;
+		if (name && !strcmp(name, ".BTF") && header.sh_type != SHT_NOBITS &&
+		    !(header.sh_flags & SHF_COMPRESSED)) {
+			info->btf_offset = header.sh_offset;
+			info->btf_size = header.sh_size;
+		}
 		if (header.sh_type == SHT_NOTE)
 			find_build_id(elf_getdata(section, NULL), info);
 	}

@@ -28,6 +28,9 @@ struct zd_elf_info {
 	uint64_t wanted_size; /* end of the last segment's bytes: more than file_size when cut off */
 	uint8_t build_id[ZD_BUILD_ID_MAX];
 	size_t build_id_size; /* 0: none */
+	/** Where the section .BTF lies in the file, as the kernel has it; size 0: it is not there, or
+	 * compressed. */
+	uint64_t btf_offset, btf_size;
 };
 
 /** Version of elfutils' libelf, or NULL. */

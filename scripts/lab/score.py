@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Precision and recall of every rule over faults in places that are drawn.
 
-usage: score.py [--seeds N] [--first SEED] [--write FILE] [NAME ...]     (bundled cores; with a Python that has zonedev)
+usage: score.py [--seeds N] [--first SEED] [--jobs N] [--write FILE] [NAME ...]   (with a Python that has zonedev)
 
-Each seed draws other places for the whole table of faults (inject.py) in each core. recall: faults that
+NAMEs are bundled cores. Each seed draws other places for the whole table of faults (inject.py) in each core. recall: faults that
 the audit named by their rule, of those injected. precision: findings that the truth asks for, of all that were not
 there before. quiet: near misses that nothing was said of. Exit status 1 if anything came out wrong.
 """
@@ -12,11 +12,11 @@ there before. quiet: near misses that nothing was said of. Exit status 1 if anyt
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,13 +59,15 @@ class Score(NamedTuple):
         return Score(*(a + b for a, b in zip(self, other)))
 
 
-def run(name: str, seed: int, out: Path) -> Report:
+def run(name: str, seed: int) -> Report:
+    """Inject, and look for what was injected."""
     directory = VMCORES / name
     core = unpack(directory, ROOT / "build" / "vmcores")
-    shutil.rmtree(out, ignore_errors=True)
     modules = [str(path) for path in sorted(directory.glob("*.ko.debug"))]
-    inject(str(core), str(directory / "vmlinux"), out, FAULTS, seed=seed, modules=modules)
-    return check(out)
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "injected"
+        inject(str(core), str(directory / "vmlinux"), out, FAULTS, seed=seed, modules=modules)
+        return check(out)
 
 
 def findings_of(report: Report) -> Iterator[tuple[str, Score]]:
@@ -113,10 +115,7 @@ HEAD = """\
 Written by `scripts/lab/score.py{arguments}`: {injected} faults and {near} near misses in drawn places of the bundled
 cores {cores} ({seeds} seeds each). recall: faults that the audit named by their rule and level, of those injected; precision:
 findings that the truth asks for, of all that were not there before; quiet: near misses that nothing was said of.
-"found by second-pass" are faults that no page shows: without the data of that pass (a slice may lack it) nothing is
-found, and nothing false is said. A fault may bring findings on its neighbours, too, which its truth names.
-Those on pools and lists of drivers (P10, R15) are found only in cores that hold these, with the debug information of their
-modules; R38 is information where the stacks of tasks are not in the core.
+"found by second-pass" are faults that no page shows. A fault may bring findings on its neighbours, too, which its truth names.
 
 """
 
@@ -128,18 +127,21 @@ def main() -> int:
     parser.add_argument("names", nargs="*", default=list(CORES), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     parser.add_argument("--write", type=Path, help="write the table to a file")
     options = parser.parse_args()
     total: dict[Row, Score] = {}
     right = True
-    with tempfile.TemporaryDirectory() as out:
-        for seed in range(options.first, options.first + options.seeds):
-            for name in options.names:
-                report = run(name, seed, Path(out) / "injected")
-                right &= report.right
-                for line in report.differences():
-                    print(f"{name}, seed {seed}: {line}", flush=True)
-                add(total, report)
+    for name in options.names:
+        unpack(VMCORES / name, ROOT / "build" / "vmcores")
+    seeds = range(options.first, options.first + options.seeds)
+    tasks = [(name, seed) for seed in seeds for name in options.names]
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for (name, seed), report in zip(tasks, pool.map(run, *zip(*tasks))):
+            right &= report.right
+            for line in report.differences():
+                print(f"{name}, seed {seed}: {line}", flush=True)
+            add(total, report)
     every = sum(total.values(), Score())
     print(table(total))
     if options.write:

@@ -144,12 +144,16 @@ def _bytes_in_memory(prog: Program, kallsyms: _zonedev.Kallsyms) -> Optional[byt
         raise TargetError(f"BTF: it cannot be read ({err})") from None
 
 
-def read_btf(prog: Program, kallsyms: _zonedev.Kallsyms) -> _zonedev.Btf:
+def read_btf(
+    prog: Program, kallsyms: _zonedev.Kallsyms, data: Optional[bytes] = None
+) -> _zonedev.Btf:
     """The BTF that a kernel has of itself: the running one's out of /sys, another's out of its memory.
 
+    :param data: it was read elsewhere
     :raises TargetError: there is none, or it cannot be read or is damaged
     """
-    data = sys_btf(VMLINUX) if is_this_machine(prog) else None
+    if data is None and is_this_machine(prog):
+        data = sys_btf(VMLINUX)
     data = data or _bytes_in_memory(prog, kallsyms)
     if data is None:
         return _searched(prog)
@@ -448,10 +452,11 @@ def types_from(prog: Program) -> str:
     return "btf" if NAME in prog.enabled_type_finders() else "dwarf"
 
 
-def use_btf(prog: Program) -> BtfTypes:
+def use_btf(prog: Program, data: Optional[bytes] = None) -> BtfTypes:
     """Let a Program without debug information find what the kernel knows of itself.
 
+    :param data: the BTF of its vmlinux; None: that of the running kernel, or in its memory
     :raises TargetError: the kernel has no BTF or kallsyms, or they cannot be read
     """
     kallsyms = read_kallsyms(prog)
-    return register(prog, read_btf(prog, kallsyms), kallsyms)
+    return register(prog, read_btf(prog, kallsyms, data), kallsyms)
