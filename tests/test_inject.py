@@ -42,9 +42,9 @@ from zonedev.second_pass import rules_of_pass
 # With the DAX entries of all files; the others hold what an audit of struct pages reads.
 ENTRIES = ["5.10-entries", "6.1-entries", "6.16-entries", "7.2-entries"]
 # With the pool of peer-to-peer memory.
-POOLS = ["6.16-p2p-leak"]
+POOLS = ["6.16-p2p-leak", "7.2-p2p"]
 # With lists of free pages, and the debug information of the module that keeps them.
-LISTS = ["6.16-hmm-leak"]
+LISTS = ["6.16-hmm-leak", "7.2-hmm"]
 CORES = [
     "5.10-nvdimm",
     "6.1-nvdimm",
@@ -58,8 +58,8 @@ CORES = [
 OF_ENTRIES = rules_of_pass()
 INJECT = ROOT / "scripts" / "lab" / "inject.py"
 
-# Rules whose faults are found in cores with entries; who holds a lock is in none of them.
-FOUND_WITH_ENTRIES = OF_ENTRIES - {"dax-lock-stuck"} | {"wrong-mapping"}
+# Rules whose faults are found in cores with entries and stacks.
+FOUND_WITH_ENTRIES = OF_ENTRIES | {"wrong-mapping"}
 # Another scheme's, or a variant of one.
 NO_CORE_HERE = {
     "map-unreferenced-anon": "private memory before 6.15",

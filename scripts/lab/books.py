@@ -63,7 +63,7 @@ class Chain:
         return self.pfns[i] if 0 <= i < len(self.pfns) else None
 
     def take_off(self, memory: Memory, pfn: int, gone: set[int]) -> Written:
-        """Unlink a page; those in *gone* were unlinked before."""
+        """Unlink a page, as those in *gone* were or will be."""
         before, after = self._neighbour(pfn, -1, gone), self._neighbour(pfn, 1, gone)
         link = self._head if before is None else self._link_of(before)
         value = self._end if after is None else self._layout.page_address(after)
@@ -116,5 +116,5 @@ class Books:
                 yield pfn, Written("gen_pool_chunk", f"bits, byte {byte}", old, used)
             for chain in chains:
                 if pfn in chain and pfn not in gone:
-                    yield pfn, chain.take_off(memory, pfn, gone)
-                    gone = gone | {pfn}
+                    # No link is written into any of them: a folio's members lie there.
+                    yield pfn, chain.take_off(memory, pfn, gone | pfns)

@@ -38,7 +38,8 @@ CORES = (
     "6.16-hmm-leak",
     "6.16-p2p-leak",
     "7.2-entries",
-    "7.2-p2p-hmm",
+    "7.2-hmm",
+    "7.2-p2p",
 )
 
 Row = tuple[str, str, str]
