@@ -547,6 +547,8 @@ static void __attribute__((noreturn)) work(const struct target *target, struct c
 {
 	struct worker w = { .target = target, .counters = c, .id = id, .random = id * 7919 + 1 };
 
+	// Those who look on are to have a processor of their own: else a run is mostly their waiting.
+	nice(19);
 	signal(SIGBUS, on_bus);
 	w.hole = aligned_hole(HOLE_LEN, M2);
 	w.start = target->kind == DEVDAX ? FILE_LEN : 0;
