@@ -185,7 +185,7 @@ def _memory_places(core: str, vmlinux: str) -> dict[str, list[Place]]:
         except CannotEdit:
             pass
 
-    array = kernel.registry.array
+    array = kernel.prog["pgmap_array"]
     add("node", int(array.address_of_()), sizeof(array))
     stack = [int(array.xa_head)]
     while stack:

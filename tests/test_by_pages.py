@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import pytest
 from conftest import NAMES, Vmcore, fresh_vmcore, lay_over, open_vmcore
+from drgn import Program
 from drgn.helpers.linux.mmzone import pfn_to_section
 
 from zonedev.audit import audit, for_each_dev_pagemap, list_pagemaps
+from zonedev.errors import TargetError
 from zonedev.kernel import facts, registry
 from zonedev.kernel.by_pages import Found, find_by_pages
+from zonedev.kernel.registry import Registry
 from zonedev.model import Pagemap
 from zonedev.report.data import audit_dict
 
@@ -43,16 +46,38 @@ def without_registry(name: str) -> Vmcore:
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_pagemaps_that_the_registry_lost_are_found_and_told(name: str) -> None:
+def test_an_empty_registry_beside_pages_that_name_pagemaps_was_lost(name: str) -> None:
     vmcore = without_registry(name)
     result = audit(vmcore.prog)
-    assert [r.pagemap.address for r in result.pagemaps] == [
-        p.address for p in vmcore.kernel.pagemaps
-    ]
+    pagemaps = open_vmcore(name).kernel.pagemaps
+    assert [r.pagemap.address for r in result.pagemaps] == [p.address for p in pagemaps]
+    assert not [f for f in result.findings if f.rule == "registry-coverage"]
+    told = f"the pagemap registry is empty, and pages name {len(pagemaps)} pagemaps"
+    assert told in result.problems[0] and result.verdict != "clean"
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_pagemap_that_only_pages_name_is_a_finding_of_a_whole_registry(
+    monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    vmcore = open_vmcore("6.1-entries")
+    lost = vmcore.kernel.pagemaps[1].address
+    read = facts.read_registry
+
+    def without(prog: Program) -> Registry:
+        whole = read(prog)
+        entries = {address: pfns for address, pfns in whole.entries.items() if address != lost}
+        items = [item for item in whole.items if item.value != lost]
+        problems = ["a node of the registry cannot be read"] if damaged else []
+        return whole._replace(entries=entries, items=items, problems=problems)
+
+    monkeypatch.setattr(facts, "read_registry", without)
+    result = audit(vmcore.prog)
+    assert lost in {r.pagemap.address for r in result.pagemaps}
     told = {f.pagemap for f in result.findings if f.rule == "registry-coverage"}
-    live = {p.address for p in vmcore.kernel.pagemaps if p.ref.state == "live"}
-    assert told >= live and result.verdict == "violations"
-    assert not any("no dev_pagemap is registered" in text for text in result.problems)
+    assert told == (set() if damaged else {lost})
+    assert any("damaged, and pages name 1 pagemaps" in text for text in result.problems) == damaged
+    assert result.verdict == ("incomplete" if damaged else "violations")
 
 
 @pytest.fixture
@@ -94,7 +119,7 @@ def test_a_pagemap_that_pages_do_not_lead_to_is_missed_and_told(
 
 
 @pytest.mark.parametrize("what", ["frame", "table"])
-def test_lost_sections_are_told_where_there_is_no_registry(
+def test_neither_registry_nor_sections_is_an_error(
     zone: None, no_registry: None, what: str
 ) -> None:
     vmcore = fresh_vmcore("6.1-entries")
@@ -103,9 +128,8 @@ def test_lost_sections_are_told_where_there_is_no_registry(
         lay_over(vmcore.prog, int(pfn_to_section(vmcore.prog, 0x100000)) & -4096, bytes(4096))
     else:
         lay_over(vmcore.prog, int(sections.address_of_()), (0x1000).to_bytes(8, "little"))
-    result = audit(vmcore.prog)
-    assert any("memory sections cannot be read" in text for text in result.problems)
-    assert (result.verdict, result.pagemaps) == ("incomplete", [])
+    with pytest.raises(TargetError, match="the pagemap registry cannot be found"):
+        audit(vmcore.prog)
 
 
 def test_a_machine_whose_devices_were_all_removed_is_clean(zone: None) -> None:

@@ -319,6 +319,7 @@ STARTS: list[dict[str, Any]] = [
     {"mapping": "anon", "maps": 1},
     {"mapping": 1, "share": 0},
     {"mapping": 1, "share": 1},
+    {"share": 1},
     {"share": 1, "refcount": (True, 1)},
     {"share": 2, "refcount": (True, 1)},
     {"refcount": (False, 0)},

@@ -548,12 +548,12 @@ def test_kernel_without_registry(zonedev: Zonedev, newest: Vmcore, tmp_path: Pat
 
 
 def registry_head(image: Image) -> int:
-    return image.offset(int(image.vmcore.kernel.registry.array.xa_head.address_of_()))
+    return image.offset(int(image.vmcore.prog["pgmap_array"].xa_head.address_of_()))
 
 
 def registry_node(image: Image) -> int:
     """Address of the root node of pgmap_array."""
-    return int(image.vmcore.kernel.registry.array.xa_head) & ~3
+    return int(image.vmcore.prog["pgmap_array"].xa_head) & ~3
 
 
 def first_pagemap(image: Image) -> int:

@@ -271,7 +271,9 @@ def _coverage(
     """What the registry and the ranges of others say against a pagemap."""
     if registry.is_there:
         return coverage_problems(registry, pagemap) + overlaps
-    return overlaps or Unjudged("the registry cannot be found: pagemaps are those that pages name")
+    return overlaps or Unjudged(
+        "the registry cannot be found, or not all of it: pagemaps are those that pages name"
+    )
 
 
 def _judge_pagemaps(

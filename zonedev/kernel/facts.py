@@ -115,6 +115,14 @@ def _beside_registry(
         # Added meanwhile.
         later = read_registry(prog).entries
         strays = [pagemap for pagemap in strays if pagemap.address not in later]
+    if strays and (registry.problems or not registry.entries):
+        # Not the kernel has lost them, but the dump.
+        problems.append(
+            f"the pagemap registry is {'damaged' if registry.entries else 'empty'}, and pages name {len(strays)} pagemaps "
+            "that it does not have: it, or a part of it, may have been left out of the dump"
+        )
+        stand_in = registry_of(pagemaps + strays)
+        registry = stand_in._replace(problems=registry.problems)
     return Pagemaps(registry, pagemaps + strays, problems, found)
 
 
@@ -135,13 +143,15 @@ def _by_pages_alone(
     found = _search(prog, layout, scheme, [])
     if found is None:
         raise why
+    lost = _unread(prog, found)
+    if not found.pagemaps and (found.rest or lost):
+        raise why
     problems = []
     if found.rest:
         problems.append(
             f"the pagemap registry cannot be found, and the page at pfn {found.rest[0]:#x} and {len(found.rest) - 1} more "
             "do not say whose they are: there may be other pagemaps"
         )
-    lost = _unread(prog, found)
     if lost:
         problems.append(
             f"the pagemap registry cannot be found, and {len(lost)} memory sections cannot be read: there may be other "
