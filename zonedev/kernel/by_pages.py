@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Optional
+from functools import cached_property
+from typing import Any, NamedTuple, Optional
 
 from drgn import FaultError, Program
 
@@ -69,11 +70,15 @@ class _Search:
         self._prog, self._layout, self._scheme = prog, layout, scheme
         self._known = {pagemap.address for pagemap in known}
         self._covered = _Covered(known)
-        self._names = DeviceNames(prog)
         self._left = _PAGES_MAX
         self._open: list[int] = []
 
-    def _decode(self, pfn: int, start: int, end: int) -> dict[str, object]:
+    @cached_property
+    def _names(self) -> DeviceNames:
+        # Read where there is something to be named, which is next to never.
+        return DeviceNames(self._prog)
+
+    def _decode(self, pfn: int, start: int, end: int) -> dict[str, Any]:
         """The page *pfn* of the pfns [start, end)."""
         memmap = self._layout.page_address(start)
         data = self._prog.read(self._layout.page_address(pfn), self._layout.page_size)
@@ -82,7 +87,7 @@ class _Search:
         place = (start, end, memmap)
         return _zonedev.decode(self._layout.layout, self._scheme, anyone, place, pfn, data)
 
-    def _is_device(self, page: dict[str, object]) -> bool:
+    def _is_device(self, page: dict[str, Any]) -> bool:
         """Whether a page may be one of ZONE_DEVICE: sections are shared with ordinary memory."""
         width = self._layout.zone[1]
         return not width or page["zone"] == self._layout.zone_device
@@ -96,10 +101,9 @@ class _Search:
         if not self._is_device(page):
             return None
         if page["pattern"] == "data" and page["tail"] and page["head_pfn"] is not None:
-            page = self._decode(int(str(page["head_pfn"])), start, end)
-        if page["pattern"] != "data" or page["tail"]:
-            return 0
-        return int(str(page["word1"]))
+            page = self._decode(page["head_pfn"], start, end)
+        says = page["pattern"] == "data" and not page["tail"]
+        return int(page["word1"]) if says else 0
 
     def _pagemap_at(self, address: int, pfn: int) -> Optional[Pagemap]:
         """The pagemap at an address, where it covers the page that names it."""

@@ -126,9 +126,8 @@ def _beside_registry(
     return Pagemaps(registry, pagemaps + strays, problems, found)
 
 
-def _unread(prog: Program, found: Found) -> list[tuple[int, int]]:
-    """Sections that were not searched, and may hold pages of devices."""
-    spans = zone_device_spans(prog)
+def _unread(found: Found, spans: Optional[list[tuple[int, int]]]) -> list[tuple[int, int]]:
+    """Sections that were not searched, and may hold pages of devices: *spans* are those of their zones, if known."""
     return [
         (first, last)
         for first, last in found.unread
@@ -143,7 +142,7 @@ def _by_pages_alone(
     found = _search(prog, layout, scheme, [])
     if found is None:
         raise why
-    lost = _unread(prog, found)
+    lost = _unread(found, zone_device_spans(prog))
     if not found.pagemaps and (found.rest or lost):
         raise why
     problems = []
@@ -186,7 +185,7 @@ def _lost_registry(kernel: Kernel, found: Optional[Found]) -> list[str]:
             "been left out of the dump"
         ]
     pages = sum(end - start for start, end in spans)
-    nothing = found is not None and not found.rest and not _unread(kernel.prog, found)
+    nothing = found is not None and not found.rest and not _unread(found, spans)
     if not pages or nothing:
         return []
     return [

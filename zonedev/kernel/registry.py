@@ -94,7 +94,7 @@ class NoRegistry(TargetError):
 
 class Registry(NamedTuple):
     """Pagemap address -> first pfns of its entries; pfns that one index stands for; the items, by pfn; what is wrong
-    with it; and whether there is one: without, it says what pages say."""
+    with it; and whether there is one that can be believed: without, it says what pages say."""
 
     entries: dict[int, list[int]]
     units: dict[int, int]
