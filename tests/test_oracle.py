@@ -796,6 +796,12 @@ def held_tail(m: Machine) -> bytes:
     return edited(IN_USE, 2, lambda m: m.changed(tail, "_refcount", 1))(m)
 
 
+def of_files(violating: Files, near: Files) -> Sample:
+    """A page of which only the files tell whether it breaks the rule."""
+    pages = filed(refcount=1)
+    return Sample("H", "FS_DAX", pages, pages, files=violating, near_files=near)
+
+
 NO_ORDER: dict[str, Any] = {"missing": ("order",)}
 NO_SHARE: dict[str, Any] = {"missing": ("share",)}
 # The first page of the range is the third of the device's file.
@@ -887,14 +893,7 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample("D", "FS_DAX", page(), filed(), extra=COW, files=ONE_OWNER),
     ],
     "mapping-without-entry": [
-        Sample(
-            "H",
-            "FS_DAX",
-            filed(refcount=1),
-            filed(refcount=1),
-            files=NO_ENTRY,
-            near_files=ONE_OWNER,
-        ),
+        of_files(NO_ENTRY, ONE_OWNER),
     ],
     "share-vs-entries": [
         Sample(
@@ -917,22 +916,8 @@ SAMPLES: dict[str, list[Sample]] = {
         )
     ],
     "dax-lock-stuck": [
-        Sample(
-            "H",
-            "FS_DAX",
-            filed(refcount=1),
-            filed(refcount=1),
-            files=LOST_LOCK,
-            near_files=HELD_LOCK,
-        ),
-        Sample(
-            "H",
-            "FS_DAX",
-            filed(refcount=1),
-            filed(refcount=1),
-            files=HELD_LOCK,
-            near_files=ONE_OWNER,
-        ),
+        of_files(LOST_LOCK, HELD_LOCK),
+        of_files(HELD_LOCK, ONE_OWNER),
     ],
     "pinned-private": [
         Sample(

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from conftest import NAMES, ROOT, Zonedev, assert_one_line, open_vmcore
+from drgn import Program, Symbol, SymbolBinding, SymbolKind
 from pages import EVIDENCE, MAPPING, Machine
 
 from zonedev import _zonedev
 from zonedev.audit import scheme
+from zonedev.kernel.scheme import has_symbol
 from zonedev.states import State, legal_states
 
 LETTERS = [letter for letter in _zonedev.SCHEMES if letter != "unknown"]
@@ -94,6 +96,25 @@ def test_scheme_of_a_core(zonedev: Zonedev, name: str) -> None:
     (row,) = answer["schemes"]
     assert row["evidence"] and row["seen"] == report.seen
     assert [tuple(state.values()) for state in row["states"]] == report.states
+
+
+def test_a_symbol_is_asked_for_once_but_again_of_new_symbols() -> None:
+    asked = []
+
+    def find(prog: Program, name: str | None, address: int | None, one: bool) -> list[Symbol]:
+        asked.append(name)
+        return []
+
+    def find_late(prog: Program, name: str | None, address: int | None, one: bool) -> list[Symbol]:
+        late = Symbol("late", 0x1000, 8, SymbolBinding.GLOBAL, SymbolKind.OBJECT)
+        return [late] if name == "late" else []
+
+    prog = Program()
+    prog.register_symbol_finder("empty", find, enable_index=0)
+    assert not has_symbol(prog, "late") and not has_symbol(prog, "late")
+    assert asked.count("late") == 1
+    prog.register_symbol_finder("late", find_late, enable_index=1)
+    assert has_symbol(prog, "late")
 
 
 def test_all_schemes_without_a_target(zonedev: Zonedev) -> None:

@@ -50,7 +50,7 @@ def _target(args: argparse.Namespace) -> Target:
         )
     if args.btf and args.symbols:
         raise UsageError(
-            "--btf takes types out of the VMCORE itself, -s out of a debug file: give one of them"
+            "--btf takes the types that the kernel has of itself, -s those of a debug file: give one of them"
         )
     return Target(core or args.core, args.symbols, args.kernel, args.qemu, btf=args.btf)
 

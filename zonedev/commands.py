@@ -68,7 +68,7 @@ def _add_target(parser: argparse.ArgumentParser, positional: bool) -> None:
         "--btf",
         action="store_true",
         default=None,
-        help="types and symbols out of the VMCORE itself, even where debug information is installed",
+        help="the types and symbols that the kernel has of itself, even where debug information is installed",
     )
 
 

@@ -16,6 +16,7 @@ from zonedev.model import SchemeInfo
 
 # Suffixes of clones that compilers make of one function.
 _CLONES = ("", ".isra.0", ".constprop.0", ".part.0", ".cold")
+_CACHE = "zonedev symbols"
 
 
 def _has_member(prog: Program, name: str) -> bool:
@@ -28,13 +29,32 @@ def _has_member(prog: Program, name: str) -> bool:
 
 def has_symbol(prog: Program, name: str) -> bool:
     """True where the symbol table has the name, or a compiler's clone of it."""
-    for clone in _CLONES:
-        try:
-            prog.symbol(name + clone)
-            return True
-        except LookupError:
-            continue
-    return False
+    answers = _answers(prog)
+    if name not in answers:
+        answers[name] = any(_in_table(prog, name + clone) for clone in _CLONES)
+    return answers[name]
+
+
+def _in_table(prog: Program, name: str) -> bool:
+    try:
+        prog.symbol(name)
+        return True
+    except LookupError:
+        return False
+
+
+def _answers(prog: Program) -> dict[str, bool]:
+    """What has_symbol() found in the symbol tables that the program has now.
+
+    A name that none of them has costs a walk over all of them, in every audit of a series.
+    """
+    files = [(m.loaded_file_path, m.debug_file_path) for m in prog.modules()]
+    tables = (prog.enabled_symbol_finders(), files)
+    known = prog.cache.get(_CACHE)
+    if known is None or known[0] != tables:
+        known = prog.cache[_CACHE] = (tables, {})
+    answers: dict[str, bool] = known[1]
+    return answers
 
 
 def _has_function(prog: Program, name: str) -> bool:

@@ -105,10 +105,11 @@ class Sections:
             self._root = self._prog.read(address, size) if address else b""
             self._root_number, self._root_address = root, address
         start = i * geometry.section_size
-        if not any(self._frame_around(start)):
+        section = self._root[start : start + geometry.section_size]
+        if not any(section) and not any(self._frame_around(start)):
             # So may memory look that was left out of a dump.
             raise FaultError("the sections around it read as zeroes", self._root_address + start)
-        return self._root[start : start + geometry.section_size]
+        return section
 
     def _frame_around(self, offset: int) -> bytes:
         """What lies in one page frame with that offset of the root, which need not begin with a frame."""
@@ -210,11 +211,15 @@ class Sections:
             return
         geometry = self._geometry
         unit, first = geometry.subsection_shift, number << geometry.section_shift
-        bits = -1
+        count = 1 << geometry.section_shift - unit
+        bits = whole = (1 << count) - 1
         if geometry.usage >= 0:
             # Of an early section, too: removal clears them, and leaves the memmap.
             bits = self._subsections(self._number(section, geometry.usage))
-        for i in range(1 << geometry.section_shift - unit):
+        if bits == whole:
+            yield first, first + (count << unit)
+            return
+        for i in range(count):
             if bits >> i & 1:
                 yield first + (i << unit), first + (i + 1 << unit)
 
