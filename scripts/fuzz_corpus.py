@@ -17,10 +17,10 @@ from typing import Any, Optional
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
 
-from btf_writer import Writer, every_kind, split  # noqa: E402
+from btf_samples import Writer, every_kind, split  # noqa: E402
 from conftest import VMCORES, open_vmcore  # noqa: E402
 from drgn import Program  # noqa: E402
-from kallsyms_writer import BASE, FORMATS, SYMBOLS, Tables  # noqa: E402
+from kallsyms_samples import BASE, FORMATS, SYMBOLS, sample  # noqa: E402
 
 from zonedev import _zonedev  # noqa: E402
 from zonedev.kernel import dax  # noqa: E402
@@ -205,7 +205,7 @@ def kallsyms_seeds(out: Path) -> None:
         # The bytes in front of the tables tell nothing.
         front = 4096 - 64
         head = struct.pack("<BQQ", form.order == ">", BASE + front, BASE)
-        (out / name).write_bytes(head + Tables(form, SYMBOLS[:260] + SYMBOLS[-6:]).image[front:])
+        (out / name).write_bytes(head + sample(form, SYMBOLS[:260] + SYMBOLS[-6:]).image[front:])
 
 
 def file_seeds(out: Path, names: tuple[str, ...], size: int) -> None:

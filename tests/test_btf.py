@@ -11,9 +11,10 @@ import random
 from typing import Any, Callable
 
 import pytest
-from btf_writer import KINDS, Writer, every_kind, split
+from btf_samples import Writer, every_kind, split
 
 from zonedev._zonedev import Btf, btf_size
+from zonedev.btffile import KINDS
 
 ORDERS = ("<", ">")
 COMPOUNDS = ("struct", "union")

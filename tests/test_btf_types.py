@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Optional
 
 import pytest
+from btf_samples import Writer, every_kind
 from btf_types import differences, report_differences, spelled
-from btf_writer import Writer, every_kind
 from conftest import open_vmcore
 from drgn import (
     Architecture,
@@ -31,11 +31,12 @@ from drgn import (
     TypeKind,
     sizeof,
 )
-from kallsyms_writer import BASE, FORMATS, SYMBOLS, Symbol, Tables
+from kallsyms_samples import BASE, FORMATS, SYMBOLS, sample
 
 from zonedev._zonedev import Btf, Kallsyms
 from zonedev.audit import audit
 from zonedev.errors import TargetError
+from zonedev.kallsymsfile import Symbol
 from zonedev.kernel.btf import BtfTypes, read_btf, register, type_finder, use_btf
 from zonedev.report.data import audit_dict
 
@@ -239,14 +240,14 @@ def kernel(
         ("R", "__start_BTF", at),
         ("R", "__stop_BTF", at + (len(btf) if size is None else size)),
     ]
-    tables = Tables(FORMATS["7.0"], every)
+    tables = sample(FORMATS["7.0"], every)
     prog = Program(AMD64)
     if not missing:
         prog.add_memory_segment(
             at, len(btf), lambda _a, count, offset, _p: btf[offset : offset + count]
         )
     kallsyms = Kallsyms(tables.image, BASE, ("_stext", BASE))
-    register(prog, read_btf(prog, kallsyms), kallsyms)
+    register(BtfTypes(prog, read_btf(prog, kallsyms)), kallsyms)
     return prog
 
 
@@ -329,7 +330,7 @@ def tell(prog: Program, text: str) -> None:
 
 def of_functions_only(btf: bytes) -> Program:
     """A Program of a kernel without CONFIG_KALLSYMS_ALL, whose memory holds its image."""
-    tables = Tables(FORMATS["7.0"], [row for row in SYMBOLS if row[0] in "tT"])
+    tables = sample(FORMATS["7.0"], [row for row in SYMBOLS if row[0] in "tT"])
     decoy = b"\x9f\xeb\x01\x00" + bytes(60)
     image = tables.image + bytes(-len(tables.image) % 8) + decoy + btf
     image += bytes(-len(image) % 4096)

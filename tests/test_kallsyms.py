@@ -7,9 +7,10 @@ import random
 
 import pytest
 from drgn import Architecture, Platform, PlatformFlags, Program, SymbolBinding, SymbolKind
-from kallsyms_writer import BASE, FORMATS, SYMBOLS, Symbol, Tables
+from kallsyms_samples import BASE, FORMATS, SYMBOLS, sample
 
 from zonedev._zonedev import Kallsyms
+from zonedev.kallsymsfile import Symbol, Tables
 from zonedev.kernel.symbols import read_image, symbol_finder
 
 KNOWN = ("_stext", BASE)
@@ -21,7 +22,7 @@ def read(tables: Tables, known: tuple[str, int] = KNOWN) -> Kallsyms:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_is_read(name: str) -> None:
-    kallsyms = read(Tables(FORMATS[name], SYMBOLS))
+    kallsyms = read(sample(FORMATS[name], SYMBOLS))
     assert [kallsyms[i][:2] for i in range(len(kallsyms))] == [
         (symbol, address) for _, symbol, address in SYMBOLS
     ]
@@ -31,19 +32,19 @@ def test_every_format_is_read(name: str) -> None:
 def test_per_cpu_symbols_are_absolute() -> None:
     symbols: list[Symbol] = [("A", "per_cpu_start", 0), ("D", "counter", 0x1234), *SYMBOLS]
     for name in ("5.10", "6.2", "6.4-per-cpu"):
-        kallsyms = read(Tables(FORMATS[name], symbols))
+        kallsyms = read(sample(FORMATS[name], symbols))
         assert kallsyms.find("counter") == [("counter", 0x1234, BASE - 0x1234, "D")]
 
 
 def test_symbols_are_found_by_name() -> None:
-    kallsyms = read(Tables(FORMATS["6.4"], SYMBOLS))
+    kallsyms = read(sample(FORMATS["6.4"], SYMBOLS))
     assert kallsyms.find("pgmap_array") == [("pgmap_array", BASE + 0x200000, 16, "b")]
     assert [symbol[1] for symbol in kallsyms.find("twice")] == [BASE + 0x200010, BASE + 0x200020]
     assert kallsyms.find("pgmap") == [] and kallsyms.find("") == []
 
 
 def test_symbols_are_found_by_address() -> None:
-    kallsyms = read(Tables(FORMATS["7.0"], SYMBOLS))
+    kallsyms = read(sample(FORMATS["7.0"], SYMBOLS))
     assert kallsyms.at(BASE - 1) is None
     assert kallsyms.at(BASE) == ("_stext", BASE, 0x40, "T")
     assert kallsyms.at(BASE + 0x43) == ("function_0.isra.0", BASE + 0x40, 0x40, "t")
@@ -54,22 +55,22 @@ def test_symbols_are_found_by_address() -> None:
 
 def test_long_names_have_two_bytes_of_length() -> None:
     name = "x" * 300
-    kallsyms = read(Tables(FORMATS["6.4"], [*SYMBOLS, ("t", name, BASE + 0x400000)]))
+    kallsyms = read(sample(FORMATS["6.4"], [*SYMBOLS, ("t", name, BASE + 0x400000)]))
     assert kallsyms.find(name)[0][1] == BASE + 0x400000
     with pytest.raises(ValueError, match="too long"):
-        read(Tables(FORMATS["6.4"], [*SYMBOLS, ("t", "function_" * 64, BASE + 0x400000)]))
+        read(sample(FORMATS["6.4"], [*SYMBOLS, ("t", "function_" * 64, BASE + 0x400000)]))
 
 
 def test_a_kernel_that_lies_elsewhere_is_read_where_it_lies() -> None:
     moved = 0x3C000000
     symbols = [(letter, name, address + moved) for letter, name, address in SYMBOLS]
-    kallsyms = read(Tables(FORMATS["7.0"], symbols, BASE + moved), ("_stext", BASE + moved))
+    kallsyms = read(sample(FORMATS["7.0"], symbols, BASE + moved), ("_stext", BASE + moved))
     assert kallsyms.find("pgmap_array")[0][1] == BASE + moved + 0x200000
 
 
 def test_the_known_symbol_must_lie_where_it_does() -> None:
     for form in FORMATS.values():
-        tables = Tables(form, SYMBOLS)
+        tables = sample(form, SYMBOLS)
         with pytest.raises(ValueError, match="no table of addresses"):
             read(tables, ("_stext", BASE + 8))
         with pytest.raises(ValueError, match="not among the names"):
@@ -79,7 +80,7 @@ def test_the_known_symbol_must_lie_where_it_does() -> None:
 @pytest.mark.parametrize("table", ["count", "markers", "tokens", "index"])
 @pytest.mark.parametrize("name", ["7.0", "6.4", "5.10"])
 def test_tables_that_disagree_are_not_believed(name: str, table: str) -> None:
-    tables = Tables(FORMATS[name], SYMBOLS)
+    tables = sample(FORMATS[name], SYMBOLS)
     at = tables.at[table] + {"markers": 4, "tokens": 5, "index": 300}.get(table, 0)
     tables.image[at] = 0 if table == "tokens" else tables.image[at] ^ 1
     with pytest.raises(ValueError, match="no tables"):
@@ -87,7 +88,7 @@ def test_tables_that_disagree_are_not_believed(name: str, table: str) -> None:
 
 
 def test_tables_are_found_behind_others_that_are_none() -> None:
-    tables = Tables(FORMATS["6.4"], SYMBOLS)
+    tables = sample(FORMATS["6.4"], SYMBOLS)
     tables.image[:21] = b"\0" + b"".join(b"%d\0" % n for n in range(10))
     assert len(read(tables)) == len(SYMBOLS)
 
@@ -106,7 +107,7 @@ def test_every_cut_and_any_change_is_refused_or_harmless() -> None:
     dice = random.Random(1)
     outcomes = set()
     for form in FORMATS.values():
-        seed = Tables(form, SYMBOLS)
+        seed = sample(form, SYMBOLS)
         begin, end = min(seed.at.values()) - 8, len(seed.image) - 512
         for _ in range(60):
             image = seed.image[:]
@@ -142,7 +143,7 @@ def program(data: bytes, address: int) -> Program:
 def test_drgn_finds_symbols() -> None:
     prog = program(b"", 0)
     prog.register_symbol_finder(
-        "kallsyms", symbol_finder(read(Tables(FORMATS["6.4"], SYMBOLS))), enable_index=0
+        "kallsyms", symbol_finder(read(sample(FORMATS["6.4"], SYMBOLS))), enable_index=0
     )
     symbol = prog.symbol("pgmap_array")
     assert (symbol.address, symbol.size) == (BASE + 0x200000, 16)

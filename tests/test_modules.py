@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Optional
 
 import pytest
-from btf_writer import every_kind, split
+from btf_samples import every_kind, split
 from drgn import Architecture, Object, Platform, PlatformFlags, Program, TypeMember
 from trees import Memory
 
 from zonedev._zonedev import Btf
 from zonedev.kernel import modules
-from zonedev.kernel.btf import BtfTypes, _Modules, type_finder
+from zonedev.kernel.btf import BtfTypes, ModuleTypes, type_finder
 from zonedev.kernel.modules import ModuleSymbols, each_module, each_module_btf, module_at
 
 AMD64 = Platform(Architecture.X86_64, PlatformFlags.IS_64_BIT | PlatformFlags.IS_LITTLE_ENDIAN)
@@ -179,7 +179,7 @@ def test_a_list_of_modules_that_is_damaged_ends(what: str) -> None:
 def finder(prog: Program) -> Program:
     """The Program, with the BTF of every_kind() and its modules."""
     types = BtfTypes(prog, Btf(every_kind().bytes()))
-    prog.register_type_finder("btf", type_finder(types, _Modules(types)), enable_index=-1)
+    prog.register_type_finder("btf", type_finder(types, ModuleTypes(types)), enable_index=-1)
     return prog
 
 

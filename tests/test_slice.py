@@ -33,10 +33,11 @@ from drgn.helpers.linux.mm import follow_phys  # noqa: E402
 from zonedev import _zonedev  # noqa: E402
 from zonedev.audit import audit  # noqa: E402
 from zonedev.cli import main  # noqa: E402
+from zonedev.corefile import FRAME_SIZE  # noqa: E402
 from zonedev.errors import TargetError  # noqa: E402
 from zonedev.kernel.facts import read_kernel  # noqa: E402
 from zonedev.report.data import audit_dict  # noqa: E402
-from zonedev.slice import FRAME_SIZE, SliceResult, slice_core  # noqa: E402
+from zonedev.slice import SliceResult, slice_core  # noqa: E402
 from zonedev.target import Target, open_target  # noqa: E402
 
 VMCORES = Path(__file__).parent / "vmcores"

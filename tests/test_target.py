@@ -26,7 +26,7 @@ from typing import Any, Callable, NamedTuple, Optional
 import pytest
 from conftest import ROOT, VMCORES, Answer, Vmcore, Zonedev, assert_one_line, open_vmcore
 from drgn import Object, Program, RelocatableModule, sizeof
-from kallsyms_writer import BASE, FORMATS, SYMBOLS, Tables
+from kallsyms_samples import BASE, FORMATS, SYMBOLS, sample
 
 from zonedev import _zonedev, target
 from zonedev.kernel import btf as kernel_btf
@@ -497,7 +497,7 @@ def test_btf_of_a_vmlinux_that_is_damaged_or_of_another_kernel(
     zonedev: Zonedev, newest: Vmcore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, _ = with_btf_section(newest.vmlinux, tmp_path)
-    kallsyms = _zonedev.Kallsyms(Tables(FORMATS["7.0"], SYMBOLS).image, BASE, ("_stext", BASE))
+    kallsyms = _zonedev.Kallsyms(sample(FORMATS["7.0"], SYMBOLS).image, BASE, ("_stext", BASE))
     monkeypatch.setattr(kernel_btf, "read_kallsyms", lambda _: kallsyms)
     assert_one_line(zonedev("audit", newest.core, "-s", path), "BTF: ", "vmlinux has none")
     other, _ = with_btf_section(vmlinux("6.1-nvdimm"), tmp_path)

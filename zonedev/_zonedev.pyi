@@ -268,6 +268,10 @@ class Kallsyms:
     len() and numbers: all of them, in the kernel's order.  Immutable.
     """
 
+    form: tuple[str, bool, int]
+    """What entries of the table of addresses mean (place, base, per-cpu, absolute), whether that stands behind the
+    tokens, and what tables are aligned to."""
+
     def __new__(
         cls,
         image: Buffer,

@@ -11,31 +11,30 @@ nothing is put into the output directory before the pair gave the same report as
 from __future__ import annotations
 
 import os
-import struct
 import tempfile
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import drgn
 from drgn import FindObjectFlags, Object, Program, Symbol, Type, TypeKind, TypeKindSet, TypeMember
 
+from zonedev.corefile import (
+    FRAME_SHIFT,
+    FrameSource,
+    Machine,
+    count_frames,
+    write_core,
+)
 from zonedev.debugfile import DebugFile, ElfIdentity, is_tagged, read_elf_identity, type_key
+from zonedev.errors import TargetError
 
 T = TypeVar("T")
 
-FRAME_SHIFT = 12
-FRAME_SIZE = 1 << FRAME_SHIFT
 CORE_NAME = "vmcore"
 DEBUG_NAME = "vmlinux"
 
 _U64 = (1 << 64) - 1
-_PT_LOAD, _PT_NOTE = 1, 4
-_ET_CORE = 4
-_MAX_NOTES = 64 << 20  # bytes; real ones have a few KiB
-_MAX_SEGMENTS = 0xFFFE  # e_phnum is 16 bits, and 0xffff means that it does not fit
-_COPY_SIZE = 1 << 20
 # How often pointers are followed one level more when the pair gives another answer.
 _POINTER_LEVELS = 2
 _FINDER = "zonedev.slice"
@@ -82,19 +81,21 @@ def slice_core(
     the original.
     """
     if not hasattr(Program, "set_linux_kernel_custom"):
-        raise _target_error("slicing needs drgn 0.3.0 or later: this one cannot record an audit")
+        raise TargetError("slicing needs drgn 0.3.0 or later: this one cannot record an audit")
     _refuse_to_overwrite(out_dir, [core, *debug_files])
     recorder = _Recorder(_open(core, debug_files))
     report = recorder.run_original(run)
     try:
         recorder.record(debug_files, run, core)
     except Exception as e:
-        raise _target_error(f"the audit of {core} failed while it was recorded: {e}") from e
+        raise TargetError(f"the audit of {core} failed while it was recorded: {e}") from e
     os.makedirs(out_dir, exist_ok=True)
-    source = _FrameSource.open(core, recorder.original, recorder.vmcoreinfo)
+    source = FrameSource.open(
+        core, recorder.original, recorder.vmcoreinfo, _machine(recorder.original)
+    )
     pieces = source.pieces(recorder.frames)
     with tempfile.TemporaryDirectory(prefix=".slice-", dir=out_dir) as scratch:
-        _write_core(os.path.join(scratch, CORE_NAME), source, pieces)
+        write_core(os.path.join(scratch, CORE_NAME), source, pieces)
         check = _Check(core, run, report, same if same is not None else _equal)
         names = _write_debug_files(scratch, recorder, check)
         for name in (CORE_NAME, *names):
@@ -104,17 +105,11 @@ def slice_core(
         core=written[0],
         debug_files=tuple(written[1:]),
         frames=len(recorder.frames),
-        zero_filled_frames=_count_frames(p for p in pieces if not p.in_file),
+        zero_filled_frames=count_frames(p for p in pieces if not p.in_file),
         core_size=os.path.getsize(written[0]),
         debug_size=sum(map(os.path.getsize, written[1:])),
         report=report,
     )
-
-
-def _target_error(message: str) -> Exception:
-    from zonedev.errors import TargetError  # late: this module is imported by the plugin's verbs
-
-    return TargetError(message)
 
 
 def _equal(a: object, b: object) -> bool:
@@ -127,11 +122,11 @@ def _open(core: str, debug_files: Sequence[str]) -> Program:
     try:
         prog.set_core_dump(core)
     except Exception as e:  # drgn has no class for what libkdumpfile reports
-        raise _target_error(f"cannot open {core}: {e}; give an ELF or kdump vmcore") from e
+        raise TargetError(f"cannot open {core}: {e}; give an ELF or kdump vmcore") from e
     if prog.flags & drgn.ProgramFlags.IS_LIVE:
-        raise _target_error(f"{core} is a live kernel: its memory changes; give a vmcore")
+        raise TargetError(f"{core} is a live kernel: its memory changes; give a vmcore")
     if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
-        raise _target_error(f"{core} is not a Linux kernel core: it has no VMCOREINFO note")
+        raise TargetError(f"{core} is not a Linux kernel core: it has no VMCOREINFO note")
     _load_debug_info(prog, core, debug_files)
     return prog
 
@@ -142,14 +137,14 @@ def _load_debug_info(prog: Program, core: str, debug_files: Sequence[str]) -> No
             with open(path, "rb"):
                 pass
         except OSError as e:
-            raise _target_error(f"cannot read {path}: {e.strerror}") from e
+            raise TargetError(f"cannot read {path}: {e.strerror}") from e
     try:
         prog.load_debug_info(list(debug_files))
     except Exception as e:
-        raise _target_error(f"cannot use the debug files for {core}: {e}") from e
+        raise TargetError(f"cannot use the debug files for {core}: {e}") from e
     if not _has_vmlinux(prog):
         files = ", ".join(debug_files) or "no file"
-        raise _target_error(f"{files}: not the vmlinux of {core}; give the one with its build ID")
+        raise TargetError(f"{files}: not the vmlinux of {core}; give the one with its build ID")
 
 
 def _has_vmlinux(prog: Program) -> bool:
@@ -162,7 +157,7 @@ def _has_vmlinux(prog: Program) -> bool:
 def _refuse_to_overwrite(out_dir: str, inputs: Sequence[str]) -> None:
     for path in inputs:
         if os.path.realpath(os.path.dirname(path) or ".") == os.path.realpath(out_dir):
-            raise _target_error(f"{out_dir} holds the input {path}; give another directory")
+            raise TargetError(f"{out_dir} holds the input {path}; give another directory")
 
 
 # Recording
@@ -481,233 +476,6 @@ class _Recorder:
         return self.questions.symbol(_SymbolQuestion(name, address, one))
 
 
-# The core
-
-
-class _Piece(NamedTuple):
-    """Physical memory [start, end) that the core holds; not in_file: that drgn zero-fills."""
-
-    start: int
-    end: int
-    in_file: bool
-
-
-class _Segment(NamedTuple):
-    type: int
-    offset: int
-    paddr: int
-    filesz: int
-    memsz: int
-
-
-@dataclass(frozen=True)
-class _FrameSource:
-    """The original core: what of each frame it holds, and what the slice takes over unchanged.
-
-    ELF cores may claim memory that is not in the file (p_filesz < p_memsz: excluded, or past its
-    end). drgn reads it as zeroes. The slice claims it in the same way, so that a reader who can
-    tell such zeroes from real ones still can.
-    """
-
-    prog: Program
-    machine: int
-    flags: int
-    order: str
-    notes: bytes
-    extents: list[_Piece] | None  # disjoint and sorted; None: whatever can be read, in whole frames
-
-    @classmethod
-    def open(cls, core: str, prog: Program, vmcoreinfo: bytes) -> _FrameSource:
-        """Raises TargetError if it is an ELF file that this cannot parse."""
-        try:
-            with open(core, "rb") as file:
-                if file.read(4) == b"\x7fELF":
-                    return cls._open_elf(file, prog)
-                notes = _diskdump_notes(file)
-        except (OSError, ValueError, struct.error) as e:
-            raise _target_error(f"cannot slice {core}: {e}") from e
-        main = prog.main_module()
-        assert main.debug_file_path is not None  # _load_debug_info() has checked
-        identity = read_elf_identity(main.debug_file_path, b"")
-        order = ">" if identity.big_endian else "<"
-        notes = notes or _note(order, b"VMCOREINFO", 0, vmcoreinfo)
-        return cls(prog, identity.machine, identity.flags, order, notes, None)
-
-    @classmethod
-    def _open_elf(cls, file: BinaryIO, prog: Program) -> _FrameSource:
-        file.seek(0)
-        header = file.read(64)
-        if len(header) < 64 or header[4] != 2:
-            raise ValueError("only 64-bit ELF cores can be sliced")
-        order = ">" if header[5] == 2 else "<"
-        (machine,) = struct.unpack_from(order + "H", header, 18)
-        (flags,) = struct.unpack_from(order + "I", header, 48)
-        segments = list(_read_segments(file, header, order))
-        notes = b"".join(_read_note(file, s) for s in segments if s.type == _PT_NOTE)
-        loads = [s for s in segments if s.type == _PT_LOAD and s.paddr != _U64]
-        extents = _flatten(loads, os.fstat(file.fileno()).st_size)
-        return cls(prog, machine, flags, order, notes, extents)
-
-    def pieces(self, frames: Iterable[int]) -> list[_Piece]:
-        """Return what the core holds of these frames, sorted, neighbours joined."""
-        joined: list[_Piece] = []
-        for frame in sorted(frames):
-            start = frame << FRAME_SHIFT
-            for piece in self._clip(start, start + FRAME_SIZE):
-                last = joined[-1] if joined else None
-                if last and last.end == piece.start and last.in_file == piece.in_file:
-                    joined[-1] = last._replace(end=piece.end)
-                else:
-                    joined.append(piece)
-        return joined
-
-    def _clip(self, start: int, end: int) -> Iterator[_Piece]:
-        if self.extents is None:
-            yield _Piece(start, end, True)
-            return
-        index = max(bisect_right(self.extents, _Piece(start, _U64, True)) - 1, 0)
-        while index < len(self.extents) and self.extents[index].start < end:
-            extent = self.extents[index]
-            low, high = max(start, extent.start), min(end, extent.end)
-            if low < high:
-                yield _Piece(low, high, extent.in_file)
-            index += 1
-
-
-def _count_frames(pieces: Iterable[_Piece]) -> int:
-    return sum((p.end - 1 >> FRAME_SHIFT) - (p.start >> FRAME_SHIFT) + 1 for p in pieces)
-
-
-def _read_segments(file: BinaryIO, header: bytes, order: str) -> Iterator[_Segment]:
-    """Yield the program headers of an ELF64 file. Raises ValueError if they are cut off."""
-    phoff, shoff = struct.unpack_from(order + "QQ", header, 32)
-    phentsize, phnum = struct.unpack_from(order + "HH", header, 54)
-    if phnum == 0xFFFF:  # PN_XNUM: the number is in sh_info of section 0
-        file.seek(shoff)
-        (phnum,) = struct.unpack_from(order + "I", file.read(64), 44)
-    if phentsize != 56:
-        raise ValueError("the program header table has an unknown format")
-    file.seek(phoff)
-    for _ in range(phnum):
-        entry = file.read(56)
-        if len(entry) < 56:
-            raise ValueError("the program header table ends early")
-        type_, _, offset, _, paddr, filesz, memsz, _ = struct.unpack(order + "IIQQQQQQ", entry)
-        yield _Segment(type_, offset, paddr, filesz, memsz)
-
-
-def _read_note(file: BinaryIO, segment: _Segment) -> bytes:
-    if segment.filesz > _MAX_NOTES:
-        raise ValueError(f"its note segment claims {segment.filesz} bytes")
-    file.seek(segment.offset)
-    return file.read(segment.filesz)
-
-
-def _flatten(loads: Sequence[_Segment], file_size: int) -> list[_Piece]:
-    """Return the memory of PT_LOADs as disjoint sorted pieces. Where two overlap, the later counts.
-
-    What lies past the end of a cut-off file is in no piece.
-    """
-    pieces: list[_Piece] = []
-    for load in loads:
-        filesz = min(load.filesz, load.memsz)
-        held = min(filesz, max(file_size - load.offset, 0))
-        data = _Piece(load.paddr, load.paddr + held, True)
-        zeroes = _Piece(load.paddr + filesz, load.paddr + load.memsz, False)
-        for new in (data, zeroes):
-            if new.start < new.end:
-                _insert(pieces, new)
-    return pieces
-
-
-def _insert(pieces: list[_Piece], new: _Piece) -> None:
-    """Put a piece into a sorted list, cutting away what it overlaps."""
-    first = max(bisect_right(pieces, _Piece(new.start, _U64, True)) - 1, 0)
-    while first < len(pieces) and pieces[first].end <= new.start:
-        first += 1
-    last = first
-    while last < len(pieces) and pieces[last].start < new.end:
-        last += 1
-    rest = []
-    if first < last:
-        rest = [
-            pieces[first]._replace(end=new.start),
-            pieces[last - 1]._replace(start=new.end),
-        ]
-    pieces[first:last] = sorted(p for p in [new, *rest] if p.start < p.end)
-
-
-def _note(order: str, name: bytes, type_: int, descriptor: bytes) -> bytes:
-    name += b"\0"
-    header = struct.pack(order + "III", len(name), len(descriptor), type_)
-    return header + name + bytes(-len(name) % 4) + descriptor + bytes(-len(descriptor) % 4)
-
-
-def _diskdump_notes(file: BinaryIO) -> bytes:
-    """Return the ELF notes in a kdump-compressed file, b"" if it has none or another format.
-
-    64-bit little-endian only: struct disk_dump_header has block_size at 428, the sub header in the
-    next block has offset_note and size_note at 48 since header version 4.
-    """
-    file.seek(0)
-    header = file.read(432)
-    if len(header) < 432 or header[:8] not in (b"KDUMP   ", b"DISKDUMP"):
-        return b""
-    (version,) = struct.unpack_from("<i", header, 8)
-    (block_size,) = struct.unpack_from("<i", header, 428)
-    if version < 4 or not FRAME_SIZE <= block_size <= 1 << 20:
-        return b""
-    file.seek(block_size)
-    offset, size = struct.unpack_from("<QQ", file.read(64), 48)
-    if not 0 < size <= _MAX_NOTES:
-        return b""
-    file.seek(offset)
-    return file.read(size)
-
-
-def _write_core(path: str, source: _FrameSource, pieces: Sequence[_Piece]) -> None:
-    """Write an ELF64 core: the notes, then one PT_LOAD per piece, addressed physically."""
-    if len(pieces) > _MAX_SEGMENTS:
-        raise _target_error(f"the audit read {len(pieces)} separate runs of frames: too many")
-    order = source.order
-    offset = 64 + 56 * (1 + len(pieces))
-    table = [struct.pack(order + "IIQQQQQQ", _PT_NOTE, 0, offset, 0, 0, len(source.notes), 0, 0)]
-    offset += len(source.notes)
-    with open(path, "wb") as file:
-        file.seek(offset)
-        for piece in pieces:
-            offset = -(-offset // FRAME_SIZE) * FRAME_SIZE
-            size = piece.end - piece.start
-            filesz = size if piece.in_file else 0
-            table.append(
-                struct.pack(
-                    order + "IIQQQQQQ", _PT_LOAD, 7, offset, 0, piece.start, filesz, size, 0
-                )
-            )
-            if piece.in_file:
-                file.seek(offset)
-                _copy(file, source.prog, piece)
-                offset += size
-        file.seek(0)
-        file.write(_core_header(source, len(table)) + b"".join(table) + source.notes)
-
-
-def _core_header(source: _FrameSource, phnum: int) -> bytes:
-    encoding = b"\x02" if source.order == ">" else b"\x01"
-    ident = b"\x7fELF\x02" + encoding + b"\x01" + bytes(9)
-    return ident + struct.pack(
-        source.order + "HHIQQQIHHHHHH",
-        *(_ET_CORE, source.machine, 1, 0, 64, 0, source.flags, 64, 56, phnum, 64, 0, 0),
-    )
-
-
-def _copy(file: BinaryIO, prog: Program, piece: _Piece) -> None:
-    file.writelines(
-        prog.read(start, min(_COPY_SIZE, piece.end - start), physical=True)
-        for start in range(piece.start, piece.end, _COPY_SIZE)
-    )
-
-
 # The debug files
 
 
@@ -755,11 +523,16 @@ def _debug_files(recorder: _Recorder) -> dict[str, DebugFile]:
 def _identity(module: drgn.Module) -> ElfIdentity:
     path = module.debug_file_path or module.loaded_file_path
     if path is None or module.build_id is None:
-        raise _target_error(f"{module.name}: no debug file with a build ID is loaded for it")
+        raise TargetError(f"{module.name}: no debug file with a build ID is loaded for it")
     try:
         return read_elf_identity(path, module.build_id)
     except (OSError, ValueError) as e:
-        raise _target_error(f"cannot slice {path}: {e}") from e
+        raise TargetError(f"cannot slice {path}: {e}") from e
+
+
+def _machine(prog: Program) -> Machine:
+    identity = _identity(prog.main_module())
+    return Machine(identity.machine, identity.flags, identity.big_endian)
 
 
 def _banner(prog: Program, vmcoreinfo: bytes) -> tuple[Symbol, bytes] | None:
@@ -861,7 +634,7 @@ def _write_debug_files(directory: str, recorder: _Recorder, check: _Check[T]) ->
         if not difference:
             return list(files)
         files[DEBUG_NAME].follow_pointers()
-    raise _target_error(
+    raise TargetError(
         f"the slice of {check.core} gives another answer than the core: {difference}; "
         "nothing was written"
     )

@@ -38,6 +38,7 @@ struct tables {
 
 struct zd_kallsyms {
 	uint32_t count;
+	struct zd_kallsyms_form form;
 	uint64_t *addresses;
 	/** Of each symbol its type and name in @text. */
 	uint32_t *places;
@@ -278,6 +279,7 @@ static const char *name_of(const struct zd_kallsyms *kallsyms, uint32_t i)
 
 /** A table of addresses: where it may lie, and how its entries are meant. */
 struct encoding {
+	const char *name;
 	/** Bytes of an entry; 0: a word. */
 	uint8_t size;
 	/** A word behind the table that entries are relative to. */
@@ -312,11 +314,11 @@ static uint64_t absolute(uint64_t entry, uint64_t base, uint64_t place)
 
 static const struct encoding encodings[] = {
 	// Since commit a081b5789255 ("kallsyms: Get rid of kallsyms relative base") (in v7.0).
-	{ 4, false, relative_to_place },
-	{ 4, true, relative_to_base },
-	{ 4, true, absolute_per_cpu },
+	{ "place", 4, false, relative_to_place },
+	{ "base", 4, true, relative_to_base },
+	{ "per-cpu", 4, true, absolute_per_cpu },
 	// Without CONFIG_KALLSYMS_BASE_RELATIVE.
-	{ 0, false, absolute },
+	{ "absolute", 0, false, absolute },
 };
 
 /** Where a table of @size bytes, and a base behind it if @has_base, lies in front of or behind the others. */
@@ -365,8 +367,10 @@ static struct zd_error *take_addresses(struct zd_kallsyms *kallsyms, const struc
 		return not_found("the known symbol is not among the names");
 	for (size_t i = 0; i < sizeof(encodings) / sizeof(*encodings); i++) {
 		for (int behind = 1; behind >= 0; behind--) {
-			if (read_addresses(kallsyms, tables, &encodings[i], behind, known, address))
-				return NULL;
+			if (!read_addresses(kallsyms, tables, &encodings[i], behind, known, address))
+				continue;
+			kallsyms->form = (struct zd_kallsyms_form){ encodings[i].name, behind, tables->align };
+			return NULL;
 		}
 	}
 	return not_found("no table of addresses puts the known symbol where it is");
@@ -482,6 +486,11 @@ void zd_kallsyms_destroy(struct zd_kallsyms *kallsyms)
 uint32_t zd_kallsyms_count(const struct zd_kallsyms *kallsyms)
 {
 	return kallsyms->count;
+}
+
+struct zd_kallsyms_form zd_kallsyms_form(const struct zd_kallsyms *kallsyms)
+{
+	return kallsyms->form;
 }
 
 void zd_kallsyms_symbol(const struct zd_kallsyms *kallsyms, uint32_t i, struct zd_symbol *ret)

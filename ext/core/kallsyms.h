@@ -42,6 +42,17 @@ struct zd_symbol {
 	char type;
 };
 
+/** How the tables say where a symbol lies. */
+struct zd_kallsyms_form {
+	/** "place": relative to the entry itself; "base": to a word behind the entries; "per-cpu": the same,
+	 * but positive entries are absolute; "absolute": words. */
+	const char *encoding;
+	/** The table of addresses stands behind the tokens, not before the names. */
+	bool behind;
+	/** Tables begin at multiples of this. */
+	uint8_t align;
+};
+
 struct zd_kallsyms;
 
 /**
@@ -53,6 +64,9 @@ struct zd_error *zd_kallsyms_create(const struct zd_image *image, const char *na
 void zd_kallsyms_destroy(struct zd_kallsyms *kallsyms);
 
 uint32_t zd_kallsyms_count(const struct zd_kallsyms *kallsyms);
+
+/** How the kernel has them; for who writes them again. */
+struct zd_kallsyms_form zd_kallsyms_form(const struct zd_kallsyms *kallsyms);
 
 /** Symbol @i, below the count. */
 void zd_kallsyms_symbol(const struct zd_kallsyms *kallsyms, uint32_t i, struct zd_symbol *ret);

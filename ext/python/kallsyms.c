@@ -111,6 +111,20 @@ static PyObject *kallsyms_item(PyObject *object, Py_ssize_t i)
 	return NULL;
 }
 
+static PyObject *kallsyms_form(PyObject *object, void *unused)
+{
+	struct zd_kallsyms_form form = zd_kallsyms_form(((struct KallsymsObject *)object)->kallsyms);
+
+	(void)unused;
+	return Py_BuildValue("(sNb)", form.encoding, PyBool_FromLong(form.behind), form.align);
+}
+
+static PyGetSetDef kallsyms_getters[] = {
+	{ "form", kallsyms_form, NULL, "(encoding, behind, align): how the tables say where a symbol lies",
+	  NULL },
+	{ NULL, NULL, NULL, NULL, NULL },
+};
+
 static PyMethodDef kallsyms_methods[] = {
 	{ "find", kallsyms_find, METH_O, "find(name) -> [(name, address, size, type)]" },
 	{ "at", kallsyms_at, METH_O, "at(address) -> (name, address, size, type) or None" },
@@ -121,6 +135,7 @@ static PyType_Slot kallsyms_slots[] = {
 	{ Py_tp_new, kallsyms_new },
 	{ Py_tp_dealloc, kallsyms_dealloc },
 	{ Py_tp_methods, kallsyms_methods },
+	{ Py_tp_getset, kallsyms_getters },
 	{ Py_sq_length, kallsyms_length },
 	{ Py_sq_item, kallsyms_item },
 	{ Py_tp_doc,

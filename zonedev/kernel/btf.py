@@ -35,6 +35,7 @@ from zonedev import _zonedev
 from zonedev.errors import TargetError
 from zonedev.kernel.modules import VMLINUX, ModuleSymbols, each_module_btf, is_this_machine, sys_btf
 from zonedev.kernel.symbols import (
+    SymbolTable,
     image_address,
     read_image,
     read_kallsyms,
@@ -127,7 +128,7 @@ def _searched(prog: Program) -> _zonedev.Btf:
     raise TargetError("BTF: this kernel has none (CONFIG_DEBUG_INFO_BTF)")
 
 
-def _bytes_in_memory(prog: Program, kallsyms: _zonedev.Kallsyms) -> Optional[bytes]:
+def _bytes_in_memory(prog: Program, kallsyms: SymbolTable) -> Optional[bytes]:
     """Where symbols say; None where they do not.
 
     :raises TargetError: it is not there
@@ -144,9 +145,7 @@ def _bytes_in_memory(prog: Program, kallsyms: _zonedev.Kallsyms) -> Optional[byt
         raise TargetError(f"BTF: it cannot be read ({err})") from None
 
 
-def read_btf(
-    prog: Program, kallsyms: _zonedev.Kallsyms, data: Optional[bytes] = None
-) -> _zonedev.Btf:
+def read_btf(prog: Program, kallsyms: SymbolTable, data: Optional[bytes] = None) -> _zonedev.Btf:
     """The BTF that a kernel has of itself: the running one's out of /sys, another's out of its memory.
 
     :param data: it was read elsewhere
@@ -174,6 +173,11 @@ class BtfTypes:
         self.btf = btf
         self._base = base
         self._types: dict[int, Type] = {}
+
+    @property
+    def made(self) -> list[int]:
+        """Ids of the types that were asked for, and that these need; not the base's."""
+        return list(self._types)
 
     def type(self, id_: int) -> Type:
         """The type of an id.  Structs are made without their members, so that this ends."""
@@ -306,25 +310,29 @@ _MAKE: dict[str, Callable[[BtfTypes, dict[str, Any]], Type]] = {
 }
 
 
-class _Modules:
+class ModuleTypes:
     """The types of modules, read when the kernel's own do not have one that is asked for."""
 
-    def __init__(self, base: BtfTypes) -> None:
+    def __init__(self, base: BtfTypes, btfs: Optional[Iterable[_zonedev.Btf]] = None) -> None:
+        """
+        :param btfs: they were read elsewhere
+        """
         self._base = base
+        self._btfs = btfs
         self._types: Optional[list[BtfTypes]] = None
 
     def __iter__(self) -> Iterator[BtfTypes]:
         if self._types is None:
             # Types of the kernel are asked for while modules are looked for.
             self._types = []
-            self._types = list(self._read())
+            btfs = self._read() if self._btfs is None else self._btfs
+            self._types = [BtfTypes(self._base.prog, btf, self._base) for btf in btfs]
         return iter(self._types)
 
-    def _read(self) -> Iterator[BtfTypes]:
-        prog, btf = self._base.prog, self._base.btf
-        for data in each_module_btf(prog):
+    def _read(self) -> Iterator[_zonedev.Btf]:
+        for data in each_module_btf(self._base.prog):
             with contextlib.suppress(ValueError):
-                yield BtfTypes(prog, _zonedev.Btf(data, _word_size(prog), btf), self._base)
+                yield _zonedev.Btf(data, _word_size(self._base.prog), self._base.btf)
 
 
 def type_finder(types: BtfTypes, modules: Iterable[BtfTypes] = ()) -> Callable[..., Optional[Type]]:
@@ -346,7 +354,7 @@ def type_finder(types: BtfTypes, modules: Iterable[BtfTypes] = ()) -> Callable[.
 class _Objects:
     """Objects that symbols and BTF tell together."""
 
-    def __init__(self, types: BtfTypes, kallsyms: _zonedev.Kallsyms) -> None:
+    def __init__(self, types: BtfTypes, kallsyms: SymbolTable) -> None:
         self.types = types
         self.kallsyms = kallsyms
         self._texts = text_ranges(kallsyms)
@@ -437,14 +445,14 @@ class _Objects:
 NAME = "zonedev-btf"
 
 
-def register(prog: Program, btf: _zonedev.Btf, kallsyms: _zonedev.Kallsyms) -> BtfTypes:
-    """Let a Program find types, objects and symbols in these, behind all other finders."""
-    types = BtfTypes(prog, btf)
-    prog.register_type_finder(NAME, type_finder(types, _Modules(types)), enable_index=-1)
+def register(types: BtfTypes, kallsyms: SymbolTable, modules: Optional[ModuleTypes] = None) -> None:
+    """Let the types' Program find types, objects and symbols in these, behind all other finders."""
+    prog = types.prog
+    finder = type_finder(types, modules or ModuleTypes(types))
+    prog.register_type_finder(NAME, finder, enable_index=-1)
     prog.register_object_finder(NAME, _Objects(types, kallsyms).find, enable_index=-1)
     symbols = symbol_finder(kallsyms, ModuleSymbols(prog))
     prog.register_symbol_finder(NAME, symbols, enable_index=-1)
-    return types
 
 
 def types_from(prog: Program) -> str:
@@ -459,4 +467,6 @@ def use_btf(prog: Program, data: Optional[bytes] = None) -> BtfTypes:
     :raises TargetError: the kernel has no BTF or kallsyms, or they cannot be read
     """
     kallsyms = read_kallsyms(prog)
-    return register(prog, read_btf(prog, kallsyms, data), kallsyms)
+    types = BtfTypes(prog, read_btf(prog, kallsyms, data))
+    register(types, kallsyms)
+    return types

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Optional
+from typing import Optional, Protocol
 
 from drgn import FaultError, PlatformFlags, Program, Symbol, SymbolBinding, SymbolKind
 
@@ -33,6 +33,23 @@ _GAP = 4
 _TEXTS = (("_stext", "_etext"), ("_sinittext", "_einittext"))
 
 _DATA = "tTbBdDrR"
+
+Row = tuple[str, int, int, str]
+
+
+class SymbolTable(Protocol):
+    """What _zonedev.Kallsyms has."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> Row: ...
+
+    def find(self, name: str, /) -> list[Row]:
+        """All symbols of a name."""
+
+    def at(self, address: int, /) -> Optional[Row]:
+        """The last symbol at or below an address."""
+
 
 SymbolFinder = Callable[[Program, Optional[str], Optional[int], bool], list[Symbol]]
 
@@ -118,7 +135,7 @@ def read_kallsyms(prog: Program) -> _zonedev.Kallsyms:
         raise TargetError(str(err)) from None
 
 
-def text_ranges(kallsyms: _zonedev.Kallsyms) -> list[tuple[int, int]]:
+def text_ranges(kallsyms: SymbolTable) -> list[tuple[int, int]]:
     """Addresses [start, end) at which the kernel's functions lie."""
     ends = [[kallsyms.find(name) for name in names] for names in _TEXTS]
     return [(start[0][1], end[0][1]) for start, end in ends if start and end]
@@ -138,16 +155,14 @@ def _module_symbol(found: ModuleSymbol) -> Symbol:
     return Symbol(found.name, found.address, found.size, SymbolBinding.UNKNOWN, kind)
 
 
-def symbol_finder(
-    kallsyms: _zonedev.Kallsyms, modules: Optional[ModuleSymbols] = None
-) -> SymbolFinder:
+def symbol_finder(kallsyms: SymbolTable, modules: Optional[ModuleSymbols] = None) -> SymbolFinder:
     """What Program.register_symbol_finder() takes.  Symbols of modules are found by their addresses only."""
     texts = text_ranges(kallsyms)
 
     def is_text(address: int) -> bool:
         return any(start <= address < end for start, end in texts)
 
-    def by_address(address: int) -> list[tuple[str, int, int, str]]:
+    def by_address(address: int) -> list[Row]:
         found = kallsyms.at(address)
         return [found] if found and address < found[1] + found[2] else []
 

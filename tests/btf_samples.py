@@ -1,57 +1,17 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Writes BTF as text says it: one call a type, ids in the order of the calls.
-
-The layout is that of include/uapi/linux/btf.h; nothing is checked, so that tests can write nonsense, too.
-"""
+"""BTF as text says it, and some of it in the ways that kernels use it.  Nothing is checked: tests write nonsense, too."""
 
 from __future__ import annotations
 
-import struct
-from typing import Optional
+from zonedev.btffile import BtfWriter
 
-KINDS = (
-    *("void", "int", "ptr", "array", "struct", "union", "enum", "fwd", "typedef", "volatile"),
-    *("const", "restrict", "func", "func_proto", "var", "datasec", "float", "decl_tag"),
-    *("type_tag", "enum64"),
-)
 SIGNED, CHAR, BOOL = 1, 2, 4
 
 Member = tuple[str, int, int]
 
 
-class Writer:
-    """BTF in the making.  Names of a split one go on behind the base's, as its ids do."""
-
-    def __init__(self, order: str = "<", base: Optional[Writer] = None) -> None:
-        self.order = order
-        self.types = b""
-        self.strings = b"" if base else b"\0"
-        self.first_string = base.first_string + len(base.strings) if base else 0
-        self.next_id = base.next_id if base else 1
-
-    def words(self, *numbers: int) -> bytes:
-        return struct.pack(f"{self.order}{len(numbers)}I", *(n & 0xFFFFFFFF for n in numbers))
-
-    def name(self, text: str) -> int:
-        if not text and not self.first_string:
-            return 0
-        at = self.first_string + len(self.strings)
-        self.strings += text.encode() + b"\0"
-        return at if text else 0
-
-    def add(
-        self,
-        kind: str,
-        name: str,
-        third: int,
-        items: bytes = b"",
-        count: int = 0,
-        flag: bool = False,
-    ) -> int:
-        info = flag << 31 | KINDS.index(kind) << 24 | count
-        self.types += self.words(self.name(name), info, third) + items
-        self.next_id += 1
-        return self.next_id - 1
+class Writer(BtfWriter):
+    """One call a type."""
 
     def int(self, name: str, size: int, encoding: int = 0, bits: int = 0, offset: int = 0) -> int:
         data = encoding << 24 | offset << 16 | (bits or 8 * size)
@@ -92,12 +52,8 @@ class Writer:
         items = b"".join(self.words(*variable) for variable in variables)
         return self.add("datasec", name, size, items, len(variables))
 
-    def header(self) -> bytes:
-        sizes = self.words(24, 0, len(self.types), len(self.types), len(self.strings))
-        return struct.pack(f"{self.order}HBB", 0xEB9F, 1, 0) + sizes
-
     def bytes(self) -> bytes:
-        return self.header() + self.types + self.strings
+        return self.build()
 
 
 def every_kind(order: str = "<") -> Writer:

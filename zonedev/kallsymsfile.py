@@ -1,27 +1,19 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Writes the tables of kallsyms as scripts/kallsyms.c does, in the formats that it has had."""
+"""The tables of kallsyms in the making, in the formats that they have had.
+
+Owns the encoding; which symbols is for slice_btf.py to say.  Names are not made short, but for two tokens.  The tables
+are read by ext/core/kallsyms.c.
+
+Mirrors scripts/kallsyms.c.
+"""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
-BASE = 0xFFFFFFFF_81000000
-
 Symbol = tuple[str, str, int]
-
-SYMBOLS: list[Symbol] = [
-    ("T", "_stext", BASE),
-    *(("t", f"function_{n}.isra.{n % 7}", BASE + 0x40 * (n + 1)) for n in range(900)),
-    ("T", "memremap_pages", BASE + 0x100000),
-    ("T", "alias_of_memremap_pages", BASE + 0x100000),
-    ("T", "_etext", BASE + 0x180000),
-    ("T", "misnamed", BASE + 0x190000),
-    ("b", "pgmap_array", BASE + 0x200000),
-    ("d", "twice", BASE + 0x200010),
-    ("d", "twice", BASE + 0x200020),
-    ("B", "_end", BASE + 0x300000),
-]
 
 
 class Format(NamedTuple):
@@ -34,52 +26,62 @@ class Format(NamedTuple):
     seqs: bool = False  # three bytes for each symbol stand behind the markers
 
 
-FORMATS = {
-    "7.0": Format("place", True, 4),
-    "6.4": Format("base", True),
-    "6.4-per-cpu": Format("per-cpu", True),
-    "6.2": Format("per-cpu", False, seqs=True),
-    "5.10": Format("per-cpu", False),
-    "5.10-base": Format("base", False),
-    "absolute": Format("absolute", False),
-    "absolute-behind": Format("absolute", True),
-    "big-endian": Format("base", True, order=">"),
-    "big-endian-7.0": Format("place", True, 4, ">"),
-}
-
 # Two tokens that stand for more than a character, at codes that no name uses.
 TOKENS = {1: "function_", 2: ".isra."}
 
+# Above the offsets of per-cpu variables.
+_ABSOLUTE_END = 1 << 31
+
 
 def compress(text: str) -> bytes:
-    data = text.encode()
+    """A name as the tables have it."""
+    data = text.encode("ascii")
     for code, token in TOKENS.items():
         data = data.replace(token.encode(), bytes([code]))
     return data
 
 
 class Tables:
-    """An image that begins at *address*, with the tables behind some other bytes."""
+    """The tables of some symbols, and where each begins in *image*.
 
-    def __init__(self, form: Format, symbols: list[Symbol], address: int = BASE) -> None:
+    :param symbols: with the letter of nm(1), as the kernel orders them
+    :param address: of the image
+    :param before: what the image begins with
+    :param behind: and ends with
+    :raises ValueError: an address is too far away for this format, or a name is not ASCII
+    """
+
+    def __init__(
+        self,
+        form: Format,
+        symbols: Sequence[Symbol],
+        address: int,
+        before: bytes = b"",
+        behind: bytes = b"",
+    ) -> None:
         self.form = form
         self.symbols = symbols
         self.address = address
-        self.image = bytearray(b"\xcc" * 4096)
+        self.image = bytearray(before)
         self.at: dict[str, int] = {}
         if not form.behind:
             self._addresses()
         self._names()
         if form.behind:
             self._addresses()
-        self.image += b"\xcc" * 512
+        self.image += behind
 
     def _begin(self, name: str) -> None:
         self.image += bytes(-len(self.image) % self.form.align)
         self.at[name] = len(self.image)
 
     def _put(self, letter: str, *numbers: int) -> None:
-        self.image += struct.pack(f"{self.form.order}{len(numbers)}{letter}", *numbers)
+        try:
+            self.image += struct.pack(f"{self.form.order}{len(numbers)}{letter}", *numbers)
+        except struct.error as err:
+            raise ValueError(
+                f"kallsyms: a symbol is too far away for this format ({err})"
+            ) from None
 
     def _names(self) -> None:
         self._begin("count")
@@ -111,15 +113,18 @@ class Tables:
     def _addresses(self) -> None:
         self._begin("addresses")
         at, kind = self.address + self.at["addresses"], self.form.encoding
+        base = min(
+            (a for _, _, a in self.symbols if kind == "base" or a >= _ABSOLUTE_END), default=0
+        )
         for i, (_, _, address) in enumerate(self.symbols):
             if kind == "absolute":
                 self._put("Q", address)
             elif kind == "place":
                 self._put("i", address - at - 4 * i)
             elif kind == "base":
-                self._put("I", address - BASE)
+                self._put("I", address - base)
             else:
-                self._put("i", address if address < BASE else BASE - 1 - address)
+                self._put("i", address if address < base else base - 1 - address)
         if kind in ("base", "per-cpu"):
             self._begin("base")
-            self._put("Q", BASE)
+            self._put("Q", base)
