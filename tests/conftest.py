@@ -31,10 +31,20 @@ class Vmcore(NamedTuple):
     name: str
     core: str
     vmlinux: str
+    """Empty where the core has its types itself."""
     modules: list[str]
     prog: Program
     kernel: Kernel
     truth: dict[str, Any]
+
+    @property
+    def debug_files(self) -> list[str]:
+        return [self.vmlinux, *self.modules] if self.vmlinux else []
+
+    @property
+    def types(self) -> list[str]:
+        """The words that name where its types are."""
+        return ["-s", self.vmlinux] if self.vmlinux else ["--btf"]
 
     @property
     def states(self) -> list[dict[str, Any]]:
@@ -46,11 +56,13 @@ class Vmcore(NamedTuple):
 def open_vmcore(name: str) -> Vmcore:
     directory = VMCORES / name
     core = str(unpack(directory, ROOT / "build" / "vmcores"))
-    vmlinux = str(directory / "vmlinux")
+    vmlinux = directory / "vmlinux"
+    debug_file = str(vmlinux) if vmlinux.exists() else ""
     modules = [str(path) for path in sorted(directory.glob("*.ko.debug"))]
-    prog = open_target(Target(core, [vmlinux, *modules]))
+    target = Target(core, [debug_file, *modules]) if debug_file else Target(core, btf=True)
+    prog = open_target(target)
     truth = json.loads((directory / "truth-states.json").read_text())
-    return Vmcore(name, core, vmlinux, modules, prog, read_kernel(prog), truth)
+    return Vmcore(name, core, debug_file, modules, prog, read_kernel(prog), truth)
 
 
 def fresh_vmcore(name: str) -> Vmcore:

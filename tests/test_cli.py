@@ -35,7 +35,7 @@ def leak() -> Vmcore:
 
 
 def args(vmcore: Vmcore) -> tuple[str, ...]:
-    return "-c", vmcore.core, "-s", vmcore.vmlinux
+    return "-c", vmcore.core, *vmcore.types
 
 
 def command(*words: str) -> list[str]:

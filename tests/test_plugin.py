@@ -101,7 +101,7 @@ def test_same_arguments_same_output(capsys: pytest.CaptureFixture[str], words: s
     vmcore = open_vmcore(LEAK)
     run(vmcore.prog, f"zonedev {words}")
     inside = capsys.readouterr()
-    target = ["-c", vmcore.core, "-s", vmcore.vmlinux]
+    target = ["-c", vmcore.core, *vmcore.types]
     main([*words.split(), *target])
     assert capsys.readouterr() == inside and inside.out
 

@@ -85,7 +85,7 @@ def test_scheme_of_a_core(zonedev: Zonedev, name: str) -> None:
     for type_, counts in report.seen.items():
         at = max(counts, key=lambda key: counts[key])
         assert at == str(report.audit.scheme.idle[type_]) or "teardown" in name
-    args = (vmcore.core, "-s", vmcore.vmlinux)
+    args = (vmcore.core, *vmcore.types)
     text = zonedev("scheme", *args)
     assert text.status == 0 and f"scheme {report.id} (high confidence)" in text.out
     for state in report.states:

@@ -13,14 +13,14 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Optional
 
 from drgn import FaultError, Program
 
 from zonedev import _zonedev, commands
 from zonedev.errors import UsageError, ZonedevError
-from zonedev.target import Target, check_kernel, open_target
+from zonedev.kernel.btf import types_from
+from zonedev.target import Target, btf_of_file, check_kernel, open_target
 
 EXIT_ERROR = 2
 EXIT_INCOMPLETE = 3
@@ -70,12 +70,12 @@ def _slice(target: Target, output: str, tasks: bool) -> int:
     from zonedev.audit import audit
     from zonedev.report.data import audit_dict
     from zonedev.slice import slice_core
+    from zonedev.slice_btf import slice_btf
 
     if target.core is None:
         raise UsageError("slice needs a VMCORE: a live kernel cannot be cut")
-    if target.btf:
-        raise UsageError("slice needs debug information, of which it cuts a piece, too: -s VMLINUX")
-    open_target(replace(target, btf=False))
+    core = target.core
+    by_btf = types_from(open_target(target)) == "btf"
 
     def run(prog: Program) -> dict[str, object]:
         check_kernel(prog, target)
@@ -87,11 +87,15 @@ def _slice(target: Target, output: str, tasks: bool) -> int:
         }
 
     try:
-        result = slice_core(target.core, target.symbols, output, run)
+        if by_btf:
+            result = slice_btf(core, output, run, btf_of_file(target))
+        else:
+            result = slice_core(core, target.symbols, output, run)
     except OSError as err:
         raise UsageError(f"-o {output}: cannot be written: {err.strerror or err}") from None
     sys.stdout.write(f"{result.core}: {result.frames} page frames, {result.core_size} bytes\n")
-    sys.stdout.write(f"{result.debug_files[0]}: {result.debug_size} bytes\n")
+    if result.debug_files:
+        sys.stdout.write(f"{result.debug_files[0]}: {result.debug_size} bytes\n")
     return 0
 
 

@@ -80,9 +80,7 @@ def slice_core(
     if the pair gives another answer; then nothing was written. Lets through what `run` raises on
     the original.
     """
-    if not hasattr(Program, "set_linux_kernel_custom"):
-        raise TargetError("slicing needs drgn 0.3.0 or later: this one cannot record an audit")
-    _refuse_to_overwrite(out_dir, [core, *debug_files])
+    refuse_to_overwrite(out_dir, [core, *debug_files])
     recorder = _Recorder(_open(core, debug_files))
     report = recorder.run_original(run)
     try:
@@ -116,8 +114,8 @@ def _equal(a: object, b: object) -> bool:
     return a == b
 
 
-def _open(core: str, debug_files: Sequence[str]) -> Program:
-    """Open a core with its debug files; TargetError if drgn cannot, or finds no vmlinux for it."""
+def open_core(core: str) -> Program:
+    """Open a core without any types; TargetError if drgn cannot, or it is no vmcore."""
     prog = Program()
     try:
         prog.set_core_dump(core)
@@ -127,6 +125,12 @@ def _open(core: str, debug_files: Sequence[str]) -> Program:
         raise TargetError(f"{core} is a live kernel: its memory changes; give a vmcore")
     if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
         raise TargetError(f"{core} is not a Linux kernel core: it has no VMCOREINFO note")
+    return prog
+
+
+def _open(core: str, debug_files: Sequence[str]) -> Program:
+    """Open a core with its debug files; TargetError if drgn cannot, or finds no vmlinux for it."""
+    prog = open_core(core)
     _load_debug_info(prog, core, debug_files)
     return prog
 
@@ -154,7 +158,32 @@ def _has_vmlinux(prog: Program) -> bool:
         return False
 
 
-def _refuse_to_overwrite(out_dir: str, inputs: Sequence[str]) -> None:
+def recording_program(original: Program, frames: set[int]) -> Program:
+    """A Program without types that reads what `original` reads, and notes the page frames that could be read.
+
+    Raises TargetError if this drgn has none.
+    """
+    if not hasattr(Program, "set_linux_kernel_custom"):
+        raise TargetError("slicing needs drgn 0.3.0 or later: this one cannot record an audit")
+
+    def read(address: int, count: int, offset: int, physical: bool) -> bytes:
+        data: bytes = original.read(address, count, physical=True)
+        frames.update(range(address >> FRAME_SHIFT, (address + count - 1 >> FRAME_SHIFT) + 1))
+        return data
+
+    prog = Program(original.platform)
+    prog.add_memory_segment(0, _U64, read, True)
+    prog.set_linux_kernel_custom(vmcoreinfo_of(original), False)
+    return prog
+
+
+def vmcoreinfo_of(prog: Program) -> bytes:
+    """The bytes of the note that every vmcore has."""
+    return bytes(prog.object("VMCOREINFO").to_bytes_())
+
+
+def refuse_to_overwrite(out_dir: str, inputs: Sequence[str]) -> None:
+    """Raises TargetError if an input lies in the output directory."""
     for path in inputs:
         if os.path.realpath(os.path.dirname(path) or ".") == os.path.realpath(out_dir):
             raise TargetError(f"{out_dir} holds the input {path}; give another directory")
@@ -402,8 +431,8 @@ class _Recorder:
         self.original = original
         self.frames: set[int] = set()
         self.questions = _Questions(original)
-        self.vmcoreinfo = original.object("VMCOREINFO").to_bytes_()
-        self._prog = Program(original.platform)
+        self.vmcoreinfo = vmcoreinfo_of(original)
+        self._prog = recording_program(original, self.frames)
         self._mirror = _TypeMirror(self._prog)
 
     def run_original(self, run: Callable[[Program], T]) -> T:
@@ -433,19 +462,12 @@ class _Recorder:
     def record(self, debug_files: Sequence[str], run: Callable[[Program], T], core: str) -> T:
         """Return what `run` gives on the recording Program."""
         prog = self._prog
-        prog.add_memory_segment(0, _U64, self._read, True)
-        prog.set_linux_kernel_custom(self.vmcoreinfo, False)
         prog.register_type_finder(_FINDER, self._type_finder)
         prog.register_object_finder(_FINDER, self._object_finder)
         prog.register_symbol_finder(_FINDER, self._symbol_finder)
         _set_finders(prog, _Finders([_FINDER], ["linux", _FINDER], [_FINDER]))
         _load_debug_info(prog, core, debug_files)
         return run(prog)
-
-    def _read(self, address: int, count: int, offset: int, physical: bool) -> bytes:
-        data: bytes = self.original.read(address, count, physical=True)
-        self.frames.update(range(address >> FRAME_SHIFT, (address + count - 1 >> FRAME_SHIFT) + 1))
-        return data
 
     def _type_finder(
         self, prog: Program, kinds: TypeKindSet, name: str, filename: str | None
@@ -614,7 +636,7 @@ class _Check(Generic[T]):
         except Exception as e:
             return f"{type(e).__name__}: {e}"
         if not self.same(self.report, report):
-            return _first_difference(self.report, report)
+            return first_difference(self.report, report)
         return next(_other_answers(prog, questions), "")
 
 
@@ -640,7 +662,8 @@ def _write_debug_files(directory: str, recorder: _Recorder, check: _Check[T]) ->
     )
 
 
-def _first_difference(expected: object, got: object) -> str:
+def first_difference(expected: object, got: object) -> str:
+    """Where two reports begin to differ, in words."""
     a, b = (str(report).splitlines() for report in (expected, got))
     for line, (x, y) in enumerate(zip(a, b), 1):
         if x != y:

@@ -365,7 +365,7 @@ def _no_debug_info(prog: Program, target: Target, why_no_btf: str = "") -> Targe
     )
 
 
-def _btf_of_file(target: Target) -> Optional[bytes]:
+def btf_of_file(target: Target) -> Optional[bytes]:
     """The section .BTF of the vmlinux that was named; None where types are those of the kernel's memory."""
     if target.btf_file is None:
         return None
@@ -380,7 +380,7 @@ def _btf_of_file(target: Target) -> Optional[bytes]:
 
 def _load_btf(prog: Program, target: Target) -> None:
     try:
-        use_btf(prog, _btf_of_file(target))
+        use_btf(prog, btf_of_file(target))
         if _has_types(prog):
             return
         reason = "BTF: it has no struct page"

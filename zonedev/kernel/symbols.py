@@ -19,7 +19,7 @@ from zonedev.errors import TargetError
 from zonedev.kernel.modules import ModuleSymbol, ModuleSymbols
 
 # The symbol that every VMCOREINFO names: where the kernel's text begins, with the tables behind it.
-_KNOWN = "_stext"
+KNOWN = "_stext"
 
 # How much of the image is read: text and read-only data of large kernels, in pieces.
 _IMAGE_MAX = 96 << 20
@@ -27,6 +27,8 @@ _PIECE = 1 << 20
 _PAGE = 4096
 # Pieces that may be missing between text and data, which are aligned to large pages.
 _GAP = 4
+IMAGE_STEP = _GAP * _PIECE
+"""An image goes on where something of it can be read so many bytes further."""
 
 # Where functions lie.  Letters do not tell: where the linker marks .data as executable, a variable's letter is that of
 # a function.
@@ -109,9 +111,9 @@ def image_address(prog: Program) -> int:
 
     :raises TargetError: that is not known
     """
-    known = vmcoreinfo_symbol(prog, _KNOWN)
+    known = vmcoreinfo_symbol(prog, KNOWN)
     if known is None or known % 8:
-        raise TargetError(f"kallsyms: VMCOREINFO does not say where the kernel lies ({_KNOWN})")
+        raise TargetError(f"kallsyms: VMCOREINFO does not say where the kernel lies ({KNOWN})")
     return known
 
 
@@ -127,7 +129,7 @@ def read_kallsyms(prog: Program) -> _zonedev.Kallsyms:
         return _zonedev.Kallsyms(
             read_image(prog, known),
             known,
-            (_KNOWN, known),
+            (KNOWN, known),
             8 if flags & PlatformFlags.IS_64_BIT else 4,
             not flags & PlatformFlags.IS_LITTLE_ENDIAN,
         )
