@@ -111,6 +111,14 @@ def test_another_answer_is_not_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_same_core_gives_the_same_bytes(zonedev: Zonedev, tmp_path: Path) -> None:
+    outs = [tmp_path / name for name in ("a", "b")]
+    for out in outs:
+        assert zonedev("slice", open_vmcore(SMALL).core, "-o", out).status == 0
+    one, other = ((out / "vmcore").read_bytes() for out in outs)
+    assert one == other
+
+
 def test_a_slice_does_not_replace_what_it_is_cut_from(zonedev: Zonedev) -> None:
     core = open_vmcore(SMALL).core
     assert_one_line(zonedev("slice", core, "-o", Path(core).parent), "holds the input")
@@ -121,6 +129,15 @@ def kallsyms(*names: str) -> Kallsyms:
     symbols = [*SYMBOLS, *(("d", name, last + 16 * i) for i, name in enumerate(names, 1))]
     image = sample(FORMATS["6.4"], symbols)
     return Kallsyms(image.image, image.address, SYMBOLS[0][1:])
+
+
+def test_symbols_keep_their_sizes() -> None:
+    table = kallsyms()
+    chosen = slice_btf._chosen(table, table.find("pgmap_array"))
+    again = sample(FORMATS["6.4"], chosen)
+    thin_table = Kallsyms(again.image, again.address, SYMBOLS[0][1:])
+    assert len(thin_table) < len(table)
+    assert thin_table.find("pgmap_array") == table.find("pgmap_array")
 
 
 @pytest.mark.parametrize(

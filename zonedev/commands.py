@@ -192,7 +192,9 @@ def build_parser(prog: str, targets: bool) -> Parser:
     )
     _add_format(rules, ("text", "json"))
     if targets:
-        slice_ = verb("slice", "write a small core and debug file that give the same audit", True)
+        slice_ = verb(
+            "slice", "write a small core (and debug file, with -s) that gives the same audit", True
+        )
         slice_.add_argument(
             "-o", "--output", metavar="DIR", required=True, help="directory to write to"
         )

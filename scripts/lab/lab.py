@@ -95,9 +95,10 @@ def types_of(release: str) -> Path | None:
     if full.exists():
         return full
     bundled = [
-        path.with_name("vmlinux")
-        for path in BUNDLED.glob("*/truth-states.json")
-        if f'"kernel": "{release}"' in path.read_text().partition("\n")[0]
+        path
+        for path in BUNDLED.glob("*/vmlinux")
+        if f'"kernel": "{release}"'
+        in path.with_name("truth-states.json").read_text().partition("\n")[0]
     ]
     # Each has what one audit asked for: the largest, that of the most memory types.
     return max(bundled, key=lambda path: path.stat().st_size, default=None)
