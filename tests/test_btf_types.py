@@ -13,7 +13,7 @@ import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import pytest
 from btf_samples import Writer, every_kind
@@ -37,8 +37,13 @@ from zonedev._zonedev import Btf, Kallsyms
 from zonedev.audit import audit
 from zonedev.errors import TargetError
 from zonedev.kallsymsfile import Symbol
+from zonedev.kernel import btf as kernel_btf
 from zonedev.kernel.btf import BtfTypes, read_btf, register, type_finder, use_btf
+from zonedev.kernel.symbols import Row, read_kallsyms, text_ranges
+from zonedev.kernel.translate import physical_address
+from zonedev.model import Finding
 from zonedev.report.data import audit_dict
+from zonedev.target import Target, open_target
 
 AMD64 = Platform(Architecture.X86_64, PlatformFlags.IS_64_BIT | PlatformFlags.IS_LITTLE_ENDIAN)
 
@@ -360,6 +365,70 @@ def test_a_kernel_whose_symbols_are_its_functions() -> None:
 def test_a_kernel_whose_symbols_are_its_functions_and_that_has_no_btf() -> None:
     with pytest.raises(TargetError, match="BTF: this kernel has none"):
         use_btf(of_functions_only(b""))
+
+
+class FunctionsOnly:
+    """The symbols that a kernel has without CONFIG_KALLSYMS_ALL."""
+
+    def __init__(self, table: Kallsyms) -> None:
+        self._table = table
+        self._texts = text_ranges(table)
+
+    def _has(self, row: Row) -> bool:
+        inside = any(start <= row[1] < end for start, end in self._texts)
+        return inside or row[0] in ("_etext", "_einittext")
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, i: int) -> Row:
+        return self._table[i]
+
+    def find(self, name: str) -> list[Row]:
+        return [row for row in self._table.find(name) if self._has(row)]
+
+    def at(self, address: int) -> Optional[Row]:
+        row = self._table.at(address)
+        return row if row and self._has(row) else None
+
+
+@pytest.fixture
+def functions_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        kernel_btf, "read_kallsyms", lambda prog: FunctionsOnly(read_kallsyms(prog))
+    )
+
+
+def key(finding: Finding) -> tuple[Any, ...]:
+    return finding.rule, finding.pfn, finding.count, finding.severity
+
+
+@pytest.mark.parametrize("name", ["6.16-btf-p2p-leak", "7.3-btf-hmm-leak"])
+def test_a_core_whose_symbols_are_its_functions(functions_only: None, name: str) -> None:
+    vmcore = open_vmcore(name)
+    prog = open_target(Target(vmcore.core, btf=True))
+    with pytest.raises(LookupError):
+        prog.symbol("pgmap_array")
+    found = audit(prog)
+    assert found.verdict == "violations" and found.problems
+    whole = audit(vmcore.prog)
+    assert [p.pagemap.address for p in found.pagemaps] == [
+        p.pagemap.address for p in whole.pagemaps
+    ]
+    errors = [
+        sorted(key(f) for f in one.findings if f.severity == "error") for one in (found, whole)
+    ]
+    assert errors[0] == errors[1] and errors[0]
+
+
+def test_page_tables_are_found_without_init_mm(functions_only: None) -> None:
+    vmcore = open_vmcore("6.16-btf-p2p-leak")
+    prog = open_target(Target(vmcore.core, btf=True))
+    with pytest.raises(LookupError):
+        prog["init_mm"]
+    first = vmcore.kernel.pagemaps[0].ranges[0].start_pfn
+    address = vmcore.kernel.layout.page_address(first)
+    assert physical_address(prog, address) == physical_address(vmcore.prog, address)
 
 
 # ---------------------------------------------------------------- the lab's comparison of reports

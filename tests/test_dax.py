@@ -591,8 +591,8 @@ class OldSpace:
     [
         ("page_tree", "struct radix_tree_root", "before 4.20"),
         ("i_pages", "struct radix_tree_root", "before 4.20"),
-        ("i_pages", "struct xarray", "the debug file does not tell"),
-        ("", "", "the debug file does not tell"),
+        ("i_pages", "struct xarray", "types and symbols do not tell"),
+        ("", "", "types and symbols do not tell"),
     ],
 )
 def test_why_there_are_no_trees(member: str, type_: str, why: str) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from drgn import FaultError
-from drgn.helpers.linux.mm import follow_phys
 
 from zonedev import _zonedev
 from zonedev.driver_pass import DriverPasses
@@ -20,6 +19,7 @@ from zonedev.kernel.dax import DaxEntry
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.mapping import describe_mapping
 from zonedev.kernel.registry import known_type
+from zonedev.kernel.translate import physical_address
 from zonedev.kernel.vmemmap import classify_fault, order_max
 from zonedev.model import FS_DAX, Finding, Pagemap, PfnRange
 from zonedev.scanner import Caps, Scanner, calibrated, make_finding, pagemap_spec, scan_pages
@@ -70,7 +70,7 @@ def _resolve_address(kernel: Kernel, address: int) -> tuple[int, str]:
         if kernel.find(pfn):
             return pfn, f"{address:#x} is the struct page of pfn {pfn:#x}"
     try:
-        physical = int(follow_phys(kernel.prog["init_mm"].address_of_(), address))
+        physical = physical_address(kernel.prog, address)
     # Of a machine whose page tables it cannot walk drgn raises NotImplementedError: said like the others.
     except (FaultError, LookupError, NotImplementedError) as err:
         raise TargetError(

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from drgn import Architecture, FaultError, PlatformFlags, Program
-from drgn.helpers.linux.mm import follow_phys
 
 from zonedev import _zonedev
 from zonedev.btffile import Key, thin
@@ -27,6 +26,7 @@ from zonedev.errors import TargetError
 from zonedev.kallsymsfile import Format, Symbol, Tables
 from zonedev.kernel.btf import BtfTypes, ModuleTypes, read_btf, register
 from zonedev.kernel.symbols import IMAGE_STEP, Row, image_address, read_kallsyms
+from zonedev.kernel.translate import physical_address
 from zonedev.slice import (
     CORE_NAME,
     SliceResult,
@@ -169,11 +169,8 @@ class _Room:
 
     def physical(self, prog: Program) -> dict[int, int]:
         """The physical address of each of its pages."""
-        init_mm = prog["init_mm"].address_of_()
         first = self.address // FRAME_SIZE * FRAME_SIZE
-        return {
-            page: int(follow_phys(init_mm, page)) for page in range(first, self._end, FRAME_SIZE)
-        }
+        return {page: physical_address(prog, page) for page in range(first, self._end, FRAME_SIZE)}
 
 
 def _in_pages(address: int, data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -147,7 +147,7 @@ class Walked:
 def node_spec(prog: Program) -> tuple[int, ...]:
     """Where the members of struct xa_node lie, in bytes, as the core's Entries takes them.
 
-    :raises LookupError: the debug file does not tell
+    :raises LookupError: types and symbols do not tell
     """
     node = prog.type("struct xa_node")
     slots = node.member("slots").type.length or 0
@@ -165,13 +165,13 @@ def _why_no_trees(prog: Program, err: Exception) -> str:
             return "files of this kernel hold no xarray of pfns (before 4.20)"
     except LookupError:
         pass
-    return f"the debug file does not tell how files hold their pages: {err}"
+    return f"types and symbols do not tell how files hold their pages: {err}"
 
 
 def space_spec(prog: Program) -> tuple[int, ...]:
     """Where the members of struct address_space lie, in bytes, as the core's Entries takes them.
 
-    :raises LookupError: the debug file does not tell
+    :raises LookupError: types and symbols do not tell
     """
     space = prog.type("struct address_space")
     # Since commit f8d5d0cc145c ("xarray: Add definition of struct xarray") (in v4.20).
@@ -183,7 +183,7 @@ def space_spec(prog: Program) -> tuple[int, ...]:
 def inode_spec(prog: Program) -> tuple[int, ...]:
     """Where the members of struct inode lie, in bytes, as the core's Entries takes them.
 
-    :raises LookupError: the debug file does not tell
+    :raises LookupError: types and symbols do not tell
     """
     inode = prog.type("struct inode")
     places = tuple(offsetof(inode, name) for name in ("i_sb_list", "i_mapping", "i_flags"))
@@ -241,7 +241,7 @@ def super_blocks(prog: Program) -> Iterator[SuperBlock]:
         offset, inodes = offsetof(type_, "s_list"), offsetof(type_, "s_inodes")
     except (LookupError, TypeError) as err:
         raise CannotWalk(
-            f"the debug file does not tell where the super blocks are: {err}"
+            f"types and symbols do not tell where the super blocks are: {err}"
         ) from None
     try:
         for node in list_nodes(prog, head, _SUPER_BLOCKS_MAX):
@@ -252,7 +252,7 @@ def super_blocks(prog: Program) -> Iterator[SuperBlock]:
                 block = bool(one.s_bdev)
                 yield SuperBlock(node - offset, node - offset + inodes, device, kind, block)
     except (LookupError, AttributeError, TypeError) as err:
-        raise CannotWalk(f"the debug file does not tell what super blocks are: {err}") from None
+        raise CannotWalk(f"types and symbols do not tell what super blocks are: {err}") from None
     except (FaultError, ValueError, OverflowError) as err:
         raise CannotWalk(f"the list of super blocks cannot be read: {err}") from None
     except CannotWalk as err:

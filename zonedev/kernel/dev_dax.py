@@ -78,7 +78,7 @@ def _devices(prog: Program, page_shift: int) -> Iterator[_Device]:
     """
     All device-dax devices.
 
-    :raises LookupError: the debug file lacks the types
+    :raises LookupError: the types are missing
     :raises CannotWalk: the list of inodes cannot be walked
     """
     type_ = prog.type("struct dax_device")
@@ -122,7 +122,7 @@ def _find(prog: Program, page_shift: int) -> Union[list[_Device], str]:
     try:
         return list(_devices(prog, page_shift))
     except LookupError as err:
-        return f"the debug file does not tell where the device-dax devices are: {err}"
+        return f"types and symbols do not tell where the device-dax devices are: {err}"
     except (CannotWalk, *_ERRORS) as err:
         return f"the device-dax devices cannot be found: {err}"
 

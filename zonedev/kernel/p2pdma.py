@@ -107,6 +107,6 @@ def read_pool(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> Pool:
     try:
         return _pool(prog, pagemap, layout)
     except (LookupError, AttributeError) as err:
-        raise CannotRead(f"the debug file does not tell where its pool is: {err}") from None
+        raise CannotRead(f"types and symbols do not tell where its pool is: {err}") from None
     except (FaultError, ValueError, OverflowError) as err:
         raise CannotRead(f"its pool cannot be read: {err}") from None

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple, Optional, Union
 
 from drgn import FaultError, Program
-from drgn.helpers.linux.mm import follow_phys
 from drgn.helpers.linux.mmzone import NODE_DATA
 from drgn.helpers.linux.nodemask import for_each_online_node
 
 from zonedev.kernel.layout import KernelLayout
+from zonedev.kernel.translate import physical_address
 from zonedev.model import Pagemap
 
 CHUNK_BYTES = 4 << 20
@@ -218,8 +218,7 @@ def is_deduplicated(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> bo
 
 def _same_frame(prog: Program, addresses: list[int]) -> bool:
     try:
-        mm = prog["init_mm"].address_of_()
-        return len({int(follow_phys(mm, address)) for address in addresses}) == 1
+        return len({physical_address(prog, address) for address in addresses}) == 1
     except (FaultError, LookupError, NotImplementedError):
         # Not known: a memmap that is not mapped there, types that lack, or a machine whose page tables drgn cannot
         # walk (which it tells by NotImplementedError).  Each struct page is then judged at every place it has.
