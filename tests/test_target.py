@@ -19,21 +19,19 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
 import pytest
 from conftest import ROOT, VMCORES, Answer, Vmcore, Zonedev, assert_one_line, open_vmcore
-from drgn import Module, Object, Program, RelocatableModule, sizeof
+from drgn import Object, Program, RelocatableModule, sizeof
 from kallsyms_samples import BASE, FORMATS, SYMBOLS, sample
 
 from zonedev import _zonedev, target
-from zonedev.errors import TargetError
 from zonedev.kernel import btf as kernel_btf
 from zonedev.kernel.btf import NAME
 from zonedev.page import folio_report
-from zonedev.target import Target, open_target
 
 NEWEST = "7.2-nvdimm"
 KERNELS = ("5.10-nvdimm", "6.1-nvdimm", "6.12-nvdimm", NEWEST)
@@ -396,51 +394,6 @@ def test_no_debug_info_at_all(
 ) -> None:
     answer = zonedev(*verb, "-c", newest.core)
     assert_one_line(answer, newest.core, "no debug information", "7.2.12", "-s")
-
-
-@pytest.fixture
-def searched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Optional[str], set[str]]]:
-    """How long debuginfod might take, and for which modules, whenever drgn looked for debug information."""
-    calls: list[tuple[Optional[str], set[str]]] = []
-
-    def look(modules: Sequence[Module]) -> None:
-        calls.append((os.environ.get("DEBUGINFOD_MAXTIME"), {type(m).__name__ for m in modules}))
-
-    def open_core(prog: Program, named: Target) -> None:
-        set_core(prog, named)
-        prog.register_debug_info_finder("test", look, enable_index=0)
-
-    set_core = target._set_core
-    monkeypatch.setattr(target, "_set_core", open_core)
-    monkeypatch.delenv("DEBUGINFOD_MAXTIME", raising=False)
-    return calls
-
-
-def test_debuginfod_answers_at_once_or_not(
-    no_debug_info: None, searched: list[tuple[Optional[str], set[str]]]
-) -> None:
-    prog = open_target(Target(open_vmcore("6.16-btf-p2p-leak").core))
-    assert target.types_from(prog) == "btf"
-    # The kernel's; not those of its modules, one after the other.
-    assert searched == [("5", {"MainModule"})]
-    assert "DEBUGINFOD_MAXTIME" not in os.environ
-
-
-def test_debuginfod_has_the_time_that_the_user_gives_it(
-    no_debug_info: None, searched: list[object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DEBUGINFOD_MAXTIME", "600")
-    open_target(Target(open_vmcore("6.16-btf-p2p-leak").core))
-    assert searched == [("600", {"MainModule"})]
-    assert os.environ["DEBUGINFOD_MAXTIME"] == "600"
-
-
-def test_debuginfod_takes_its_time_where_there_is_no_btf(
-    no_debug_info: None, searched: list[object], newest: Vmcore
-) -> None:
-    with pytest.raises(TargetError, match="no types in its own memory"):
-        open_target(Target(newest.core))
-    assert searched == [("5", {"MainModule"}), (None, {"MainModule"})]
 
 
 @pytest.fixture

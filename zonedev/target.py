@@ -9,12 +9,11 @@ Every failure becomes one TargetError that says what, which file, why and what t
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -30,9 +29,6 @@ _GIVE_VMLINUX = "give the vmlinux with debug information of exactly this kernel 
 _NOT_A_CORE = ("not an ELF core", "not a core", "Unknown file format", "not in a recognized format")
 # What it says of a kdump header without the kernel's names.
 _NO_NAMES = "KDUMP_ATTR_ARCH_NAME"
-
-# What libdebuginfod gives a server for a file, in seconds; and what is "at once".
-_MAXTIME, _AT_ONCE = "DEBUGINFOD_MAXTIME", "5"
 
 _ELF_MAGIC = b"\x7fELF"
 _ELF_HEADER = 64
@@ -311,26 +307,10 @@ def _check_symbols(prog: Program, target: Target) -> bool:
     return own
 
 
-@contextlib.contextmanager
-def _at_once() -> Iterator[None]:
-    """Within this, a debuginfod server that takes its time has none: most kernels have types themselves."""
-    if _MAXTIME in os.environ:
-        yield
-        return
-    os.environ[_MAXTIME] = _AT_ONCE
-    try:
-        yield
-    finally:
-        del os.environ[_MAXTIME]
-
-
 def _load_debug_info(prog: Program, target: Target) -> None:
-    own = bool(target.symbols) and _check_symbols(prog, target)
+    default = not (target.symbols and _check_symbols(prog, target))
     try:
-        prog.load_debug_info(target.symbols, main=not own)
-        if not own and _has_types(prog):
-            # Modules come after the kernel: without its types, nobody asks for theirs.
-            prog.load_debug_info(target.symbols, default=True)
+        prog.load_debug_info(target.symbols, default=default)
     except MissingDebugInfoError:
         pass
     # drgn and its libraries fail in many ways over a damaged list of modules.
@@ -411,26 +391,13 @@ def _load_btf(prog: Program, target: Target) -> None:
     raise _no_debug_info(prog, target, reason)
 
 
-def _load_own_types(prog: Program, target: Target) -> None:
-    """The kernel's; where it has none, debug information that takes its time."""
-    try:
-        _load_btf(prog, target)
-    except TargetError:
-        if target.btf:
-            raise
-        _load_debug_info(prog, target)
-        if not _has_types(prog):
-            raise
-
-
 def _load_types(prog: Program, target: Target) -> None:
     """Debug information; the kernel's own types where these are asked for, or nothing else was named or found."""
     if not target.btf:
-        with _at_once():
-            _load_debug_info(prog, target)
+        _load_debug_info(prog, target)
     may_be_btf = (target.btf_file or not target.symbols) and target.btf is not False
     if may_be_btf and (target.btf or not _has_types(prog)):
-        _load_own_types(prog, target)
+        _load_btf(prog, target)
     check_kernel(prog, target)
     _check_modules(prog, target)
 
