@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Optional
 
-from drgn import FaultError, Program
+from drgn import FaultError, Program, ProgramFlags
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError, UsageError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from zonedev.kernel.dax import DaxWalk
 
 _INCOMPLETE = 3
+
+_WAIT_MAX = 1e6
 
 FORMATS = ("text", "json", "ndjson", "csv")
 
@@ -140,6 +143,35 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_diff(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "reports",
+        metavar="REPORT",
+        nargs="*",
+        help="the earlier and the later report of zonedev audit --format json; none: audit a live kernel twice",
+    )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="live kernels: time between the two audits (default: 10)",
+    )
+    parser.add_argument(
+        "--severity",
+        choices=_zonedev.SEVERITIES,
+        default="warning",
+        help="lowest severity that the text shows (default: warning)",
+    )
+    parser.add_argument(
+        "--fail-on",
+        choices=_zonedev.SEVERITIES,
+        default="error",
+        help="lowest severity of what is new or worse for exit status 1 (default: error)",
+    )
+    _add_format(parser, ("text", "json"))
+
+
 def build_parser(prog: str, targets: bool) -> Parser:
     """The parser of all verbs; *targets* adds the options that name a target."""
     parser = Parser(
@@ -191,6 +223,7 @@ def build_parser(prog: str, targets: bool) -> Parser:
         help="id or number of a rule (reference-on-free-folio, R01)",
     )
     _add_format(rules, ("text", "json"))
+    _add_diff(verb("diff", "what changed between two audits: what leaked, and where it grows"))
     if targets:
         slice_ = verb(
             "slice", "write a small core (and debug file, with -s) that gives the same audit", True
@@ -366,8 +399,48 @@ def scheme_verb(args: argparse.Namespace, prog: Optional[Program] = None) -> Out
     return Outcome(reports[0] if prog else reports)
 
 
+def _two_audits(prog: Program, args: argparse.Namespace) -> list[dict[str, Any]]:
+    from zonedev.audit import audit
+    from zonedev.report import data
+
+    if not prog.flags & ProgramFlags.IS_LIVE:
+        raise UsageError(
+            "diff compares two REPORTs, or a live kernel with itself: a dump stays as it is"
+        )
+    if not 0 <= args.wait < _WAIT_MAX:
+        raise UsageError(f"--wait must be 0 or more and below {_WAIT_MAX:.0f}")
+    first = audit(prog, fail_on=args.fail_on)
+    time.sleep(args.wait)
+    return [data.audit_dict(one) for one in (first, audit(prog, fail_on=args.fail_on))]
+
+
+def diff_verb(args: argparse.Namespace, prog: Optional[Program] = None) -> Outcome:
+    """Print what changed between two reports, or between two audits of a live kernel."""
+    from zonedev.diff import compare_reports, read_report
+    from zonedev.report import data
+    from zonedev.report.diff_text import diff_text
+
+    names = "first audit", "second audit"
+    if len(args.reports) == 2:
+        names = args.reports[0], args.reports[1]
+        reports = [read_report(path) for path in names]
+    elif args.reports or prog is None:
+        raise UsageError(
+            "diff needs two REPORTs of zonedev audit --format json, or a live kernel (-k)"
+        )
+    else:
+        reports = _two_audits(prog, args)
+    result = compare_reports(reports[0], reports[1], names, args.fail_on)
+    if args.format == "json":
+        _print(data.to_json(data.diff_dict(result)))
+    else:
+        _print(diff_text(result, args.severity))
+    return Outcome(result, result.exit_code)
+
+
 # Verbs that have something to say without a target.
 WITHOUT_TARGET: dict[str, Callable[[argparse.Namespace], Outcome]] = {
+    "diff": diff_verb,
     "rules": rules_verb,
     "scheme": scheme_verb,
 }
@@ -378,6 +451,7 @@ _VERBS: dict[str, Callable[[Program, argparse.Namespace], Outcome]] = {
     "files": _files,
     "scheme": lambda prog, args: scheme_verb(args, prog),
     "rules": lambda prog, args: rules_verb(args, prog),
+    "diff": lambda prog, args: diff_verb(args, prog),
 }
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from zonedev.model import Audit, Finding, Pagemap, PagemapResult
 
 if TYPE_CHECKING:
+    from zonedev.diff import Change, Diff, PagemapChange
     from zonedev.kernel.dax import DaxEntry, DaxFile
     from zonedev.page import FolioReport
     from zonedev.states import SchemeReport
@@ -307,6 +308,51 @@ def file_dict(
         "name": name,
         **{key: tally[key] for key in FILE_NUMBERS},
         "problem": tally["why"],
+    }
+
+
+def change_dict(change: Change) -> dict[str, Any]:
+    """Pages with one finding in the later report (of those that are gone: in the earlier one)."""
+    one = change.stretch
+    return {
+        "rule": one.rule,
+        "severity": one.severity,
+        "type": one.pagemap.type,
+        "pfn": one.start,
+        "pages": one.pages,
+        "order": one.order,
+        "refcount": one.refcount,
+        "expected": one.expected,
+        "refcount_before": change.before,
+    }
+
+
+def pagemap_change_dict(change: PagemapChange) -> dict[str, Any]:
+    """A pagemap in the earlier and in the later report; None where it was not there."""
+    (classes, later), (ref, later_ref), (extra, later_extra) = (
+        *(change.classes, change.ref, change.extra),
+    )
+    return {
+        "type": change.key.type,
+        "start_pfn": change.key.start_pfn,
+        "device": change.device,
+        "before": {"classes": classes, "ref_count": ref, "extra_references": extra},
+        "after": {"classes": later, "ref_count": later_ref, "extra_references": later_extra},
+    }
+
+
+def diff_dict(diff: Diff) -> dict[str, Any]:
+    """Two reports compared."""
+    return {
+        "schema": "zonedev.diff/1",
+        "before": {"name": diff.names[0], "kernel": diff.kernels[0], "verdict": diff.verdicts[0]},
+        "after": {"name": diff.names[1], "kernel": diff.kernels[1], "verdict": diff.verdicts[1]},
+        "pagemaps": [pagemap_change_dict(one) for one in diff.pagemaps],
+        "new": [change_dict(one) for one in diff.new],
+        "worse": [change_dict(one) for one in diff.worse],
+        "gone": [change_dict(one) for one in diff.gone],
+        "not_read_again": [change_dict(one) for one in diff.not_read],
+        "notes": diff.notes,
     }
 
 
