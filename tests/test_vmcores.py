@@ -21,7 +21,7 @@ from zonedev.model import Audit
 HEALTHY = [n for n in NAMES if "leak" not in n and "teardown" not in n]
 LEAK = [n for n in NAMES if "nvdimm-leak" in n or "kdump-leak" in n]
 # With the super blocks, and the DAX entries of all files.
-ENTRIES = [n for n in NAMES if "entries" in n or "tasks" in n or "btf-nvdimm" in n]
+ENTRIES = [n for n in NAMES if "entries" in n or "5.10-teardown-tasks" in n or "btf-nvdimm" in n]
 # Of System RAM only: what lies on the devices is not in the core.
 RAM_ONLY = [n for n in NAMES if "ram-only" in n or "kdump" in n]
 

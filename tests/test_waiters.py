@@ -15,6 +15,7 @@ from jsonschema import validate
 
 from zonedev.audit import audit
 from zonedev.kernel import dax_lock, removal
+from zonedev.kernel.facts import read_kernel
 from zonedev.kernel.removal import _Text, _Wanted
 from zonedev.model import Audit, Finding, Waiter
 from zonedev.target import Target, open_target
@@ -157,7 +158,7 @@ def test_all_stacks_lost(monkeypatch: pytest.MonkeyPatch) -> None:
 REMOVING = _Text(0x1000, 0x1100, "memunmap_pages")
 BREAKING = _Text(0x2000, 0x2100, "dax_break_layout")
 KNOWN = {"removal": [REMOVING], "dax": [BREAKING]}
-WANTED = _Wanted(frozenset((0xA0, 0xA8)), [(0x9000, 0x9400)])
+WANTED = _Wanted(frozenset((0xA0, 0xA8)), [(0x9000, 0x9400, 0x100)], 64, frozenset((0, 0x34)))
 
 
 @pytest.mark.parametrize(
@@ -179,14 +180,25 @@ WANTED = _Wanted(frozenset((0xA0, 0xA8)), [(0x9000, 0x9400)])
     ],
 )
 def test_what_it_takes_for_a_waiter(words: tuple[int, ...], function: str | None) -> None:
-    assert removal._function(words, WANTED, KNOWN) == function
+    assert removal._function(words, WANTED, KNOWN)[0] == function
+
+
+@pytest.mark.parametrize(
+    ("word", "pfn"),
+    [(0x9000, 0x100), (0x9034, 0x100), (0x9374, 0x10D), (0x9010, None), (0x9400, None)],
+)
+def test_the_page_that_is_waited_for(word: int, pfn: int | None) -> None:
+    expected = (None, None) if pfn is None else ("dax_break_layout", pfn)
+    assert removal._function((7, 0x2010, word), WANTED, KNOWN) == expected
 
 
 def test_many_waiters_are_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
     prog = fresh(open_vmcore(NAME))
     made = [Waiter(pid, f"task{pid}", "dax_break_layout") for pid in range(100, 0, -1)]
 
-    def each(prog: Program, wanted: dict[int, Any], known: Any, waiting: removal.Waiting) -> Any:
+    def each(
+        prog: Program, wanted: dict[int, Any], known: Any, waiting: removal.Waiting, stacks: bool
+    ) -> Any:
         waiting.tasks = 100
         yield from ((min(wanted), one) for one in made)
 
@@ -194,3 +206,92 @@ def test_many_waiters_are_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
     (finding,) = [f for f in dying(audit(prog)) if f.waiters]
     assert len(finding.waiters) == 64
     assert finding.detail.endswith(" and 61 more") and finding.detail.count("pid") == 3
+
+
+# ---------------------------------------------------------------- zonedev waiters
+
+WITHOUT_DEBUG_FILE = "6.16-btf-p2p-teardown-tasks"
+
+
+def test_a_removal_without_any_debug_file(zonedev: Zonedev) -> None:
+    core = open_vmcore(WITHOUT_DEBUG_FILE).core
+    report = json.loads(zonedev("waiters", core, "--format", "json").out)
+    assert report["schema"] == "zonedev.waiters/1" and report["types_from"] == "btf"
+    (held,) = report["held"]
+    assert (
+        held["pagemap"]["ref"]["state"] == "dying" and held["pagemap"]["device"] == "0000:00:01.0"
+    )
+    (waiter,) = held["waiters"]
+    assert (waiter["comm"], waiter["function"]) == ("dd", "memunmap_pages")
+    # Callees first; what the record did: dd writes to the device's file "remove".
+    stack = [name.removeprefix("? ") for name in waiter["stack"]]
+    wanted = ["__schedule", "memunmap_pages", "pci_stop_bus_device", "remove_store", "ksys_write"]
+    assert [name for name in stack if name in wanted] == wanted
+    assert all(name.startswith("? ") for name in waiter["stack"])
+    ((pfn, count, refcount),) = [(f["pfn"], f["count"], f["refcount"]) for f in held["out"]]
+    assert (count, refcount, held["busy"], held["idle_refcount"]) == (1, 1, 1, 0)
+    states = open_vmcore(WITHOUT_DEBUG_FILE).states
+    assert [state["pfn"] for state in states if state["refcount"]] == [pfn]
+
+
+def test_text(zonedev: Zonedev) -> None:
+    answer = zonedev("waiters", open_vmcore(WITHOUT_DEBUG_FILE).core)
+    assert answer.status == 0
+    lines = answer.out.splitlines()
+    assert lines[0] == "0000:00:01.0 (PCI_P2PDMA), dying, 1 reference"
+    assert lines[1].startswith("  dd (pid ") and lines[1].endswith(") waits in memunmap_pages()")
+    assert lines[2].startswith("    ? __schedule < ? schedule < ")
+    assert not any(line.endswith("?") for line in lines)
+    assert lines[-1].endswith(" tasks; waiting for pages of 1 pagemap: 1")
+
+
+def test_two_removals(zonedev: Zonedev) -> None:
+    vmcore = open_vmcore(NAME)
+    report = json.loads(zonedev("waiters", vmcore.core, *vmcore.types, "--format", "json").out)
+    held = {one["pagemap"]["device"]: one for one in report["held"]}
+    assert set(held) == {"namespace0.0", "dax1.0"} and report["pagemaps"] == 5
+    assert all([w["comm"] for w in one["waiters"]] == ["ndctl"] for one in held.values())
+    assert {name: sum(f["count"] for f in one["out"]) for name, one in held.items()} == {
+        "namespace0.0": 2,
+        "dax1.0": 1,
+    }
+
+
+def test_a_dump_without_stacks_does_not_tell(zonedev: Zonedev) -> None:
+    vmcore = open_vmcore("5.10-teardown")
+    answer = zonedev("waiters", vmcore.core, *vmcore.types)
+    assert answer.status == 3
+    assert "no task was seen that waits for it" in answer.out
+    assert "who waits is not known: " in answer.out
+
+
+def test_nobody_waits(zonedev: Zonedev, monkeypatch: pytest.MonkeyPatch) -> None:
+    vmcore = open_vmcore(NAME)
+    monkeypatch.setattr(removal, "_functions", lambda prog, names: [_Text(0, 0, names[0])])
+    answer = zonedev("waiters", vmcore.core, *vmcore.types)
+    assert answer.status == 0
+    assert answer.out.count("no task was seen that waits for it") == 2
+    assert answer.out.endswith(" tasks; waiting for pages of 5 pagemaps: 0\n")
+
+
+def test_a_page_that_a_truncate_waits_for() -> None:
+    """On a live pagemap: words on a real stack, made those of a waiter."""
+    vmcore = open_vmcore(NAME)
+    prog = fresh(vmcore)
+    kernel = read_kernel(prog)
+    live = next(p for p in kernel.pagemaps if p.ref.state == "live")
+    pid = dying(audit(prog))[0].waiters[0].pid
+    address, data = stack_of(prog, pid)
+    words = list(struct.unpack(f"<{len(data) // 8}Q", data))
+    symbol = prog.symbol("memunmap_pages")
+    old = {p.address + i for p in kernel.pagemaps for i in range(512)}
+    page = kernel.layout.page_address(live.ranges[0].first_pfn + 5)
+    words = [page if word in old else word for word in words]
+    lay_over(prog, address, struct.pack(f"<{len(words)}Q", *words))
+    text = _Text(symbol.address, symbol.address + symbol.size, "xfs_break_dax_layouts")
+    known = {"removal": [_Text(1, 2, "memunmap_pages")], "dax": [text]}
+    wanted = {p.address: removal._wanted(prog, p, kernel.layout) for p in kernel.pagemaps}
+    found = dict(removal._each_waiter(prog, wanted, known, removal.Waiting(), False))
+    waiter = found[live.address]
+    assert (waiter.pid, waiter.function) == (pid, "xfs_break_dax_layouts")
+    assert waiter.pfn == live.ranges[0].first_pfn + 5

@@ -71,6 +71,7 @@ def _slice(target: Target, output: str, tasks: bool) -> int:
     from zonedev.report.data import audit_dict
     from zonedev.slice import slice_core
     from zonedev.slice_btf import slice_btf
+    from zonedev.waiters import waiters
 
     if target.core is None:
         raise UsageError("slice needs a VMCORE: a live kernel cannot be cut")
@@ -81,6 +82,7 @@ def _slice(target: Target, output: str, tasks: bool) -> int:
         check_kernel(prog, target)
         if tasks:
             _read_stacks(prog)
+            waiters(prog)
         report = audit_dict(audit(prog))
         return {
             key: value for key, value in report.items() if key not in ("timing", "target", "tool")

@@ -208,6 +208,10 @@ def build_parser(prog: str, targets: bool) -> Parser:
     )
     _add_format(files, ("text", "json"))
     _add_format(
+        verb("waiters", "name the tasks that wait for pages, or for a pagemap to go", True),
+        ("text", "json"),
+    )
+    _add_format(
         verb(
             "scheme",
             "name the refcount scheme: evidence, legal states; without a target, all",
@@ -361,6 +365,15 @@ def _files(prog: Program, args: argparse.Namespace) -> Outcome:
     return Outcome(rows, _INCOMPLETE if walk.walked.gaps else 0)
 
 
+def _waiters(prog: Program, args: argparse.Namespace) -> Outcome:
+    from zonedev.report import data
+    from zonedev.waiters import waiters
+
+    report = waiters(prog)
+    _print(str(report) if args.format == "text" else data.to_json(data.waiters_dict(report)))
+    return Outcome(report, 0 if report.complete else _INCOMPLETE)
+
+
 def rules_verb(args: argparse.Namespace, prog: Optional[Program] = None) -> Outcome:
     """Print the rules or explain one; with a Program, say which apply to its kernel."""
     from zonedev.report import data, text
@@ -449,6 +462,7 @@ _VERBS: dict[str, Callable[[Program, argparse.Namespace], Outcome]] = {
     "list": _list,
     "page": _page,
     "files": _files,
+    "waiters": _waiters,
     "scheme": lambda prog, args: scheme_verb(args, prog),
     "rules": lambda prog, args: rules_verb(args, prog),
     "diff": lambda prog, args: diff_verb(args, prog),

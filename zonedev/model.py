@@ -124,11 +124,14 @@ class Pagemap:
 
 
 class Waiter(NamedTuple):
-    """A task that waits, and the function it does so in."""
+    """A task that waits, the function it does so in, the page that it names there if it waits for one, and its call
+    trace, innermost first, where that was asked for."""
 
     pid: int
     comm: str
     function: str
+    pfn: Optional[int] = None
+    stack: tuple[str, ...] = ()
 
 
 @dataclass

@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Who waits for the pages of a dying pagemap: a pass over the stacks of all tasks.
+"""Who waits for the pages of a pagemap: a pass over the stacks of all tasks, and a report of its own.
 
-Owns whether it is run and what it says in findings and report.  How waiters are told is kernel/removal.py's.
-It adds words to findings and no finding: the verdict does not rest on it.
+Owns whether the pass is run and what it says in findings and report, and what `zonedev waiters` tells.  How waiters are
+told is kernel/removal.py's.  The pass adds words to findings and no finding: the verdict does not rest on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Optional
 
-from zonedev.kernel.facts import Kernel
+from drgn import Program
+from drgn.helpers.common.prog import takes_program_or_default
+
+from zonedev.kernel.btf import types_from
+from zonedev.kernel.facts import Kernel, read_kernel
 from zonedev.kernel.removal import Waiting, find_waiters
-from zonedev.model import Finding
+from zonedev.model import Finding, Pagemap, Waiter
 
 _RULES = frozenset(("dying-busy", "dead-in-registry"))
 
@@ -52,3 +57,75 @@ def name_waiters(kernel: Kernel, findings: Iterable[Finding]) -> Optional[dict[s
         "lost": waiting.lost,
         "waiters": sum(len(one) for one in waiting.waiters.values()),
     }
+
+
+# ---------------------------------------------------------------- zonedev waiters
+
+
+@dataclass
+class Held:
+    """A pagemap that tasks wait for, or that is on its way out: who waits, and which of its pages are not free.
+
+    out has the findings (of any severity) on folios with more references than a free one; busy counts pages that are in
+    use, with a finding or without.
+    """
+
+    pagemap: Pagemap
+    waiters: list[Waiter]
+    out: list[Finding]
+    busy: int
+    idle_refcount: Optional[int]
+
+
+@dataclass
+class WaitersReport:
+    """The tasks that wait for pages of pagemaps; pagemaps: how many there are."""
+
+    held: list[Held]
+    pagemaps: int
+    waiting: Waiting
+    types_from: str
+    problems: list[str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stacks of all tasks were searched, for all pagemaps."""
+        return self.waiting.why is None and not self.waiting.lost and not self.problems
+
+    def __str__(self) -> str:
+        from zonedev.report.waiters_text import waiters_text
+
+        return waiters_text(self)
+
+
+def _held(prog: Program, pagemap: Pagemap, waiters: list[Waiter]) -> Held:
+    from zonedev.audit import audit
+
+    (result,) = (found := audit(prog, pgmaps=[hex(pagemap.address)], quick=True)).pagemaps
+    idle = result.idle_refcount
+    out = [
+        one
+        for one in found.findings
+        if one.pfn is not None and one.refcount is not None and one.refcount > (idle or 0)
+    ]
+    busy = result.classes["busy"] + result.classes["violation"]
+    return Held(pagemap, waiters, out, busy, idle)
+
+
+@takes_program_or_default
+def waiters(prog: Program) -> WaitersReport:
+    """
+    Name the tasks that wait for pages of pagemaps, and for pagemaps to go: who, where, and for which pages.
+
+    :raises TargetError: the target cannot be audited
+    """
+    kernel = read_kernel(prog)
+    waiting = find_waiters(prog, kernel.pagemaps, kernel.layout, stacks=True)
+    wanted = [p for p in kernel.pagemaps if p.address in waiting.waiters or p.ref.state != "live"]
+    return WaitersReport(
+        [_held(prog, p, waiting.waiters.get(p.address, [])) for p in wanted],
+        len(kernel.pagemaps),
+        waiting,
+        types_from(prog),
+        list(kernel.problems),
+    )

@@ -3,7 +3,7 @@
 
 Owns the search through the stacks of all tasks and what it takes for a waiter: an address in one of the functions
 below, and on the same stack the pagemap (which memunmap_pages() keeps while it waits) or a struct page of it (the
-key that a DAX waiter sleeps on).  No call trace is unwound: frames of modules without debug files would end it.
+key that a DAX waiter sleeps on).  No call trace decides on it: frames of modules without debug files would end it.
 
 Invariant: a stack that was not read is counted, so that "nobody waits" is never concluded from it.
 Mirrors mm/memremap.c (memunmap_pages()), fs/dax.c (dax_break_layout()), and what file systems had before it.
@@ -14,10 +14,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from typing import NamedTuple, Optional
 
-from drgn import FaultError, Object, Program
+from drgn import FaultError, Object, Program, SymbolKind
 
+from zonedev.kernel.btf import types_from
 from zonedev.kernel.dax_lock import each_stack
 from zonedev.kernel.layout import KernelLayout
 from zonedev.model import Pagemap, Waiter
@@ -34,6 +36,7 @@ _DAX_WAITS = (
 _COMM_MAX = 16
 _FUNCTION_MAX = 1 << 16
 _WAITERS_MAX = 64
+_FRAMES_MAX = 64
 
 # Names of one function: it may have been cloned.
 _SYMBOLS_MAX = 8
@@ -50,10 +53,20 @@ class _Text(NamedTuple):
 
 
 class _Wanted(NamedTuple):
-    """What a waiter for a pagemap has on its stack: one of the words, or one in one of the stretches."""
+    """What a waiter for a pagemap has on its stack: one of the words, or a struct page (or its refcount) in one of the
+    stretches [start, end), whose first pfn is known."""
 
     words: frozenset[int]
-    memmap: list[tuple[int, int]]
+    memmap: list[tuple[int, int, int]]
+    page_size: int
+    keys: frozenset[int]
+
+    def pfn(self, word: int) -> Optional[int]:
+        """Of the page that a word names."""
+        for start, end, pfn in self.memmap:
+            if start <= word < end and (word - start) % self.page_size in self.keys:
+                return pfn + (word - start) // self.page_size
+        return None
 
 
 @dataclass
@@ -88,9 +101,12 @@ def _wanted(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> _Wanted:
     except (LookupError, AttributeError):
         pass
     memmap = [
-        (layout.page_address(r.first_pfn), layout.page_address(r.end_pfn)) for r in pagemap.ranges
+        (layout.page_address(r.first_pfn), layout.page_address(r.end_pfn), r.first_pfn)
+        for r in pagemap.ranges
     ]
-    return _Wanted(frozenset(words), memmap)
+    # Newer kernels wait on the page, older ones on its refcount.
+    keys = frozenset((0, layout.fields["_refcount"][0]))
+    return _Wanted(frozenset(words), memmap, layout.page_size, keys)
 
 
 def _depth(task: Object, stack: bytes) -> int:
@@ -127,25 +143,59 @@ def _innermost(words: tuple[int, ...], functions: list[_Text]) -> Optional[str]:
 
 def _function(
     words: tuple[int, ...], wanted: _Wanted, known: dict[str, list[_Text]]
-) -> Optional[str]:
-    """In which function a task waits for a pagemap; None: it does not."""
+) -> tuple[Optional[str], Optional[int]]:
+    """In which function a task waits for a pagemap, and for which page; None, None: it does not."""
     if wanted.words.intersection(words):
         found = _innermost(words, known["removal"])
         if found:
-            return found
+            return found, None
     found = _innermost(words, known["dax"])
-    if found and any(start <= word < end for word in words for start, end in wanted.memmap):
-        return found
-    return None
+    pfn = next((pfn for pfn in map(wanted.pfn, words) if pfn is not None), None) if found else None
+    return (None, None) if pfn is None else (found, pfn)
 
 
-def _waiter(task: Object, function: str) -> Waiter:
+def _unwound(task: Object) -> tuple[str, ...]:
+    """Names of the frames of a task; none where there is nothing to unwind them by."""
+    if types_from(task.prog_) != "dwarf":
+        # Without unwind tables frame pointers are believed, which kernels do not keep.
+        return ()
+    try:
+        frames = takewhile(lambda frame: frame.pc >> 63, task.prog_.stack_trace(task))
+        return tuple(frame.name or hex(frame.pc) for frame in islice(frames, _FRAMES_MAX))
+    except _ERRORS:
+        return ()
+
+
+def _called(prog: Program, words: Iterable[int]) -> Iterator[str]:
+    """The functions that words on a stack are return addresses of, if they are any."""
+    for word in words:
+        if not word >> 63:
+            continue
+        try:
+            symbol = prog.symbol(word)
+        except LookupError:
+            continue
+        if symbol.kind == SymbolKind.FUNC and word > symbol.address:
+            yield symbol.name
+
+
+def _trace(task: Object, words: Iterable[int]) -> tuple[str, ...]:
+    """The call trace of a task; where it cannot be unwound, what looks like one, marked as the kernel marks it."""
+    called = islice(_called(task.prog_, words), _FRAMES_MAX)
+    return _unwound(task) or tuple(f"? {name}" for name in called)
+
+
+def _waiter(task: Object, function: str, pfn: Optional[int], stack: tuple[str, ...]) -> Waiter:
     comm = task.comm.string_()[:_COMM_MAX].decode(errors="replace")
-    return Waiter(int(task.pid), comm, function)
+    return Waiter(int(task.pid), comm, function, pfn, stack)
 
 
 def _each_waiter(
-    prog: Program, wanted: dict[int, _Wanted], known: dict[str, list[_Text]], waiting: Waiting
+    prog: Program,
+    wanted: dict[int, _Wanted],
+    known: dict[str, list[_Text]],
+    waiting: Waiting,
+    stacks: bool,
 ) -> Iterator[tuple[int, Waiter]]:
     for task, stack in each_stack(prog):
         waiting.tasks += 1
@@ -154,13 +204,19 @@ def _each_waiter(
             continue
         words = _words(task, stack)
         for address, one in wanted.items():
-            function = _function(words, one, known)
+            function, pfn = _function(words, one, known)
             if function:
-                yield address, _waiter(task, function)
+                trace = _trace(task, words) if stacks else ()
+                yield address, _waiter(task, function, pfn, trace)
 
 
-def find_waiters(prog: Program, pagemaps: Iterable[Pagemap], layout: KernelLayout) -> Waiting:
-    """The tasks that wait for pages of each pagemap, up to 64 of one, by their pids."""
+def find_waiters(
+    prog: Program, pagemaps: Iterable[Pagemap], layout: KernelLayout, stacks: bool = False
+) -> Waiting:
+    """The tasks that wait for pages of each pagemap, up to 64 of one, by their pids.
+
+    :param stacks: with their call traces
+    """
     waiting = Waiting()
     try:
         wanted = {p.address: _wanted(prog, p, layout) for p in pagemaps}
@@ -168,7 +224,7 @@ def find_waiters(prog: Program, pagemaps: Iterable[Pagemap], layout: KernelLayou
         if not known["removal"]:
             waiting.why = "the symbol memunmap_pages is not known"
             return waiting
-        for address, waiter in _each_waiter(prog, wanted, known, waiting):
+        for address, waiter in _each_waiter(prog, wanted, known, waiting, stacks):
             mine = waiting.waiters.setdefault(address, [])
             if len(mine) < _WAITERS_MAX:
                 mine.append(waiter)

@@ -12,13 +12,14 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
-from zonedev.model import Audit, Finding, Pagemap, PagemapResult
+from zonedev.model import Audit, Finding, Pagemap, PagemapResult, Waiter
 
 if TYPE_CHECKING:
     from zonedev.diff import Change, Diff, PagemapChange
     from zonedev.kernel.dax import DaxEntry, DaxFile
     from zonedev.page import FolioReport
     from zonedev.states import SchemeReport
+    from zonedev.waiters import Held, WaitersReport
 
 CSV_FIELDS = (
     "rule",
@@ -79,6 +80,11 @@ def result_dict(result: PagemapResult) -> dict[str, Any]:
     }
 
 
+def waiter_dict(waiter: Waiter) -> dict[str, Any]:
+    """A task that waits; pfn and stack where they are known."""
+    return {name: value for name, value in waiter._asdict().items() if value not in (None, ())}
+
+
 def finding_dict(finding: Finding) -> dict[str, Any]:
     """One finding: count folios from pfn, 1 << order pages apart; pfn None: on the pagemap."""
     return {
@@ -99,7 +105,9 @@ def finding_dict(finding: Finding) -> dict[str, Any]:
         "raw": finding.raw.hex(),
         "detail": finding.detail,
         **(
-            {"waiters": [waiter._asdict() for waiter in finding.waiters]} if finding.waiters else {}
+            {"waiters": [waiter_dict(waiter) for waiter in finding.waiters]}
+            if finding.waiters
+            else {}
         ),
     }
 
@@ -353,6 +361,32 @@ def diff_dict(diff: Diff) -> dict[str, Any]:
         "gone": [change_dict(one) for one in diff.gone],
         "not_read_again": [change_dict(one) for one in diff.not_read],
         "notes": diff.notes,
+    }
+
+
+def held_dict(held: Held) -> dict[str, Any]:
+    """A pagemap that tasks wait for or that goes: who waits, and findings on the folios that are out."""
+    return {
+        "pagemap": pagemap_dict(held.pagemap),
+        "waiters": [waiter_dict(waiter) for waiter in held.waiters],
+        "idle_refcount": held.idle_refcount,
+        "busy": held.busy,
+        "out": [finding_dict(finding) for finding in held.out],
+    }
+
+
+def waiters_dict(report: WaitersReport) -> dict[str, Any]:
+    """Who waits for pages; why: the search was not made."""
+    waiting = report.waiting
+    return {
+        "schema": "zonedev.waiters/1",
+        "types_from": report.types_from,
+        "pagemaps": report.pagemaps,
+        "held": [held_dict(one) for one in report.held],
+        "tasks": waiting.tasks,
+        "lost": waiting.lost,
+        "why": waiting.why,
+        "problems": report.problems,
     }
 
 

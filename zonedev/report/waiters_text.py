@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Who waits, as text: a paragraph per pagemap, with call traces and the pages that are not free."""
+
+from __future__ import annotations
+
+import textwrap
+
+from zonedev.model import Waiter, short_type
+from zonedev.report.text import finding_line
+from zonedev.waiters import Held, WaitersReport
+
+_RUNS_SHOWN = 20
+_WIDTH = 100
+
+
+def _waiter(waiter: Waiter) -> list[str]:
+    page = "" if waiter.pfn is None else f" for pfn {waiter.pfn:#x}"
+    lines = [f"  {waiter.comm} (pid {waiter.pid}) waits in {waiter.function}(){page}"]
+    if waiter.stack:
+        lines.append(_trace(waiter.stack))
+    return lines
+
+
+def _trace(stack: tuple[str, ...]) -> str:
+    """Callees before callers; a name and what marks it stay together."""
+    text = " < ".join(name.replace(" ", "\0") for name in stack)
+    wrapped = textwrap.fill(text, _WIDTH, initial_indent="    ", subsequent_indent="    ")
+    return wrapped.replace("\0", " ")
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _pages(held: Held, device: str) -> list[str]:
+    if not held.busy:
+        return ["  no page of it is in use"]
+    at = "?" if held.idle_refcount is None else held.idle_refcount
+    what = "findings:" if held.out else "no finding on them"
+    lines = [f"  {_number(held.busy, 'page')} in use (free ones rest at {at}); {what}"]
+    lines += [f"    {one.rule}; {finding_line(one, device)}" for one in held.out[:_RUNS_SHOWN]]
+    if len(held.out) > _RUNS_SHOWN:
+        lines.append(f"    ... and {len(held.out) - _RUNS_SHOWN} more runs (--format json has all)")
+    return lines
+
+
+def _paragraph(held: Held) -> str:
+    pagemap = held.pagemap
+    device = pagemap.device or hex(pagemap.address)
+    count = "?" if pagemap.ref.count is None else pagemap.ref.count
+    title = f"{device} ({short_type(pagemap.type)}), {pagemap.ref.state}, {count} reference{'' if count == 1 else 's'}"
+    waiters = [line for waiter in held.waiters for line in _waiter(waiter)]
+    lines = [title, *(waiters or ["  no task was seen that waits for it"]), *_pages(held, device)]
+    return "\n".join(lines)
+
+
+def _searched(report: WaitersReport) -> str:
+    """The closing line."""
+    waiting = report.waiting
+    if waiting.why:
+        return f"who waits is not known: {waiting.why}"
+    lost = f", the stacks of {waiting.lost} of them could not be read" if waiting.lost else ""
+    found = sum(len(held.waiters) for held in report.held)
+    pagemaps = _number(report.pagemaps, "pagemap")
+    return f"{_number(waiting.tasks, 'task')}{lost}; waiting for pages of {pagemaps}: {found}"
+
+
+def waiters_text(report: WaitersReport) -> str:
+    """The report of `zonedev waiters`."""
+    parts = [*map(_paragraph, report.held), *(f"problem: {one}" for one in report.problems)]
+    return "\n\n".join([*parts, _searched(report)]) + "\n"
