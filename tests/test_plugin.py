@@ -27,7 +27,9 @@ pytest.importorskip("drgn.commands.linux")
 import drgn  # noqa: E402
 
 import zonedev.plugin  # noqa: E402, F401
+from zonedev.audit import audit  # noqa: E402
 from zonedev.cli import main  # noqa: E402
+from zonedev.errors import TargetError  # noqa: E402
 from zonedev.model import Audit, Pagemap  # noqa: E402
 from zonedev.target import Target, open_target  # noqa: E402
 
@@ -60,6 +62,30 @@ def test_audit_is_the_value(newest: Vmcore, capsys: pytest.CaptureFixture[str]) 
     assert isinstance(result, Audit) and result.verdict == "clean"
     out, err = capsys.readouterr()
     assert out == str(result) and err == ""
+
+
+def test_a_core_without_debug_information(capsys: pytest.CaptureFixture[str]) -> None:
+    vmcore = open_vmcore("6.16-btf-p2p-leak")
+    prog = drgn.Program()
+    prog.set_core_dump(vmcore.core)
+    with pytest.raises(TargetError, match="use_btf"):
+        audit(prog)
+    result = run(prog, "zonedev audit")
+    assert result.verdict == "violations" and result.types_from == "btf"
+    # The user has them from then on.
+    assert prog.type("struct dev_pagemap").has_member("ref")
+    assert audit(prog).verdict == "violations"
+    capsys.readouterr()
+
+
+def test_a_core_with_no_types_at_all(newest: Vmcore) -> None:
+    prog = drgn.Program()
+    prog.set_core_dump(newest.core)
+    with pytest.raises(
+        commands.CommandError, match=r"no debug information is loaded.*kallsyms"
+    ) as caught:
+        run(prog, "zonedev audit")
+    assert "\n" not in str(caught.value)
 
 
 def test_list_is_the_value(newest: Vmcore, capsys: pytest.CaptureFixture[str]) -> None:

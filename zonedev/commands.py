@@ -17,7 +17,7 @@ from drgn import FaultError, Program, ProgramFlags
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError, UsageError
-from zonedev.target import Target
+from zonedev.target import Target, with_types
 
 if TYPE_CHECKING:
     from zonedev.kernel.dax import DaxWalk
@@ -477,6 +477,8 @@ def run_verb(prog: Program, args: argparse.Namespace, target: Optional[Target] =
     """
     where = target.name if target else prog.core_dump_path or "the target"
     try:
+        if target is None and not (args.verb == "diff" and args.reports):
+            with_types(prog)
         if args.verb == "audit":
             return _audit(prog, args, target)
         return _VERBS[args.verb](prog, args)

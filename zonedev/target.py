@@ -428,6 +428,22 @@ def check_kernel(prog: Program, target: Target) -> None:
         )
 
 
+def with_types(prog: Program) -> None:
+    """Give a Program that somebody else opened the kernel's own types, where it has no other.
+
+    :raises TargetError: the kernel has none either
+    """
+    if _has_types(prog):
+        return
+    try:
+        use_btf(prog)
+    except TargetError as err:
+        raise TargetError(
+            f"no debug information is loaded, and the kernel has no types in its own memory ({err}); "
+            "load its vmlinux (prog.load_debug_info())"
+        ) from None
+
+
 def open_target(target: Target) -> Program:
     """A Program with types and symbols: those of debug information, or the kernel's own.
 

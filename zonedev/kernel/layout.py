@@ -252,7 +252,10 @@ def kernel_layout(prog: Program) -> KernelLayout:
     try:
         page = prog.type("struct page")
     except LookupError as err:
-        raise TargetError(f"the debug information has no struct page ({err})") from None
+        raise TargetError(
+            f"no type is known of struct page ({err}); load the kernel's debug information, or take its own types: "
+            "zonedev.kernel.btf.use_btf(prog)"
+        ) from None
     assert prog.platform is not None
     flags = prog.platform.flags
     word_size = 8 if flags & PlatformFlags.IS_64_BIT else 4
