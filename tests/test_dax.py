@@ -19,6 +19,7 @@ from trees import EMPTY, LOCKED, ZERO
 from zonedev import _zonedev, commands, second_pass
 from zonedev.audit import audit, dax_files, folio, for_each_dax_entry, open_dax_walk
 from zonedev.kernel import dax_lock
+from zonedev.kernel.btf import NAME
 from zonedev.kernel.dax import (
     CannotWalk,
     DaxFile,
@@ -653,6 +654,10 @@ def test_who_may_hold_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class FakeProgram:
         platform = Platform(Architecture.X86_64)
+        finders: tuple[str, ...] = ("dwarf",)
+
+        def enabled_type_finders(self) -> tuple[str, ...]:
+            return self.finders
 
         def type(self, name: str) -> str:
             return name
@@ -695,6 +700,10 @@ def test_who_may_hold_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeProgram.platform = Platform(Architecture.X86_64)
     # Who waits for it does not hold it.
     assert ask((mapping + 8, ["schedule", "get_unlocked_entry", "grab_mapping_entry"])) is False
+    # Without debug information a trace is no proof of it.
+    FakeProgram.finders = (NAME,)
+    assert ask((mapping + 8, ["schedule", "get_unlocked_entry", "grab_mapping_entry"])) is True
+    FakeProgram.finders = ("dwarf",)
     # A stack of zeroes is not in the dump.
     stacks_lost = [Task(9, [])]
     stacks[9] = bytes(16)

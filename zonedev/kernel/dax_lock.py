@@ -19,6 +19,7 @@ from typing import NamedTuple, Optional
 from drgn import FaultError, Object, PlatformFlags, Program, offsetof
 from drgn.helpers.linux.pid import pid_task
 
+from zonedev.kernel.btf import types_from
 from zonedev.kernel.tree import walk_tree
 
 _FRAMES_MAX = 64
@@ -50,6 +51,9 @@ def _words(prog: Program, lock: Lock) -> set[bytes]:
 
 
 def _waits(prog: Program, task: Object) -> bool:
+    if types_from(prog) != "dwarf":
+        # Without unwind tables a trace is no proof: who is not known to wait may be the owner.
+        return False
     try:
         return any(frame.name in _WAITERS for frame in islice(prog.stack_trace(task), _FRAMES_MAX))
     except _ERRORS:
