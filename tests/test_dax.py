@@ -199,7 +199,7 @@ def test_files_verb(zonedev: Zonedev) -> None:
     ]  # fmt: skip
     listed = json.loads(zonedev("files", *target, "--format", "json").out)
     assert listed["schema"] == "zonedev.files/1"
-    assert len(listed["files"]) == len(text.out.splitlines()) - 1
+    assert len(listed["files"]) == len(text.out.splitlines()) - 3
     seen = the_pass(audited(vmcore.prog))
     assert sum(file["entries"] for file in listed["files"]) == seen["entries"]
     one = max(listed["files"], key=lambda file: int(file["entries"]))

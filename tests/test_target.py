@@ -586,7 +586,7 @@ def test_debug_file_that_lacks_types_is_neither_clean_nor_a_bare_machine(
     text = zonedev("audit", *args)
     assert text.status == 3 and "cannot be read" in text.out
     listed = zonedev("list", *args)
-    assert listed.status == 3 and listed.out == "no dev_pagemap could be read\n"
+    assert listed.status == 3 and listed.out.startswith("no dev_pagemap could be read\n")
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -242,7 +242,9 @@ def test_text(zonedev: Zonedev) -> None:
     assert lines[1].startswith("  dd (pid ") and lines[1].endswith(") waits in memunmap_pages()")
     assert lines[2].startswith("    ? __schedule < ? schedule < ")
     assert not any(line.endswith("?") for line in lines)
-    assert lines[-1].endswith(" tasks; waiting for pages of 1 pagemap: 1")
+    assert lines[-1].endswith(
+        " tasks; waiting for pages of 1 pagemap: 1; types from BTF, symbols from kallsyms"
+    )
 
 
 def test_two_removals(zonedev: Zonedev) -> None:
@@ -271,7 +273,7 @@ def test_nobody_waits(zonedev: Zonedev, monkeypatch: pytest.MonkeyPatch) -> None
     answer = zonedev("waiters", vmcore.core, *vmcore.types)
     assert answer.status == 0
     assert answer.out.count("no task was seen that waits for it") == 2
-    assert answer.out.endswith(" tasks; waiting for pages of 5 pagemaps: 0\n")
+    assert answer.out.endswith("; waiting for pages of 5 pagemaps: 0; types from DWARF\n")
 
 
 def test_a_page_that_a_truncate_waits_for() -> None:

@@ -256,12 +256,13 @@ def _list(prog: Program, args: argparse.Namespace) -> Outcome:
     from zonedev.report import data, text
 
     pagemaps, problems = list_with_problems(prog)
+    source = types_from(prog)
     for problem in problems:
         sys.stderr.write(f"zonedev: {problem}\n")
     _print(
         {
-            "text": lambda: text.list_text(pagemaps, bool(problems)),
-            "json": lambda: data.to_json(data.list_dict(pagemaps, types_from(prog))),
+            "text": lambda: text.list_text(pagemaps, bool(problems)) + text.types_line(source),
+            "json": lambda: data.to_json(data.list_dict(pagemaps, source)),
             "ndjson": lambda: data.list_ndjson(pagemaps),
             "csv": lambda: data.list_csv(pagemaps),
         }[args.format]()
@@ -356,12 +357,13 @@ def _files(prog: Program, args: argparse.Namespace) -> Outcome:
         sys.stderr.write(f"zonedev: {gap}\n")
     if not rows:
         sys.stderr.write(f"zonedev: {_without_files(walk)}\n")
-    listed = "files" if args.inode is None else "entries"
+    listed, source = "files" if args.inode is None else "entries", types_from(prog)
     if args.format == "json":
-        report = {"schema": "zonedev.files/1", "types_from": types_from(prog), listed: rows}
+        report = {"schema": "zonedev.files/1", **data.sources(source), listed: rows}
         _print(data.to_json(report))
     else:
-        _print(text.files_text(rows) if listed == "files" else text.entries_text(rows))
+        as_text = text.files_text if listed == "files" else text.entries_text
+        _print(as_text(rows) + text.types_line(source))
     return Outcome(rows, _INCOMPLETE if walk.walked.gaps else 0)
 
 

@@ -131,6 +131,11 @@ def summary_dict(audit: Audit) -> dict[str, Any]:
 SYMBOLS_FROM = {"dwarf": "symtab", "btf": "kallsyms"}
 
 
+def sources(types_from: str) -> dict[str, str]:
+    """Where types and symbols came from, as every report has it."""
+    return {"types_from": types_from, "symbols_from": SYMBOLS_FROM[types_from]}
+
+
 def audit_dict(audit: Audit, severity: str = "info") -> dict[str, Any]:
     """The whole audit; findings below *severity* are left out, the sums are not changed by that."""
     from zonedev.audit import tool_versions
@@ -140,8 +145,7 @@ def audit_dict(audit: Audit, severity: str = "info") -> dict[str, Any]:
         "schema": "zonedev.audit/1",
         "tool": {
             **tool_versions(),
-            "types_from": audit.types_from,
-            "symbols_from": SYMBOLS_FROM[audit.types_from],
+            **sources(audit.types_from),
             "readers": audit.readers,
         },
         "filters": audit.filters,
@@ -253,7 +257,7 @@ def list_dict(pagemaps: list[Pagemap], types_from: str) -> dict[str, Any]:
     """All pagemaps."""
     return {
         "schema": "zonedev.list/1",
-        "types_from": types_from,
+        **sources(types_from),
         "pagemaps": [pagemap_dict(p) for p in pagemaps],
     }
 
@@ -280,7 +284,7 @@ def scheme_dict(report: SchemeReport) -> dict[str, Any]:
 def schemes_dict(reports: list[SchemeReport]) -> dict[str, Any]:
     """Several schemes, or that of one kernel."""
     audit = reports[0].audit if len(reports) == 1 else None
-    kernel = {"kernel": audit.kernel, "types_from": audit.types_from} if audit else {}
+    kernel = {"kernel": audit.kernel, **sources(audit.types_from)} if audit else {}
     return {"schema": "zonedev.scheme/1", **kernel, "schemes": [scheme_dict(r) for r in reports]}
 
 
@@ -380,7 +384,7 @@ def waiters_dict(report: WaitersReport) -> dict[str, Any]:
     waiting = report.waiting
     return {
         "schema": "zonedev.waiters/1",
-        "types_from": report.types_from,
+        **sources(report.types_from),
         "pagemaps": report.pagemaps,
         "held": [held_dict(one) for one in report.held],
         "tasks": waiting.tasks,
@@ -394,7 +398,7 @@ def folio_dict(report: FolioReport) -> dict[str, Any]:
     """One struct page with its folio, class and findings."""
     return {
         "schema": "zonedev.page/1",
-        "types_from": report.types_from,
+        **sources(report.types_from),
         "asked": report.asked,
         "pfn": report.pfn,
         "address": report.address,

@@ -60,14 +60,23 @@ def _device(pagemap: Pagemap) -> str:
     return pagemap.device or f"{pagemap.address:#x}"
 
 
+def types_words(types_from: str) -> str:
+    """Where types and symbols came from."""
+    return f"types from {'BTF, symbols from kallsyms' if types_from == 'btf' else 'DWARF'}"
+
+
+def types_line(types_from: str) -> str:
+    """The same as the closing line of a report."""
+    return f"\n{types_words(types_from)}\n"
+
+
 def heading(audit: Audit) -> str:
     """Kernel, scheme and type source in one line."""
     kernel, scheme = audit.kernel, audit.scheme
     live = ", live" if audit.live else ""
-    types = "BTF, symbols from kallsyms" if audit.types_from == "btf" else "DWARF"
     return (
         f"Linux {kernel['release']} {kernel['arch']}{live}, {kernel['page_size'] // 1024} KiB pages; "
-        f"scheme {scheme.id} ({scheme.confidence} confidence): {scheme.title}; types from {types}"
+        f"scheme {scheme.id} ({scheme.confidence} confidence): {scheme.title}; {types_words(audit.types_from)}"
     )
 
 
@@ -401,7 +410,7 @@ def folio_text(report: FolioReport) -> str:
     lines.append(
         f"flags       {','.join(report.flag_names) or '-'}; zone {page['zone']}, node {page['node']}"
     )
-    lines.append(f"class       {report.class_}")
+    lines.append(f"class       {report.class_}; {types_words(report.types_from)}")
     for finding in report.findings:
         lines.append(
             f"{finding.severity:<11} {finding.rule}: {_meaning(finding, pagemap.type, report.scheme)}"

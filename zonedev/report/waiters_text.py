@@ -6,7 +6,7 @@ from __future__ import annotations
 import textwrap
 
 from zonedev.model import Waiter, short_type
-from zonedev.report.text import finding_line
+from zonedev.report.text import finding_line, types_words
 from zonedev.waiters import Held, WaitersReport
 
 _RUNS_SHOWN = 20
@@ -68,4 +68,4 @@ def _searched(report: WaitersReport) -> str:
 def waiters_text(report: WaitersReport) -> str:
     """The report of `zonedev waiters`."""
     parts = [*map(_paragraph, report.held), *(f"problem: {one}" for one in report.problems)]
-    return "\n\n".join([*parts, _searched(report)]) + "\n"
+    return "\n\n".join([*parts, f"{_searched(report)}; {types_words(report.types_from)}"]) + "\n"
