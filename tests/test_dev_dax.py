@@ -111,7 +111,7 @@ def test_without_the_devices_types_the_rule_is_not_applied_and_says_so() -> None
     result = audit(fresh(vmcore))
     assert not of_rule(result)
     assert len(why_not(result)) == len(generic(vmcore))
-    assert all("does not tell where the device-dax devices are" in why for why in why_not(result))
+    assert all("do not tell where the device-dax devices are" in why for why in why_not(result))
 
 
 # ---------------------------------------------------------------- defects
