@@ -161,6 +161,11 @@ KNOWN = {"removal": [REMOVING], "dax": [BREAKING]}
 WANTED = _Wanted(frozenset((0xA0, 0xA8)), [(0x9000, 0x9400, 0x100)], 64, frozenset((0, 0x34)))
 
 
+def waits_in(words: tuple[int, ...]) -> tuple[str | None, int | None]:
+    called = removal._Called(*(removal._innermost(words, KNOWN[kind]) for kind in KNOWN))
+    return removal._function(words, WANTED, called)
+
+
 @pytest.mark.parametrize(
     ("words", "function"),
     [
@@ -180,7 +185,7 @@ WANTED = _Wanted(frozenset((0xA0, 0xA8)), [(0x9000, 0x9400, 0x100)], 64, frozens
     ],
 )
 def test_what_it_takes_for_a_waiter(words: tuple[int, ...], function: str | None) -> None:
-    assert removal._function(words, WANTED, KNOWN)[0] == function
+    assert waits_in(words)[0] == function
 
 
 @pytest.mark.parametrize(
@@ -189,7 +194,7 @@ def test_what_it_takes_for_a_waiter(words: tuple[int, ...], function: str | None
 )
 def test_the_page_that_is_waited_for(word: int, pfn: int | None) -> None:
     expected = (None, None) if pfn is None else ("dax_break_layout", pfn)
-    assert removal._function((7, 0x2010, word), WANTED, KNOWN) == expected
+    assert waits_in((7, 0x2010, word)) == expected
 
 
 def test_many_waiters_are_few_words(monkeypatch: pytest.MonkeyPatch) -> None:

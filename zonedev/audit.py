@@ -35,6 +35,7 @@ from zonedev.kernel.registry import (
 )
 from zonedev.kernel.scheme import detect_scheme
 from zonedev.kernel.sections import Sections
+from zonedev.kernel.strings import text_of
 from zonedev.kernel.vmemmap import is_drained
 from zonedev.live import (
     SAMPLES,
@@ -204,7 +205,7 @@ def _kernel_facts(kernel: Kernel) -> dict[str, Any]:
     prog = kernel.prog
     assert prog.platform is not None
     return {
-        "release": prog["UTS_RELEASE"].string_().decode(errors="replace"),
+        "release": text_of(prog["UTS_RELEASE"].string_()),
         "arch": prog.platform.arch.name.lower(),
         "page_size": 1 << kernel.layout.page_shift,
     }

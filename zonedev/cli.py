@@ -76,6 +76,8 @@ def _slice(target: Target, output: str, tasks: bool) -> int:
     if target.core is None:
         raise UsageError("slice needs a VMCORE: a live kernel cannot be cut")
     core = target.core
+    # What drgn finds by itself is not cut; the types that the kernel has are.
+    target.btf = target.btf or not target.symbols
     by_btf = types_from(open_target(target)) == "btf"
 
     def run(prog: Program) -> dict[str, object]:
@@ -105,7 +107,7 @@ def _run(argv: Sequence[str]) -> int:
     args = commands.build_parser("zonedev", True).parse_args(argv)
     without_target = commands.WITHOUT_TARGET.get(args.verb)
     target_given = args.core or args.kernel or args.qemu or getattr(args, "vmcore", None)
-    if without_target and not target_given:
+    if without_target and (not target_given or getattr(args, "reports", None)):
         return without_target(args).exit_code
     target = _target(args)
     if args.verb == "slice":

@@ -436,6 +436,10 @@ def diff_verb(args: argparse.Namespace, prog: Optional[Program] = None) -> Outco
     from zonedev.report.diff_text import diff_text
 
     names = "first audit", "second audit"
+    if args.reports and any(getattr(args, name, None) for name in ("core", "kernel", "qemu")):
+        raise UsageError(
+            "diff compares two REPORTs or audits a live kernel twice: give one of them"
+        )
     if len(args.reports) == 2:
         names = args.reports[0], args.reports[1]
         reports = [read_report(path) for path in names]
@@ -477,9 +481,11 @@ def run_verb(prog: Program, args: argparse.Namespace, target: Optional[Target] =
     :param target: what the Program was opened from, with what is known to be wrong with it
     :raises ZonedevError: one line for the user
     """
+    if args.verb == "diff" and args.reports:
+        return diff_verb(args)
     where = target.name if target else prog.core_dump_path or "the target"
     try:
-        if target is None and not (args.verb == "diff" and args.reports):
+        if target is None:
             with_types(prog)
         if args.verb == "audit":
             return _audit(prog, args, target)

@@ -185,8 +185,11 @@ def vmcoreinfo_of(prog: Program) -> bytes:
 def refuse_to_overwrite(out_dir: str, inputs: Sequence[str]) -> None:
     """Raises TargetError if an input lies in the output directory."""
     for path in inputs:
-        if os.path.realpath(os.path.dirname(path) or ".") == os.path.realpath(out_dir):
-            raise TargetError(f"{out_dir} holds the input {path}; give another directory")
+        places = {
+            os.path.realpath(os.path.dirname(one) or ".") for one in (path, os.path.realpath(path))
+        }
+        if os.path.realpath(out_dir) in places:
+            raise TargetError(f"{out_dir or '.'} holds the input {path}; give another directory")
 
 
 # Recording

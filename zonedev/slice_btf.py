@@ -39,7 +39,6 @@ from zonedev.slice import (
 
 T = TypeVar("T")
 
-_U64 = (1 << 64) - 1
 
 # e_machine of the architectures whose kernels zonedev has BTF of.
 _MACHINES = {

@@ -21,6 +21,7 @@ from drgn import FaultError, Object, Program, offsetof, sizeof
 from zonedev import _zonedev
 from zonedev.errors import TargetError
 from zonedev.kernel.layout import KernelLayout
+from zonedev.kernel.strings import text_of
 from zonedev.model import FS_DAX, Pagemap
 
 # File systems in memory of their own or in none: no file of theirs lies on a device.  What is not
@@ -209,7 +210,7 @@ def memory_reader(prog: Program) -> Callable[[int, int], Optional[bytes]]:
 
 def _text(prog: Program, address: int) -> str:
     raw: bytes = prog.read_c_string(address, max_size=_NAME_MAX)
-    return raw.decode(errors="replace")
+    return text_of(raw)
 
 
 def list_nodes(prog: Program, head: Object, limit: int) -> Iterator[int]:
@@ -248,7 +249,7 @@ def super_blocks(prog: Program) -> Iterator[SuperBlock]:
             one = Object(prog, type_, address=node - offset)
             kind = _text(prog, int(one.s_type.name))
             if kind not in _NO_DAX:
-                device = one.s_id.string_()[:_NAME_MAX].decode(errors="replace")
+                device = text_of(one.s_id.string_()[:_NAME_MAX])
                 block = bool(one.s_bdev)
                 yield SuperBlock(node - offset, node - offset + inodes, device, kind, block)
     except (LookupError, AttributeError, TypeError) as err:

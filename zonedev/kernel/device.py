@@ -15,6 +15,8 @@ from drgn import FaultError, Object, Program
 from drgn.helpers.linux.block import disk_name, for_each_disk
 from drgn.helpers.linux.device import class_to_subsys
 
+from zonedev.kernel.strings import text_of
+
 # Bounds for a tree out of an untrusted dump.
 _MAX_RESOURCES = 100_000
 _MAX_DEPTH = 32
@@ -50,7 +52,7 @@ def _name(pointer: Object) -> str:
         raw: bytes = pointer.prog_.read_c_string(int(pointer), max_size=_MAX_NAME)
     except FaultError:
         return ""
-    return raw.decode(errors="replace")
+    return text_of(raw)
 
 
 def read_resources(prog: Program) -> list[_Resource]:
@@ -115,7 +117,7 @@ def read_disks(prog: Program) -> list[_Disk]:
                 word: Optional[int] = prog.read_u64(private) if private else None
             except FaultError:
                 word = None
-            disks.append(_Disk(disk_name(disk).decode(errors="replace"), private, word))
+            disks.append(_Disk(text_of(disk_name(disk)), private, word))
             if len(disks) >= _MAX_DISKS:
                 break
     except (LookupError, FaultError, AttributeError, TypeError, ValueError, OverflowError):

@@ -12,6 +12,8 @@ import re
 from drgn import FaultError, Program, sizeof
 from drgn.helpers.linux.printk import get_printk_records
 
+from zonedev.kernel.strings import text_of
+
 _MAX_LINES = 50
 
 # Bounds for numbers out of a dump; the largest log buffer that can be configured has 2 GiB.
@@ -73,7 +75,7 @@ def kernel_log_warnings(prog: Program) -> list[str]:
         if not _has_end(prog):
             return lines
         for record in get_printk_records(prog):
-            text = record.text.decode(errors="replace")
+            text = text_of(record.text)
             if ("WARNING:" in text or "BUG" in text) and _SOURCES.search(text):
                 lines.append(f"[{record.timestamp / 1e9:13.6f}] {text}")
     except (LookupError, FaultError, ValueError, AttributeError, TypeError, OverflowError):

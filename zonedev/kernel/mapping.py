@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from drgn import FaultError, Object, Program
 
+from zonedev.kernel.strings import text_of
+
 _ANON = 1
 _TAGS = 3
 _MAX_NAME = 32
@@ -27,8 +29,8 @@ def describe_mapping(prog: Program, mapping: int) -> str:
         if not inode or int(inode.i_mapping) != mapping:
             return f"stale mapping {mapping:#x}: its inode does not point back"
         super_block = inode.i_sb.read_()
-        device = super_block.s_id.string_()[:_MAX_NAME].decode(errors="replace")
+        device = text_of(super_block.s_id.string_()[:_MAX_NAME])
         kind = prog.read_c_string(int(super_block.s_type.name), max_size=_MAX_NAME)
-        return f"inode {int(inode.i_ino)} of {device} ({kind.decode(errors='replace')})"
+        return f"inode {int(inode.i_ino)} of {device} ({text_of(kind)})"
     except (FaultError, LookupError, AttributeError, TypeError, ValueError, OverflowError):
         return f"mapping {mapping:#x} cannot be followed"

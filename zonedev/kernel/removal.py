@@ -22,6 +22,7 @@ from drgn import FaultError, Object, Program, SymbolKind
 from zonedev.kernel.btf import types_from
 from zonedev.kernel.dax_lock import each_stack
 from zonedev.kernel.layout import KernelLayout
+from zonedev.kernel.strings import text_of
 from zonedev.model import Pagemap, Waiter
 
 _REMOVAL = ("memunmap_pages",)
@@ -141,17 +142,22 @@ def _innermost(words: tuple[int, ...], functions: list[_Text]) -> Optional[str]:
     return None
 
 
+class _Called(NamedTuple):
+    """The innermost function of either kind that a task is in."""
+
+    removal: Optional[str]
+    dax: Optional[str]
+
+
 def _function(
-    words: tuple[int, ...], wanted: _Wanted, known: dict[str, list[_Text]]
+    words: tuple[int, ...], wanted: _Wanted, called: _Called
 ) -> tuple[Optional[str], Optional[int]]:
     """In which function a task waits for a pagemap, and for which page; None, None: it does not."""
-    if wanted.words.intersection(words):
-        found = _innermost(words, known["removal"])
-        if found:
-            return found, None
-    found = _innermost(words, known["dax"])
-    pfn = next((pfn for pfn in map(wanted.pfn, words) if pfn is not None), None) if found else None
-    return (None, None) if pfn is None else (found, pfn)
+    if called.removal and wanted.words.intersection(words):
+        return called.removal, None
+    pfns = map(wanted.pfn, words) if called.dax else ()
+    pfn = next((pfn for pfn in pfns if pfn is not None), None)
+    return (None, None) if pfn is None else (called.dax, pfn)
 
 
 def _unwound(task: Object) -> tuple[str, ...]:
@@ -186,7 +192,7 @@ def _trace(task: Object, words: Iterable[int]) -> tuple[str, ...]:
 
 
 def _waiter(task: Object, function: str, pfn: Optional[int], stack: tuple[str, ...]) -> Waiter:
-    comm = task.comm.string_()[:_COMM_MAX].decode(errors="replace")
+    comm = text_of(task.comm.string_()[:_COMM_MAX])
     return Waiter(int(task.pid), comm, function, pfn, stack)
 
 
@@ -203,8 +209,9 @@ def _each_waiter(
             waiting.lost += 1
             continue
         words = _words(task, stack)
-        for address, one in wanted.items():
-            function, pfn = _function(words, one, known)
+        called = _Called(*(_innermost(words, known[kind]) for kind in _Called._fields))
+        for address, one in wanted.items() if any(called) else ():
+            function, pfn = _function(words, one, called)
             if function:
                 trace = _trace(task, words) if stacks else ()
                 yield address, _waiter(task, function, pfn, trace)
