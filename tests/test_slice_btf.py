@@ -124,6 +124,17 @@ def test_a_slice_does_not_replace_what_it_is_cut_from(zonedev: Zonedev) -> None:
     assert_one_line(zonedev("slice", core, "-o", Path(core).parent), "holds the input")
 
 
+def test_nor_what_a_link_leads_to(zonedev: Zonedev, tmp_path: Path) -> None:
+    (tmp_path / "dumps").mkdir()
+    real = tmp_path / "dumps" / "vmcore"
+    real.write_bytes(Path(open_vmcore(SMALL).core).read_bytes())
+    (tmp_path / "link").symlink_to(real)
+    before = real.stat()
+    answer = zonedev("slice", tmp_path / "link", "-o", tmp_path / "dumps")
+    assert_one_line(answer, "holds the input")
+    assert real.stat().st_size == before.st_size and real.stat().st_ino == before.st_ino
+
+
 def kallsyms(*names: str) -> Kallsyms:
     last = SYMBOLS[-1][2]
     symbols = [*SYMBOLS, *(("d", name, last + 16 * i) for i, name in enumerate(names, 1))]

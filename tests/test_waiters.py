@@ -3,22 +3,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 from typing import Any
 
 import pytest
 from conftest import ROOT, Vmcore, Zonedev, lay_over, open_vmcore
-from drgn import Object, Program
+from drgn import FaultError, Object, Program
 from drgn.helpers.linux.pid import find_task
 from jsonschema import validate
 
 from zonedev.audit import audit
+from zonedev.errors import UsageError
 from zonedev.kernel import dax_lock, removal
 from zonedev.kernel.facts import read_kernel
 from zonedev.kernel.removal import _Text, _Wanted
 from zonedev.model import Audit, Finding, Waiter
 from zonedev.target import Target, open_target
+from zonedev.waiters import waiters
 
 NAME = "5.10-teardown-tasks"
 
@@ -302,3 +305,42 @@ def test_a_page_that_a_truncate_waits_for() -> None:
     waiter = found[live.address]
     assert (waiter.pid, waiter.function) == (pid, "xfs_break_dax_layouts")
     assert waiter.pfn == live.ranges[0].first_pfn + 5
+
+
+def test_pages_that_cannot_be_read_are_not_free() -> None:
+    """A dump without the memmap of the pagemap that is waited for."""
+    prog = open_target(Target(open_vmcore(WITHOUT_DEBUG_FILE).core, btf=True))
+    kernel = read_kernel(prog)
+    range_ = kernel.pagemaps[0].ranges[0]
+
+    def missing(address: int, count: int, offset: int, physical: bool) -> bytes:
+        raise FaultError("could not find physical memory segment", address)
+
+    start, size = kernel.layout.page_address(range_.start_pfn), kernel.layout.page_size
+    prog.add_memory_segment(start, range_.pages * size, missing)
+    report = waiters(prog)
+    assert report.held[0].unread == 16384 and not report.complete
+    assert "  16384 pages could not be read\n" in str(report)
+    assert "in use" not in str(report)
+
+
+def test_a_pagemap_that_goes_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    vmcore = open_vmcore(WITHOUT_DEBUG_FILE)
+    whole = audit(vmcore.prog)
+    for left in (lambda prog, **how: dataclasses.replace(whole, pagemaps=[]), refuse):
+        monkeypatch.setattr("zonedev.audit.audit", left)
+        (held,) = waiters(vmcore.prog).held
+        assert [w.comm for w in held.waiters] == ["dd"] and not held.out and not held.busy
+
+
+def refuse(prog: Program, **how: Any) -> Any:
+    raise UsageError("no pagemap is called that")
+
+
+def test_a_name_does_not_write_to_the_terminal(zonedev: Zonedev) -> None:
+    prog = open_target(Target(open_vmcore(WITHOUT_DEBUG_FILE).core, btf=True))
+    pid = waiters(prog).held[0].waiters[0].pid
+    lay_over(prog, find_task(prog, pid).comm.address_, b"\x1b[2J\nfake: x\0")
+    text = str(waiters(prog))
+    assert "\\x1b[2J\\nfake: x (pid " in text
+    assert "\x1b" not in text

@@ -14,6 +14,7 @@ from typing import Any, Optional
 from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
+from zonedev.errors import UsageError
 from zonedev.kernel.btf import types_from
 from zonedev.kernel.facts import Kernel, read_kernel
 from zonedev.kernel.removal import Waiting, find_waiters
@@ -67,13 +68,14 @@ class Held:
     """A pagemap that tasks wait for, or that is on its way out: who waits, and which of its pages are not free.
 
     out has the findings (of any severity) on folios with more references than a free one; busy counts pages that are in
-    use, with a finding or without.
+    use, with a finding or without; unread, those that could not be read. idle_refcount None: it is not known.
     """
 
     pagemap: Pagemap
     waiters: list[Waiter]
     out: list[Finding]
     busy: int
+    unread: int
     idle_refcount: Optional[int]
 
 
@@ -89,8 +91,9 @@ class WaitersReport:
 
     @property
     def complete(self) -> bool:
-        """Whether the stacks of all tasks were searched, for all pagemaps."""
-        return self.waiting.why is None and not self.waiting.lost and not self.problems
+        """Whether the stacks of all tasks were searched, for all pagemaps, and every page in question was read."""
+        lost = self.waiting.lost or any(held.unread for held in self.held)
+        return self.waiting.why is None and not lost and not self.problems
 
     def __str__(self) -> str:
         from zonedev.report.waiters_text import waiters_text
@@ -99,17 +102,28 @@ class WaitersReport:
 
 
 def _held(prog: Program, pagemap: Pagemap, waiters: list[Waiter]) -> Held:
+    """What is out of a pagemap, read anew: of a running kernel, it may be gone by now."""
     from zonedev.audit import audit
 
-    (result,) = (found := audit(prog, pgmaps=[hex(pagemap.address)], quick=True)).pagemaps
+    try:
+        found = audit(prog, pgmaps=[hex(pagemap.address)], quick=True)
+    except UsageError:
+        return Held(pagemap, waiters, [], 0, 0, None)
+    result = next((r for r in found.pagemaps if r.pagemap.address == pagemap.address), None)
+    if result is None:
+        return Held(pagemap, waiters, [], 0, 0, None)
     idle = result.idle_refcount
     out = [
         one
         for one in found.findings
-        if one.pfn is not None and one.refcount is not None and one.refcount > (idle or 0)
+        if one.pagemap == pagemap.address
+        and one.pfn is not None
+        and one.refcount is not None
+        and one.refcount > (idle or 0)
     ]
-    busy = result.classes["busy"] + result.classes["violation"]
-    return Held(pagemap, waiters, out, busy, idle)
+    classes = result.classes
+    busy = classes["busy"] + classes["violation"]
+    return Held(pagemap, waiters, out, busy, classes["not-captured"] + classes["unreadable"], idle)
 
 
 @takes_program_or_default

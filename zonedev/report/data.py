@@ -375,6 +375,7 @@ def held_dict(held: Held) -> dict[str, Any]:
         "waiters": [waiter_dict(waiter) for waiter in held.waiters],
         "idle_refcount": held.idle_refcount,
         "busy": held.busy,
+        "unread": held.unread,
         "out": [finding_dict(finding) for finding in held.out],
     }
 

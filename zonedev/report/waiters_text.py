@@ -33,11 +33,15 @@ def _number(count: int, what: str) -> str:
 
 
 def _pages(held: Held, device: str) -> list[str]:
+    if held.unread and not held.busy:
+        return [f"  {_number(held.unread, 'page')} could not be read"]
     if not held.busy:
         return ["  no page of it is in use"]
     at = "?" if held.idle_refcount is None else held.idle_refcount
     what = "findings:" if held.out else "no finding on them"
     lines = [f"  {_number(held.busy, 'page')} in use (free ones rest at {at}); {what}"]
+    if held.unread:
+        lines[0] += f" ({_number(held.unread, 'page')} could not be read)"
     lines += [f"    {one.rule}; {finding_line(one, device)}" for one in held.out[:_RUNS_SHOWN]]
     if len(held.out) > _RUNS_SHOWN:
         lines.append(f"    ... and {len(held.out) - _RUNS_SHOWN} more runs (--format json has all)")
