@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zonedev import commands
+from zonedev import diff as diff_module
 from zonedev.audit import audit
 from zonedev.diff import Diff, checked, compare_reports
 from zonedev.errors import TargetError
@@ -33,6 +34,7 @@ def real() -> Report:
 def finding(start: int, count: int = 1, **words: Any) -> Report:
     """A finding on order-0 pages."""
     own = {"rule": "reference-on-free-folio", "severity": "error", "pagemap": PAGEMAP, "order": 0}
+    own["also"] = ["held-without-map"]
     numbers = {"refcount": 1, "expected": 0, "mapcount": 0}
     return {**own, "pfn": start, "count": count, "pages": count, **numbers, **words}
 
@@ -54,6 +56,8 @@ def report(*findings: Report, **words: Any) -> Report:
         "kernel": {"release": "7.2"},
         "pagemaps": [pagemap],
         "findings": list(findings),
+        "passes": [{"pass": "dax-entries", "ran": True}],
+        "filters": {"type": ["fs_dax"]},
         "summary": {"verdict": "violations" if findings else "clean"},
         **words,
     }
@@ -126,6 +130,52 @@ def test_a_page_that_was_not_read_again_is_not_gone() -> None:
     assert "not read again" in diff_text(diff)
 
 
+def test_a_pagemap_that_is_not_in_an_incomplete_report_was_not_read_again() -> None:
+    lost = report(pagemaps=[], summary={"verdict": "incomplete"})
+    diff = compared(report(finding(3)), lost)
+    assert runs(diff.not_read) == [(3, 4, 1)] and not diff.gone
+    assert runs(compared(report(finding(3)), report(pagemaps=[])).gone) == [(3, 4, 1)]
+
+
+def test_a_rule_beside_another_one_is_still_there() -> None:
+    alone = report(finding(3, rule="held-without-map", severity="info"))
+    beside = report(finding(3, also=["held-without-map"]))
+    diff = compared(alone, beside)
+    assert [c.stretch.rule for c in diff.new] == ["reference-on-free-folio"] and not diff.gone
+    back = compared(beside, alone)
+    assert [c.stretch.rule for c in back.gone] == ["reference-on-free-folio"]
+    assert not back.new and not back.worse
+
+
+def test_reports_that_leave_something_out() -> None:
+    vmcore = open_vmcore("6.16-entries")
+    whole = audit(vmcore.prog)
+    full, errors = audit_dict(whole), audit_dict(whole, "error")
+    assert any("leaves out findings" in note for note in compared(full, errors).notes)
+    quick = audit_dict(audit(vmcore.prog, quick=True))
+    diff = compared(full, quick)
+    assert any("--quick" in note for note in diff.notes) and diff.exit_code == 3
+    assert not compared(full, full).notes
+
+
+def test_many_runs_take_no_longer_each() -> None:
+    """Not a time: how often runs are looked at."""
+    looked = 0
+
+    class Counted(list[int]):
+        def __getitem__(self, i: Any) -> Any:
+            nonlocal looked
+            looked += 1
+            return super().__getitem__(i)
+
+    many = report(*(finding(4 * i, also=[]) for i in range(2000)))
+    (found,) = diff_module._by_place(diff_module._stretches(many)).values()
+    found.starts = Counted(found.starts)
+    for one in found.runs:
+        assert [end - start for start, end, _ in found.overlaps(one.start, one.end)] == [1]
+    assert looked < 20 * 2000
+
+
 pages = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 6)), max_size=8)
 
 
@@ -182,7 +232,7 @@ def test_pagemaps_that_come_and_go() -> None:
 
 
 def test_what_speaks_against_comparing() -> None:
-    other = report(kernel={"release": "6.1"}, filters={"type": ["fs_dax"]})
+    other = report(kernel={"release": "6.1"}, filters={})
     other["summary"]["findings_dropped"] = 3
     diff = compared(report(), other)
     assert len(diff.notes) == 3 and diff.exit_code == 3
@@ -222,6 +272,7 @@ def test_the_verb(zonedev: Zonedev, tmp_path: Path) -> None:
         ("[" * 100000, "not JSON"),
         ('{"schema": "zonedev.list/1"}', "zonedev.list/1"),
         ('{"schema": "zonedev.audit/1"}', "the report is not as"),
+        (json.dumps(report()).replace('"7.2"', "[" * 700 + "]" * 700), "nested too deeply"),
     ],
 )
 def test_what_is_no_report(zonedev: Zonedev, tmp_path: Path, text: str, why: str) -> None:
@@ -250,7 +301,7 @@ def members(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return paths
 
 
-@pytest.mark.parametrize("nonsense", [None, "x", [], {}, 1.5, True, -(1 << 70)])
+@pytest.mark.parametrize("nonsense", [None, "x", [], {}, 1.5, True, -(1 << 70), int("9" * 4299)])
 def test_nonsense_is_refused_or_compared(nonsense: Any) -> None:
     good = report(finding(3), finding(9, 2))
     for path in members(good):
@@ -264,6 +315,21 @@ def test_nonsense_is_refused_or_compared(nonsense: Any) -> None:
                 diff_text(compared(before, after))
             except TargetError as err:
                 assert "\n" not in str(err)
+
+
+def test_text_of_a_report_is_not_the_terminals(zonedev: Zonedev, tmp_path: Path) -> None:
+    evil = report(finding(3), kernel={"release": "\ud800"})
+    evil["pagemaps"][0]["device"] = "\x1b[31mevil\nnew error: fake"
+    names = write(tmp_path / "a", report()), write(tmp_path / "b", evil)
+    answer = zonedev("diff", *names)
+    assert answer.status == 1 and "\x1b" not in answer.out
+    assert "\nnew error: fake" not in answer.out and "\\ud800" in answer.out
+
+
+def test_reports_and_a_target_are_too_much(zonedev: Zonedev, tmp_path: Path) -> None:
+    name = write(tmp_path / "a", report())
+    assert_one_line(zonedev("diff", name, name, "-c", "core"), "give one of them")
+    assert_one_line(zonedev("diff", name, name, "-k"), "give one of them")
 
 
 def test_a_dump_is_not_compared_with_itself(zonedev: Zonedev) -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError
+from zonedev.kernel.strings import printable
 from zonedev.kernel.vmemmap import SHIFT_MAX
 
 _SCHEMA = "zonedev.audit/1"
@@ -32,7 +33,8 @@ _FINDING = {
 }
 _NUMBERS = ("pfn", "refcount", "expected", "mapcount")
 _PAGEMAP = {"address": int, "type": str, "pages": int, "classes": dict, "ranges": list, "ref": dict}
-_PAGES_MAX = 1 << 64
+# Addresses are below it, and counts.
+_NUMBER_END = 1 << 64
 _NOT_READ = ("not-captured", "unreadable")
 
 
@@ -54,6 +56,8 @@ class Stretch(NamedTuple):
     refcount: Optional[int]
     expected: Optional[int]
     order: int
+    leads: bool = True
+    """Names the finding; False: another rule does, and this one fired, too."""
 
     @property
     def pages(self) -> int:
@@ -121,7 +125,18 @@ class Diff:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _NUMBER_END
+
+
+def _cleaned(value: Any) -> Any:
+    """A report whose text can be printed."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_cleaned(one) for one in value]
+    if isinstance(value, dict):
+        return {_cleaned(key): _cleaned(one) for key, one in value.items()}
+    return value
 
 
 def _check(
@@ -129,7 +144,7 @@ def _check(
 ) -> None:
     """That an object of the report has what is read of it."""
     good = isinstance(one, dict) and all(
-        isinstance(one.get(key), type_) and not isinstance(one[key], bool)
+        _number(one.get(key)) if type_ is int else isinstance(one.get(key), type_)
         for key, type_ in members.items()
     )
     if not good or not all(one.get(key) is None or _number(one[key]) for key in numbers):
@@ -137,10 +152,13 @@ def _check(
 
 
 def _check_values(name: str, finding: dict[str, Any]) -> None:
-    """That a finding's numbers can be counted with."""
+    """That a finding's numbers can be counted with, and its rules named."""
+    also = finding.get("also", [])
+    if not isinstance(also, list) or not all(isinstance(rule, str) for rule in also):
+        raise TargetError(f"{name}: what else fired on a finding is no list of rules")
     if finding["severity"] not in _zonedev.SEVERITIES:
         raise TargetError(f"{name}: a finding has severity {finding['severity']!r}")
-    if not 0 <= finding["order"] <= SHIFT_MAX or not 0 <= finding["pages"] < _PAGES_MAX:
+    if not 0 <= finding["order"] <= SHIFT_MAX or finding["pages"] < 0:
         raise TargetError(
             f"{name}: a finding has {finding['pages']} pages of order {finding['order']}"
         )
@@ -172,7 +190,10 @@ def checked(name: str, report: Any) -> dict[str, Any]:
     for finding in report["findings"]:
         _check(name, "a finding", finding, _FINDING, _NUMBERS)
         _check_values(name, finding)
-    return dict(report)
+    try:
+        return {key: _cleaned(report[key]) if key in sections else report[key] for key in report}
+    except RecursionError:
+        raise TargetError(f"{name}: its objects are nested too deeply") from None
 
 
 def read_report(path: str) -> dict[str, Any]:
@@ -205,96 +226,100 @@ def _key(pagemap: dict[str, Any]) -> Key:
 
 
 def _stretches(report: dict[str, Any]) -> list[Stretch]:
+    """A stretch for each rule that fired on a finding's pages."""
     keys = {pagemap["address"]: _key(pagemap) for pagemap in report["pagemaps"]}
-    return [
-        Stretch(
-            *(f["rule"], f["severity"], keys.get(f["pagemap"], Key("unknown", f["pagemap"]))),
-            *(f.get("pfn"), (f.get("pfn") or 0) + f["pages"]),
-            *(f.get("refcount"), f.get("expected"), f["order"]),
-        )
-        for f in report["findings"]
-    ]
+    found = []
+    for f in report["findings"]:
+        start: Optional[int] = f.get("pfn")
+        pagemap = keys.get(f["pagemap"], Key("unknown", f["pagemap"]))
+        pages = (start, (start or 0) + f["pages"], f.get("refcount"), f.get("expected"), f["order"])
+        found.append(Stretch(f["rule"], f["severity"], pagemap, *pages))
+        found += [
+            Stretch(rule, f["severity"], pagemap, *pages, leads=False) for rule in f.get("also", ())
+        ]
+    return found
 
 
 class _Place(NamedTuple):
-    """What is compared with each other: one rule on the pages of one memory type, or on one pagemap."""
+    """What is compared with each other: one rule on the pages of one pagemap, or on that itself."""
 
     rule: str
     pagemap: Key
 
 
-def _by_place(stretches: Iterable[Stretch]) -> dict[_Place, list[Stretch]]:
-    """Stretches of each rule in rising order."""
+class _Runs:
+    """The stretches of one place in rising order, those of the pagemap itself apart."""
+
+    def __init__(self, stretches: Iterable[Stretch]) -> None:
+        runs = [(one.start, one) for one in stretches if one.start is not None]
+        runs.sort(key=lambda run: (run[0], run[1].end))
+        self.starts = [start for start, _ in runs]
+        self.runs = [one for _, one in runs]
+        self.whole = [one for one in stretches if one.start is None]
+
+    def overlaps(self, start: int, end: int) -> Iterator[tuple[int, int, Stretch]]:
+        """Which pages of [start, end) are in which run: (first, last + 1, run), each page once."""
+        for i in range(max(bisect_right(self.starts, start) - 1, 0), len(self.runs)):
+            if self.starts[i] >= end:
+                return
+            first, last = max(start, self.starts[i]), min(end, self.runs[i].end)
+            if first < last:
+                yield first, last, self.runs[i]
+                start = last
+
+
+_NO_RUNS = _Runs(())
+
+
+def _by_place(stretches: Iterable[Stretch]) -> dict[_Place, _Runs]:
     places: dict[_Place, list[Stretch]] = {}
     for one in stretches:
         places.setdefault(_Place(one.rule, one.pagemap), []).append(one)
-    for mine in places.values():
-        mine.sort(key=lambda one: (-1 if one.start is None else one.start, one.end))
-    return places
+    return {place: _Runs(mine) for place, mine in places.items()}
 
 
-def _overlaps(one: Stretch, others: Sequence[Stretch]) -> Iterator[Stretch]:
-    """Those of some disjoint stretches in rising order that share pages with one."""
-    assert one.start is not None
-    i = (
-        bisect_right([-1 if other.start is None else other.start for other in others], one.start)
-        - 1
-    )
-    for other in others[max(i, 0) :]:
-        if other.start is None or other.end <= one.start:
-            continue
-        if other.start >= one.end:
-            return
-        yield other
-
-
-def _against(
-    one: Stretch, others: Sequence[Stretch]
-) -> Iterator[tuple[Stretch, Optional[Stretch]]]:
+def _against(one: Stretch, others: _Runs) -> Iterator[tuple[Stretch, Optional[Stretch]]]:
     """The parts of a stretch, each with the one of the others that it is a part of, or None."""
     if one.start is None:
-        yield one, next((other for other in others if other.start is None), None)
+        yield one, next(iter(others.whole), None)
         return
     at = one.start
-    for other in _overlaps(one, others):
-        assert other.start is not None
-        if at < other.start:
-            yield one._replace(start=at, end=other.start), None
-        start = max(at, other.start)
-        at = min(one.end, other.end)
-        yield one._replace(start=start, end=at), other
+    for first, last, other in others.overlaps(one.start, one.end):
+        if at < first:
+            yield one._replace(start=at, end=first), None
+        yield one._replace(start=first, end=last), other
+        at = last
     if at < one.end:
         yield one._replace(start=at), None
 
 
 def _worse(before: Stretch, after: Stretch) -> bool:
-    severities = _zonedev.SEVERITIES
-    if severities.index(after.severity) > severities.index(before.severity):
+    rank = _zonedev.SEVERITIES.index
+    if before.leads and rank(after.severity) > rank(before.severity):
         return True
     return abs(after.extra) > abs(before.extra)
 
 
-def _compare(diff: Diff, before: list[Stretch], after: list[Stretch], lost: set[Key]) -> None:
+def _compare(diff: Diff, before: list[Stretch], after: list[Stretch], judged: set[Key]) -> None:
+    """Fill in the findings; judged: pagemaps of which every page was judged later."""
     old, new = _by_place(before), _by_place(after)
-    for place, stretches in new.items():
-        for stretch in stretches:
-            for part, then in _against(stretch, old.get(place, [])):
-                if then is None:
-                    diff.new.append(Change(part))
-                elif _worse(then, part):
-                    diff.worse.append(Change(part, then.refcount))
-    for place, stretches in old.items():
-        for stretch in stretches:
-            for part, now in _against(stretch, new.get(place, [])):
-                if now is None:
-                    gone = diff.not_read if place.pagemap in lost else diff.gone
-                    gone.append(Change(part, part.refcount))
+    for one in after:
+        for part, then in _against(one, old.get(_Place(one.rule, one.pagemap), _NO_RUNS)):
+            if one.leads and then is None:
+                diff.new.append(Change(part))
+            elif one.leads and then and _worse(then, part):
+                diff.worse.append(Change(part, then.refcount))
+    for one in before:
+        for part, now in _against(one, new.get(_Place(one.rule, one.pagemap), _NO_RUNS)):
+            if one.leads and now is None:
+                gone = diff.gone if one.pagemap in judged else diff.not_read
+                gone.append(Change(part, part.refcount))
 
 
 def _extra(stretches: Iterable[Stretch]) -> dict[Key, int]:
     """References beyond what pages may have, of each pagemap."""
     sums: dict[Key, int] = {}
-    for one in stretches:
+    for one in (one for one in stretches if one.leads):
         sums[one.pagemap] = sums.get(one.pagemap, 0) + (one.pages >> one.order) * max(one.extra, 0)
     return sums
 
@@ -325,6 +350,24 @@ def _pagemaps(
     return changes
 
 
+def _passes(report: dict[str, Any]) -> list[str]:
+    """The passes that were run."""
+    passes = report.get("passes")
+    listed = passes if isinstance(passes, list) else []
+    return sorted(
+        str(one.get("pass")) for one in listed if isinstance(one, dict) and one.get("ran")
+    )
+
+
+def _leaves_out(report: dict[str, Any]) -> bool:
+    """Whether findings were found that are not listed."""
+    summary = report["summary"]
+    found = summary.get("findings")
+    return bool(summary.get("findings_dropped")) or (
+        _number(found) and found > len(report["findings"])
+    )
+
+
 def _notes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Why the two may not be two reports of one machine, or not have all findings."""
     notes = []
@@ -332,11 +375,26 @@ def _notes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     if releases[0] != releases[1]:
         notes.append(f"the kernels differ: {releases[0]} and {releases[1]}")
     for word, report in (("earlier", before), ("later", after)):
-        if report["summary"].get("findings_dropped"):
-            notes.append(f"the {word} report does not have all its findings")
+        if _leaves_out(report):
+            notes.append(f"the {word} report leaves out findings (--severity, --rule, or too many)")
     if (before.get("filters") or {}) != (after.get("filters") or {}):
-        notes.append("the reports were made with other --type or --pgmap")
+        notes.append("the reports were made with other filters (--type, --pgmap, --rule)")
+    if _passes(before) != _passes(after):
+        notes.append("the reports were made with other passes: some findings need one (--quick)")
     return notes
+
+
+def _judged(before: dict[str, Any], after: dict[str, Any]) -> set[Key]:
+    """Pagemaps of which the later report leaves no page open; one that is gone has none."""
+    there = {_key(pagemap): pagemap for pagemap in after["pagemaps"]}
+    judged = {
+        key
+        for key, pagemap in there.items()
+        if not any(pagemap["classes"].get(name) for name in _NOT_READ)
+    }
+    if after["summary"]["verdict"] != "incomplete":
+        judged |= {key for key in map(_key, before["pagemaps"]) if key not in there}
+    return judged
 
 
 def compare_reports(
@@ -351,11 +409,6 @@ def compare_reports(
     :param fail_on: severity from which what is new or worse makes exit_code 1
     """
     stretches = _stretches(before), _stretches(after)
-    lost = {
-        _key(pagemap)
-        for pagemap in after["pagemaps"]
-        if any(pagemap["classes"].get(name) for name in _NOT_READ)
-    }
     diff = Diff(
         names,
         (str(before["kernel"].get("release")), str(after["kernel"].get("release"))),
@@ -364,5 +417,5 @@ def compare_reports(
         notes=_notes(before, after),
         fail_on=fail_on,
     )
-    _compare(diff, *stretches, lost)
+    _compare(diff, *stretches, _judged(before, after))
     return diff
