@@ -153,7 +153,11 @@ def test_symbols_keep_their_sizes() -> None:
 
 @pytest.mark.parametrize(
     "names, why",
-    [((), "where its BTF lies"), (("__start_BTF", "__stop_BTF"), "leaves no room")],
+    [
+        ((), "where its BTF lies"),
+        (("__start_BTF", "__stop_BTF"), "leaves no room"),
+        (("__stop_BTF", "__start_BTF"), "would lie at"),
+    ],
 )
 def test_what_cannot_be_sliced_is_said(names: tuple[str, ...], why: str) -> None:
     with pytest.raises(TargetError, match=why):

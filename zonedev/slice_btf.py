@@ -39,7 +39,6 @@ from zonedev.slice import (
 
 T = TypeVar("T")
 
-
 # e_machine of the architectures whose kernels zonedev has BTF of.
 _MACHINES = {
     Architecture.X86_64: 62,
@@ -50,6 +49,9 @@ _MACHINES = {
 
 # Where the kernel says that its BTF lies.
 _START, _STOP = "__start_BTF", "__stop_BTF"
+
+# Of BTF, in bytes: more is not believed (ext/core/btf.h).
+_ROOM_MAX = 1 << 28
 
 # A table of fewer symbols is not believed (ext/core/kallsyms.c).
 _SYMBOLS_MIN = 256
@@ -85,7 +87,8 @@ def _chosen(table: _zonedev.Kallsyms, asked: Iterable[Row]) -> list[Symbol]:
     rows = [table[i] for i in range(len(table))]
     ends = sorted({row[1] for row in rows})
     wanted = {row[1] for row in asked}
-    wanted |= {end for address in wanted for end in ends[bisect_right(ends, address) :][:1]}
+    behind = {bisect_right(ends, address) for address in wanted}
+    wanted |= {ends[i] for i in behind if i < len(ends)}
     missing = _SYMBOLS_MIN - len(wanted)
     wanted.update([address for address in ends if address not in wanted][: max(missing, 0)])
     return [(letter, name, address) for name, address, _, letter in rows if address in wanted]
@@ -151,6 +154,10 @@ class _Room:
         self._core = core
         self.symbols = {*start, *stop}
         self.address, self._end = start[0][1], stop[0][1]
+        if not 0 < self._end - self.address <= _ROOM_MAX:
+            raise TargetError(
+                f"cannot slice {core}: its BTF would lie at {self.address:#x}-{self._end:#x}"
+            )
 
     def fill(self, btf: bytes, form: Format, symbols: list[Symbol]) -> bytes:
         """Both, for the address."""
