@@ -572,6 +572,24 @@ def without_overlap(entries: list[Entry]) -> tuple[Entry, ...]:
     return tuple(kept)
 
 
+def is_head(case: Under, content: Content) -> bool:
+    spec = case.machine.layout_spec
+    bit = spec["flags"].get("PG_head", -1)
+    flags = case.layout.load(content, "flags") if isinstance(content, bytes) else None
+    return bit >= 0 and bool((flags or 0) >> bit & 1)
+
+
+def around_a_folio(case: Under, contents: list[Content], rng: Random) -> list[Entry]:
+    """A PMD entry where a large folio begins, and one that leads to its tails, locked or not."""
+    heads = [i for i, content in enumerate(contents) if is_head(case, content)]
+    order = case.layout.pmd_order
+    if not heads or not order or rng.random() < 0.4:
+        return []
+    pfn = START + rng.choice(heads)
+    tail = Entry(SPACES, 7, pfn + rng.randrange(1 << order), 0, rng.random() < 0.7)
+    return [Entry(SPACES, 1 << order + 8, pfn, order), *([tail] if rng.random() < 0.5 else [])]
+
+
 def random_files(case: Under, contents: list[Content], rng: Random) -> Optional[Files]:
     """Files that agree with the pages, or not; or nobody asked."""
     if case.machine.pagemap["type"] != "MEMORY_DEVICE_FS_DAX" or case.machine.word != 8:
@@ -588,6 +606,7 @@ def random_files(case: Under, contents: list[Content], rng: Random) -> Optional[
         pfn = START + rng.choice(counting or range(len(contents)))
         count = rng.choice([2, 3, 6, 7, 8])
         entries += [Entry(SPACES, 128 + i, pfn) for i in range(count)]
+    entries += around_a_folio(case, contents, rng)
     pfns = {e.pfn + i for e in entries if e.locked for i in range(1 << e.order)}
     words = [*mappings, case.machine.mapping | 1, 0x1000]
     unknown = frozenset(word for word in words if rng.random() < 0.1)

@@ -14,7 +14,7 @@ from conftest import Zonedev, assert_one_line, open_vmcore
 from drgn import Program
 from kallsyms_samples import FORMATS, SYMBOLS, sample
 
-from zonedev import slice_btf
+from zonedev import cli, slice_btf
 from zonedev._zonedev import Btf, Kallsyms
 from zonedev.btffile import Key, thin
 from zonedev.errors import TargetError
@@ -89,6 +89,16 @@ def test_a_slice_gives_the_same_report(zonedev: Zonedev, tmp_path: Path, name: s
     assert answer.status == 0 and answer.out.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["vmcore"]
     assert report_of(zonedev, tmp_path / "vmcore") == report_of(zonedev, core)
+
+
+def test_debug_information_that_is_installed_is_not_needed(
+    zonedev: Zonedev, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter(("dwarf", "btf", "btf", "btf", "btf", "btf"))
+    monkeypatch.setattr(cli, "types_from", lambda prog: next(found))
+    answer = zonedev("slice", open_vmcore(SMALL).core, "-o", tmp_path)
+    assert answer.status == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["vmcore"]
 
 
 def test_a_slice_has_the_symbols_with_their_sizes(tmp_path: Path) -> None:

@@ -76,9 +76,11 @@ def _slice(target: Target, output: str, tasks: bool) -> int:
     if target.core is None:
         raise UsageError("slice needs a VMCORE: a live kernel cannot be cut")
     core = target.core
-    # What drgn finds by itself is not cut; the types that the kernel has are.
-    target.btf = target.btf or not target.symbols
     by_btf = types_from(open_target(target)) == "btf"
+    if not by_btf and not target.symbols:
+        # What drgn finds by itself is not cut; the types that the kernel has are.
+        target.btf = by_btf = True
+        open_target(target)
 
     def run(prog: Program) -> dict[str, object]:
         check_kernel(prog, target)
