@@ -580,14 +580,15 @@ def is_head(case: Under, content: Content) -> bool:
 
 
 def around_a_folio(case: Under, contents: list[Content], rng: Random) -> list[Entry]:
-    """A PMD entry where a large folio begins, and one that leads to its tails, locked or not."""
+    """A PMD entry where a large folio begins, or before it, and one that leads to its tails, locked or not."""
     heads = [i for i, content in enumerate(contents) if is_head(case, content)]
     order = case.layout.pmd_order
     if not heads or not order or rng.random() < 0.4:
         return []
     pfn = START + rng.choice(heads)
     tail = Entry(SPACES, 7, pfn + rng.randrange(1 << order), 0, rng.random() < 0.7)
-    return [Entry(SPACES, 1 << order + 8, pfn, order), *([tail] if rng.random() < 0.5 else [])]
+    first = pfn - rng.choice([0, 0, 0, 1, 3])
+    return [Entry(SPACES, 1 << order + 8, first, order), *([tail] if rng.random() < 0.5 else [])]
 
 
 def random_files(case: Under, contents: list[Content], rng: Random) -> Optional[Files]:
