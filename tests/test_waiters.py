@@ -344,3 +344,14 @@ def test_a_name_does_not_write_to_the_terminal(zonedev: Zonedev) -> None:
     text = str(waiters(prog))
     assert "\\x1b[2J\\nfake: x (pid " in text
     assert "\x1b" not in text
+
+
+def test_a_waiter_whose_name_is_lost_is_still_one() -> None:
+    prog = open_target(Target(open_vmcore(WITHOUT_DEBUG_FILE).core, btf=True))
+    pid = waiters(prog).held[0].waiters[0].pid
+
+    def missing(address: int, count: int, offset: int, physical: bool) -> bytes:
+        raise FaultError("could not find physical memory segment", address)
+
+    prog.add_memory_segment(find_task(prog, pid).comm.address_, 16, missing)
+    assert [(w.pid, w.comm) for w in waiters(prog).held[0].waiters] == [(pid, "?")]

@@ -191,9 +191,15 @@ def _trace(task: Object, words: Iterable[int]) -> tuple[str, ...]:
     return _unwound(task) or tuple(f"? {name}" for name in called)
 
 
+def _comm(task: Object) -> str:
+    try:
+        return text_of(task.comm.string_()[:_COMM_MAX])
+    except _ERRORS:
+        return "?"
+
+
 def _waiter(task: Object, function: str, pfn: Optional[int], stack: tuple[str, ...]) -> Waiter:
-    comm = text_of(task.comm.string_()[:_COMM_MAX])
-    return Waiter(int(task.pid), comm, function, pfn, stack)
+    return Waiter(int(task.pid), _comm(task), function, pfn, stack)
 
 
 def _each_waiter(
