@@ -27,20 +27,20 @@ def _has_member(prog: Program, name: str) -> bool:
         return False
 
 
+def _is_found(look: Callable[[str], object], name: str) -> bool:
+    try:
+        look(name)
+        return True
+    except LookupError:
+        return False
+
+
 def has_symbol(prog: Program, name: str) -> bool:
     """True where the symbol table has the name, or a compiler's clone of it."""
     answers = _answers(prog)
     if name not in answers:
-        answers[name] = any(_in_table(prog, name + clone) for clone in _CLONES)
+        answers[name] = any(_is_found(prog.symbol, name + clone) for clone in _CLONES)
     return answers[name]
-
-
-def _in_table(prog: Program, name: str) -> bool:
-    try:
-        prog.symbol(name)
-        return True
-    except LookupError:
-        return False
 
 
 def _answers(prog: Program) -> dict[str, bool]:
@@ -59,19 +59,11 @@ def _answers(prog: Program) -> dict[str, bool]:
 
 def _has_function(prog: Program, name: str) -> bool:
     """True for functions that are inlined everywhere, too (DWARF has them without an address)."""
-    try:
-        prog.function(name)
-        return True
-    except LookupError:
-        return has_symbol(prog, name)
+    return _is_found(prog.function, name) or has_symbol(prog, name)
 
 
 def _has_enumerator(prog: Program, name: str) -> bool:
-    try:
-        prog.constant(name)
-        return True
-    except LookupError:
-        return False
+    return _is_found(prog.constant, name)
 
 
 _ASK: dict[str, Callable[[Program, str], bool]] = {
