@@ -97,6 +97,14 @@ def _add_format(parser: argparse.ArgumentParser, formats: Sequence[str] = FORMAT
     )
 
 
+def _add_severity(
+    parser: argparse._ActionsContainer, name: str, what: str, default: Optional[str] = None
+) -> None:
+    parser.add_argument(
+        name, choices=_zonedev.SEVERITIES, default=default, help=f"lowest severity {what}"
+    )
+
+
 def _add_audit(parser: argparse.ArgumentParser) -> None:
     _add_selection(parser)
     group = parser.add_argument_group("report")
@@ -107,17 +115,9 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="show only findings of this rule (id or number); the verdict is that of all",
     )
-    group.add_argument(
-        "--severity",
-        choices=_zonedev.SEVERITIES,
-        help="lowest severity to show (default: warning in text, info elsewhere)",
-    )
-    group.add_argument(
-        "--fail-on",
-        choices=_zonedev.SEVERITIES,
-        default="error",
-        help="lowest severity for the verdict 'violations' and exit status 1 (default: error)",
-    )
+    _add_severity(group, "--severity", "to show (default: warning in text, info elsewhere)")
+    fails = "for the verdict 'violations' and exit status 1 (default: error)"
+    _add_severity(group, "--fail-on", fails, "error")
     group.add_argument(
         "--quick",
         action="store_true",
@@ -157,18 +157,9 @@ def _add_diff(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="live kernels: time between the two audits (default: 10)",
     )
-    parser.add_argument(
-        "--severity",
-        choices=_zonedev.SEVERITIES,
-        default="warning",
-        help="lowest severity that the text shows (default: warning)",
-    )
-    parser.add_argument(
-        "--fail-on",
-        choices=_zonedev.SEVERITIES,
-        default="error",
-        help="lowest severity of what is new or worse for exit status 1 (default: error)",
-    )
+    _add_severity(parser, "--severity", "that the text shows (default: warning)", "warning")
+    fails = "of what is new or worse for exit status 1 (default: error)"
+    _add_severity(parser, "--fail-on", fails, "error")
     _add_format(parser, ("text", "json"))
 
 
