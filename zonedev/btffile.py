@@ -81,10 +81,11 @@ class Key(NamedTuple):
     id: int
 
 
-# What a type is made of, by value; the others only point.
-_ITEMS_BY_VALUE = ("struct", "union")
+# Their members are a part of them; behind a pointer a declaration will do, if they have a name.
+_COMPOUNDS = ("struct", "union")
 _BEHIND = ("typedef", "volatile", "const", "restrict", "type_tag")
-_DECLARED = ("struct", "union")
+# What a record says the size of.
+_SIZED = ("int", "struct", "union", "enum", "enum64", "float")
 _VOID = Key(0, 0)
 
 
@@ -103,9 +104,9 @@ class _Chosen:
             return _VOID
         return Key(source if id_ >= self._sources[source].first else 0, id_)
 
-    def add(self, key: Key) -> None:
-        """A type with all that it holds by value; what that points to is declared."""
-        self._todo.append((key, True))
+    def add(self, keys: Iterable[Key]) -> None:
+        """Types with all that they hold by value; what these point to is declared."""
+        self._todo += [(key, True) for key in keys]
         while self._todo:
             self._take(*self._todo.pop())
             if not self._todo:
@@ -116,11 +117,8 @@ class _Chosen:
             return
         facts = self.facts.setdefault(key, self._sources[key.source].type(key.id))
         # What has no name cannot be declared.
-        whole = (
-            whole
-            or facts["kind"] not in (*_BEHIND, *_DECLARED)
-            or (not facts["name"] and (facts["kind"] in _DECLARED))
-        )
+        may_be_less = facts["kind"] in _BEHIND or (facts["kind"] in _COMPOUNDS and facts["name"])
+        whole = whole or not may_be_less
         if whole:
             self.whole.add(key)
         if whole or facts["kind"] in _BEHIND:
@@ -129,7 +127,7 @@ class _Chosen:
     def _parts(self, key: Key, facts: dict[str, Any]) -> list[tuple[Key, bool]]:
         """What a type refers to, and whether by value."""
         kind, source = facts["kind"], key.source
-        if kind in _ITEMS_BY_VALUE:
+        if kind in _COMPOUNDS:
             return [(self.key(source, item[1]), True) for item in facts["items"]]
         parts = [(self.key(source, facts["type"]), kind not in ("ptr", "func_proto"))]
         if kind == "func_proto":
@@ -143,7 +141,7 @@ class _Chosen:
             key
             for key, facts in self.facts.items()
             if key not in self.whole
-            and facts["kind"] in _DECLARED
+            and facts["kind"] in _COMPOUNDS
             and (facts["kind"], facts["name"]) in named
         ]
 
@@ -161,7 +159,7 @@ class _Thin:
         """All of them, by rising ids of the kernel's, then of modules'."""
         for key in self._keys:
             facts = self._chosen.facts[key]
-            if facts["kind"] in _DECLARED and key not in self._chosen.whole:
+            if facts["kind"] in _COMPOUNDS and key not in self._chosen.whole:
                 self._writer.add("fwd", facts["name"], 0, flag=facts["kind"] == "union")
             else:
                 self._write(key, facts)
@@ -171,14 +169,16 @@ class _Thin:
         return self._ids[self._chosen.key(key.source, id_)]
 
     def _write(self, key: Key, facts: dict[str, Any]) -> None:
-        kind, items = facts["kind"], facts["items"]
-        third = facts["size"]
-        if facts["type"] or kind in ("ptr", "func_proto", *_BEHIND):
-            third = self._id(key, facts["type"])
-        if kind == "array":
-            third = 0
-        words, flag = _EXTRA.get(kind, _nothing)(self, key, facts), facts["flag"]
-        self._writer.add(kind, facts["name"], third, words, len(items), flag)
+        kind = facts["kind"]
+        words = _EXTRA.get(kind, _nothing)(self, key, facts)
+        third = self._third(key, facts)
+        self._writer.add(kind, facts["name"], third, words, len(facts["items"]), facts["flag"])
+
+    def _third(self, key: Key, facts: dict[str, Any]) -> int:
+        """A record's third word: a size, or a type; an array has that behind it."""
+        if facts["kind"] in _SIZED:
+            return int(facts["size"])
+        return 0 if facts["kind"] == "array" else self._id(key, facts["type"])
 
     # ------------------------------------------------------------ what stands behind a record
 
@@ -240,6 +240,5 @@ def thin(sources: Sequence[_zonedev.Btf], chosen: Iterable[Key], order: str) -> 
     :param order: "<" or ">"
     """
     all_of_them = _Chosen(sources)
-    for key in chosen:
-        all_of_them.add(key)
+    all_of_them.add(chosen)
     return _Thin(all_of_them, order).build()
