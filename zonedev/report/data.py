@@ -341,15 +341,16 @@ def change_dict(change: Change) -> dict[str, Any]:
 
 def pagemap_change_dict(change: PagemapChange) -> dict[str, Any]:
     """A pagemap in the earlier and in the later report; None where it was not there."""
-    (classes, later), (ref, later_ref), (extra, later_extra) = (
-        *(change.classes, change.ref, change.extra),
+    before, after = (
+        {"classes": classes, "ref_count": ref, "extra_references": extra}
+        for classes, ref, extra in zip(change.classes, change.ref, change.extra)
     )
     return {
         "type": change.key.type,
         "start_pfn": change.key.start_pfn,
         "device": change.device,
-        "before": {"classes": classes, "ref_count": ref, "extra_references": extra},
-        "after": {"classes": later, "ref_count": later_ref, "extra_references": later_extra},
+        "before": before,
+        "after": after,
     }
 
 

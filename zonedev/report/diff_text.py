@@ -9,9 +9,7 @@ from typing import Optional
 from zonedev import _zonedev
 from zonedev.diff import Change, Diff, PagemapChange
 from zonedev.model import short_type
-from zonedev.report.text import table
-
-_RUNS_SHOWN = 20
+from zonedev.report.text import number, shown_runs, table
 
 
 def _step(before: Optional[int], after: Optional[int]) -> str:
@@ -71,12 +69,9 @@ def _section(title: str, changes: Iterable[Change], devices: dict[object, str]) 
     lines = []
     for (severity, rule), group in sorted(groups.items(), key=lambda item: -rank(item[0][0])):
         pages = sum(change.stretch.pages for change in group)
-        where = f"{pages} page{'s' if pages != 1 else ''}" if pages else "pagemap"
+        where = number(pages, "page") if pages else "pagemap"
         lines.append(f"{title} {severity}: {rule}, {where}")
-        lines += [_line(change, devices) for change in group[:_RUNS_SHOWN]]
-        if len(group) > _RUNS_SHOWN:
-            more = len(group) - _RUNS_SHOWN
-            lines.append(f"    ... and {more} more runs (--format json has all)")
+        lines += shown_runs((_line(change, devices) for change in group), len(group))
     return lines
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from zonedev import _zonedev
@@ -45,6 +46,18 @@ def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
     return "\n".join(lines)
 
 
+def number(count: int, what: str) -> str:
+    """ "1 page", "2 pages"."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def shown_runs(lines: Iterable[str], count: int) -> Iterator[str]:
+    """The first of *count* lines, one a run, and how many more there are; the others are not made."""
+    yield from islice(lines, _RUNS_SHOWN)
+    if count > _RUNS_SHOWN:
+        yield f"    ... and {count - _RUNS_SHOWN} more runs (--format json has all)"
+
+
 def _wrap(text: str, indent: str) -> str:
     return textwrap.fill(
         text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False
@@ -56,7 +69,8 @@ def _ref(pagemap: Pagemap) -> str:
     return f"{pagemap.ref.state} {'~' if pagemap.ref.approximate else ''}{count}"
 
 
-def _device(pagemap: Pagemap) -> str:
+def device_name(pagemap: Pagemap) -> str:
+    """What a pagemap is called."""
     return pagemap.device or f"{pagemap.address:#x}"
 
 
@@ -85,7 +99,7 @@ def _pagemap_row(result: PagemapResult, classes: list[str]) -> list[str]:
     idle = "?" if result.idle_refcount is None else str(result.idle_refcount)
     counts = [str(result.classes[c]) for c in classes]
     return [
-        _device(pagemap),
+        device_name(pagemap),
         short_type(pagemap.type),
         str(pagemap.pages),
         *counts,
@@ -158,28 +172,25 @@ def _group(findings: Iterable[Finding]) -> list[list[Finding]]:
 def findings_text(audit: Audit, severity: str) -> str:
     """Findings of at least *severity*, worst first: the rule and its meaning, then its runs."""
     pagemaps = {r.pagemap.address: r.pagemap for r in audit.pagemaps}
+
+    def called(address: int) -> str:
+        return device_name(pagemaps[address]) if address in pagemaps else hex(address)
+
     lines = []
     for group in _group(audit.shown(severity)):
         first = group[0]
         pagemap = pagemaps.get(first.pagemap)
         pages = sum(f.pages for f in group)
         if first.pfn is not None:
-            where = f"{pages} page{'s' if pages != 1 else ''}"
+            where = number(pages, "page")
         else:
             where = f"{len(group)} pagemaps" if group[1:] else "pagemap"
         lines.append(f"{first.severity}: {first.rule}, {where}")
         lines.append(
             _wrap(_meaning(first, pagemap.type if pagemap else None, audit.scheme.id), "  ")
         )
-        for finding in group[:_RUNS_SHOWN]:
-            owner = pagemaps.get(finding.pagemap)
-            lines.append(
-                "    " + finding_line(finding, _device(owner) if owner else hex(finding.pagemap))
-            )
-        if len(group) > _RUNS_SHOWN:
-            lines.append(
-                f"    ... and {len(group) - _RUNS_SHOWN} more runs (--format json has all)"
-            )
+        runs = (f"    {finding_line(finding, called(finding.pagemap))}" for finding in group)
+        lines += shown_runs(runs, len(group))
     return "\n".join(lines)
 
 
@@ -203,7 +214,7 @@ def _gaps(audit: Audit) -> list[str]:
     lines = []
     for result in audit.pagemaps:
         for reason, count in result.reasons.items():
-            lines.append(f"{_device(result.pagemap)}: {count} pages not judged: {reason}")
+            lines.append(f"{device_name(result.pagemap)}: {count} pages not judged: {reason}")
     return lines
 
 
@@ -214,7 +225,7 @@ def _amount(audit: Audit, severity: str) -> str:
     amounts = [(pages, "page")] * (pages > 0 or not pagemaps) + [(pagemaps, "pagemap")] * (
         pagemaps > 0
     )
-    return " and ".join(f"{n} {what}{'s' if n != 1 else ''}" for n, what in amounts)
+    return " and ".join(number(n, what) for n, what in amounts)
 
 
 def closing(audit: Audit) -> str:
@@ -327,7 +338,7 @@ def list_text(pagemaps: list[Pagemap], incomplete: bool = False) -> str:
         memmap = f"altmap ({skipped} pages)" if pagemap.altmap else "RAM"
         rows.append(
             [
-                _device(pagemap),
+                device_name(pagemap),
                 short_type(pagemap.type),
                 str(pagemap.pages),
                 _range_text(pagemap),
@@ -382,7 +393,7 @@ def folio_text(report: FolioReport) -> str:
     pagemap, page, head = report.pagemap, report.page, report.head
     lines = [
         report.asked,
-        f"device      {_device(pagemap)}, {short_type(pagemap.type)}, pagemap {pagemap.address:#x}, ref {_ref(pagemap)}",
+        f"device      {device_name(pagemap)}, {short_type(pagemap.type)}, pagemap {pagemap.address:#x}, ref {_ref(pagemap)}",
         f"page        {report.address:#x}" + (", tail" if page["tail"] else ""),
     ]
     if page["tail"]:

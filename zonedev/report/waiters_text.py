@@ -6,10 +6,9 @@ from __future__ import annotations
 import textwrap
 
 from zonedev.model import Waiter, short_type
-from zonedev.report.text import finding_line, types_words
+from zonedev.report.text import device_name, finding_line, number, shown_runs, types_words
 from zonedev.waiters import Held, WaitersReport
 
-_RUNS_SHOWN = 20
 _WIDTH = 100
 
 
@@ -28,31 +27,25 @@ def _trace(stack: tuple[str, ...]) -> str:
     return wrapped.replace("\0", " ")
 
 
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def _pages(held: Held, device: str) -> list[str]:
     if held.unread and not held.busy:
-        return [f"  {_number(held.unread, 'page')} could not be read"]
+        return [f"  {number(held.unread, 'page')} could not be read"]
     if not held.busy:
         return ["  no page of it is in use"]
     at = "?" if held.idle_refcount is None else held.idle_refcount
     what = "findings:" if held.out else "no finding on them"
-    lines = [f"  {_number(held.busy, 'page')} in use (free ones rest at {at}); {what}"]
+    lines = [f"  {number(held.busy, 'page')} in use (free ones rest at {at}); {what}"]
     if held.unread:
-        lines[0] += f" ({_number(held.unread, 'page')} could not be read)"
-    lines += [f"    {one.rule}; {finding_line(one, device)}" for one in held.out[:_RUNS_SHOWN]]
-    if len(held.out) > _RUNS_SHOWN:
-        lines.append(f"    ... and {len(held.out) - _RUNS_SHOWN} more runs (--format json has all)")
-    return lines
+        lines[0] += f" ({number(held.unread, 'page')} could not be read)"
+    runs = (f"    {one.rule}; {finding_line(one, device)}" for one in held.out)
+    return [*lines, *shown_runs(runs, len(held.out))]
 
 
 def _paragraph(held: Held) -> str:
     pagemap = held.pagemap
-    device = pagemap.device or hex(pagemap.address)
-    count = "?" if pagemap.ref.count is None else pagemap.ref.count
-    title = f"{device} ({short_type(pagemap.type)}), {pagemap.ref.state}, {count} reference{'' if count == 1 else 's'}"
+    device, count = device_name(pagemap), pagemap.ref.count
+    references = "? references" if count is None else number(count, "reference")
+    title = f"{device} ({short_type(pagemap.type)}), {pagemap.ref.state}, {references}"
     waiters = [line for waiter in held.waiters for line in _waiter(waiter)]
     lines = [title, *(waiters or ["  no task was seen that waits for it"]), *_pages(held, device)]
     return "\n".join(lines)
@@ -65,8 +58,8 @@ def _searched(report: WaitersReport) -> str:
         return f"who waits is not known: {waiting.why}"
     lost = f", the stacks of {waiting.lost} of them could not be read" if waiting.lost else ""
     found = sum(len(held.waiters) for held in report.held)
-    pagemaps = _number(report.pagemaps, "pagemap")
-    return f"{_number(waiting.tasks, 'task')}{lost}; waiting for pages of {pagemaps}: {found}"
+    pagemaps = number(report.pagemaps, "pagemap")
+    return f"{number(waiting.tasks, 'task')}{lost}; waiting for pages of {pagemaps}: {found}"
 
 
 def waiters_text(report: WaitersReport) -> str:
