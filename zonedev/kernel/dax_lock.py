@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple, Optional
 
-from drgn import FaultError, Object, PlatformFlags, Program, offsetof
+from drgn import FaultError, Object, PlatformFlags, Program, StackFrame, offsetof
 from drgn.helpers.linux.pid import pid_task
 
 from zonedev.kernel.btf import types_from
@@ -50,14 +50,22 @@ def _words(prog: Program, lock: Lock) -> set[bytes]:
     return {struct.pack("<Q" if little else ">Q", word) for word in words if word is not None}
 
 
-def _waits(prog: Program, task: Object) -> bool:
+def call_trace(prog: Program, task: Object) -> list[StackFrame]:
+    """The frames that a task is in, innermost first; none where there is nothing to unwind them by.
+
+    Without unwind tables drgn believes frame pointers, which kernels do not keep.
+    """
     if types_from(prog) != "dwarf":
-        # Without unwind tables a trace is no proof: who is not known to wait may be the owner.
-        return False
+        return []
     try:
-        return any(frame.name in _WAITERS for frame in islice(prog.stack_trace(task), _FRAMES_MAX))
+        return list(islice(prog.stack_trace(task), _FRAMES_MAX))
     except _ERRORS:
-        return False
+        return []
+
+
+def _waits(prog: Program, task: Object) -> bool:
+    """Whether a task is known to wait for somebody else; who is not may be the owner."""
+    return any(frame.name in _WAITERS for frame in call_trace(prog, task))
 
 
 def _stack_size(prog: Program) -> int:

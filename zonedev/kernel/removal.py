@@ -19,8 +19,7 @@ from typing import NamedTuple, Optional
 
 from drgn import FaultError, Object, Program, SymbolKind
 
-from zonedev.kernel.btf import types_from
-from zonedev.kernel.dax_lock import each_stack
+from zonedev.kernel.dax_lock import call_trace, each_stack
 from zonedev.kernel.layout import KernelLayout
 from zonedev.kernel.strings import text_of
 from zonedev.model import Pagemap, Waiter
@@ -160,19 +159,7 @@ def _function(
     return (None, None) if pfn is None else (called.dax, pfn)
 
 
-def _unwound(task: Object) -> tuple[str, ...]:
-    """Names of the frames of a task; none where there is nothing to unwind them by."""
-    if types_from(task.prog_) != "dwarf":
-        # Without unwind tables frame pointers are believed, which kernels do not keep.
-        return ()
-    try:
-        frames = takewhile(lambda frame: frame.pc >> 63, task.prog_.stack_trace(task))
-        return tuple(frame.name or hex(frame.pc) for frame in islice(frames, _FRAMES_MAX))
-    except _ERRORS:
-        return ()
-
-
-def _called(prog: Program, words: Iterable[int]) -> Iterator[str]:
+def _functions_on(prog: Program, words: Iterable[int]) -> Iterator[str]:
     """The functions that words on a stack are return addresses of, if they are any."""
     for word in words:
         if not word >> 63:
@@ -187,8 +174,10 @@ def _called(prog: Program, words: Iterable[int]) -> Iterator[str]:
 
 def _trace(task: Object, words: Iterable[int]) -> tuple[str, ...]:
     """The call trace of a task; where it cannot be unwound, what looks like one, marked as the kernel marks it."""
-    called = islice(_called(task.prog_, words), _FRAMES_MAX)
-    return _unwound(task) or tuple(f"? {name}" for name in called)
+    frames = takewhile(lambda frame: frame.pc >> 63, call_trace(task.prog_, task))
+    unwound = tuple(frame.name or hex(frame.pc) for frame in frames)
+    on_stack = islice(_functions_on(task.prog_, words), _FRAMES_MAX)
+    return unwound or tuple(f"? {name}" for name in on_stack)
 
 
 def _comm(task: Object) -> str:
