@@ -368,10 +368,9 @@ def _leaves_out(report: dict[str, Any]) -> bool:
     )
 
 
-def _notes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+def _notes(before: dict[str, Any], after: dict[str, Any], releases: tuple[str, str]) -> list[str]:
     """Why the two may not be two reports of one machine, or not have all findings."""
     notes = []
-    releases = [str(report["kernel"].get("release")) for report in (before, after)]
     if releases[0] != releases[1]:
         notes.append(f"the kernels differ: {releases[0]} and {releases[1]}")
     for word, report in (("earlier", before), ("later", after)):
@@ -409,12 +408,13 @@ def compare_reports(
     :param fail_on: severity from which what is new or worse makes exit_code 1
     """
     stretches = _stretches(before), _stretches(after)
+    releases = str(before["kernel"].get("release")), str(after["kernel"].get("release"))
     diff = Diff(
         names,
-        (str(before["kernel"].get("release")), str(after["kernel"].get("release"))),
+        releases,
         (before["summary"]["verdict"], after["summary"]["verdict"]),
         _pagemaps((before, after), (_extra(stretches[0]), _extra(stretches[1]))),
-        notes=_notes(before, after),
+        notes=_notes(before, after, releases),
         fail_on=fail_on,
     )
     _compare(diff, *stretches, _judged(before, after))
