@@ -77,6 +77,16 @@ def lay_over(prog: Program, address: int, data: bytes) -> None:
     )
 
 
+def skip_without_recording() -> None:
+    """For a whole file of tests of slices."""
+    if not hasattr(Program, "set_linux_kernel_custom"):
+        pytest.skip(
+            "slices are recorded by Program.set_linux_kernel_custom(), which drgn before 0.3 lacks: there, "
+            "zonedev slice says so and everything else works",
+            allow_module_level=True,
+        )
+
+
 @pytest.fixture
 def newest() -> Vmcore:
     return open_vmcore("7.2-nvdimm")

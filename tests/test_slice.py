@@ -18,14 +18,10 @@ from typing import Callable
 
 import pytest
 import thin_kdump
+from conftest import skip_without_recording
 
 drgn = pytest.importorskip("drgn")
-if not hasattr(drgn.Program, "set_linux_kernel_custom"):
-    pytest.skip(
-        "slices are recorded by Program.set_linux_kernel_custom(), which drgn before 0.3 lacks: there, "
-        "zonedev slice says so and everything else works",
-        allow_module_level=True,
-    )
+skip_without_recording()
 
 from drgn import FaultError, Program  # noqa: E402
 from drgn.helpers.linux.mm import follow_phys  # noqa: E402

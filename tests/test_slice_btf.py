@@ -10,7 +10,7 @@ from typing import Any
 import btf_types
 import pytest
 from btf_samples import Writer, every_kind, split
-from conftest import Zonedev, assert_one_line, open_vmcore
+from conftest import Zonedev, assert_one_line, open_vmcore, skip_without_recording
 from drgn import Program
 from kallsyms_samples import FORMATS, SYMBOLS, sample
 
@@ -19,12 +19,7 @@ from zonedev._zonedev import Btf, Kallsyms
 from zonedev.btffile import Key, thin
 from zonedev.errors import TargetError
 
-if not hasattr(Program, "set_linux_kernel_custom"):
-    pytest.skip(
-        "slices are recorded by Program.set_linux_kernel_custom(), which drgn before 0.3 lacks: there, "
-        "zonedev slice says so and everything else works",
-        allow_module_level=True,
-    )
+skip_without_recording()
 
 # Of one kernel, but of two boots: types out of BTF, and out of DWARF.
 PAIRS = {
