@@ -844,6 +844,8 @@ def all_files(*entries: Entry, forsaken: tuple[int, ...] = ()) -> Files:
 
 NO_ENTRY, ONE_OWNER = all_files(), all_files(HERS)
 TWO_OWNERS = all_files(HERS, Entry(SPACES, 0, START))
+# More than are told apart.
+EIGHT_OWNERS = all_files(*(Entry(SPACES, i, START) for i in range(8)))
 LARGE_ENTRY = all_files(replace(HERS, order=3))
 HELD_LOCK = all_files(replace(HERS, locked=True))
 LOST_LOCK = all_files(replace(HERS, locked=True), forsaken=(START,))
@@ -1050,6 +1052,16 @@ def test_violating(i: int) -> None:
     pages = pages_of(sample.violating(case.machine), case.machine)
     assert i in rows_of(compare(case, pages, sample.driver, sample.files))
     assert _zonedev.why_not(case.machine.layout, case.machine.scheme)[i] is None
+
+
+@pytest.mark.parametrize(
+    ("share", "fires"), [(2, True), (6, True), (7, False), (8, False), (9, False)]
+)
+def test_owners_that_are_too_many_to_tell_apart(share: int, fires: bool) -> None:
+    case = under("H", "FS_DAX")
+    pages = pages_of(page(refcount=1, share=share)(case.machine), case.machine)
+    (row,) = [i for i, row in PAGE_ROWS if row["id"] == "share-vs-entries"]
+    assert (row in rows_of(compare(case, pages, files=EIGHT_OWNERS))) == fires
 
 
 @pytest.mark.parametrize("i", [i for i, _ in PAGE_ROWS], ids=ids)
