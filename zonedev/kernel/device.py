@@ -17,7 +17,7 @@ from drgn import FaultError, Object, Program
 from drgn.helpers.linux.block import disk_name, for_each_disk
 from drgn.helpers.linux.device import class_to_subsys
 
-from zonedev.kernel.strings import text_of
+from zonedev.kernel.strings import text_at, text_of
 
 # Bounds for a tree out of an untrusted dump.
 _MAX_RESOURCES = 100_000
@@ -51,10 +51,9 @@ class _Disk(NamedTuple):
 def _name(pointer: Object) -> str:
     """The string at a ``char *``, bounded; empty where it cannot be read."""
     try:
-        raw: bytes = pointer.prog_.read_c_string(int(pointer), max_size=_MAX_NAME)
+        return text_at(pointer.prog_, int(pointer), _MAX_NAME)
     except FaultError:
         return ""
-    return text_of(raw)
 
 
 def read_resources(prog: Program) -> list[_Resource]:
