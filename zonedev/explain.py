@@ -30,7 +30,16 @@ from zonedev.kernel.pagetable import PageTables
 from zonedev.kernel.paths import inode_path, opened_path
 from zonedev.kernel.rmap import CannotWalk, Rmap, Vma
 from zonedev.kernel.tasks import OpenFile, Task, Tasks
-from zonedev.model import COHERENT, FS_DAX, GENERIC, PCI_P2PDMA, PRIVATE, DevDax, Pagemap
+from zonedev.model import (
+    COHERENT,
+    EXIT_CODES,
+    FS_DAX,
+    GENERIC,
+    PCI_P2PDMA,
+    PRIVATE,
+    DevDax,
+    Pagemap,
+)
 from zonedev.page import Place, find_page, order_of
 from zonedev.scanner import Caps, calibrated
 from zonedev.second_pass import DaxPass
@@ -41,6 +50,8 @@ GUP_PIN_COUNTING_BIAS = 1024
 _ANONYMOUS = (PRIVATE, COHERENT)
 _ANON = 1
 _TAGS = 3
+
+_MAPS = frozenset(("pte", "pmd", "pud", "device-private", "migration"))
 
 _HOLDERS_MAX = 1 << 16
 _OPENERS_MAX = 64
@@ -66,6 +77,11 @@ class Holder:
     comm: Optional[str] = None
     address: Optional[int] = None
     object: str = ""
+
+
+def is_map(holder: Holder) -> bool:
+    """Whether a holder is an entry of a process's page tables, and its address one of the process."""
+    return holder.kind in _MAPS
 
 
 @dataclass
@@ -94,7 +110,8 @@ class FileAt:
 class Explanation:
     """The account of one folio. pfn is its first; mapping_words say whose its mapping is, driver what its driver says.
 
-    gaps: what could not be looked at; with gaps, what is unexplained may be held by what they name.
+    maps_count: the scheme counts maps of this memory type. gaps: what could not be looked at; with gaps, what is
+    unexplained may be held by what they name.
     """
 
     asked_pfn: int
@@ -112,6 +129,7 @@ class Explanation:
     scheme: str
     types_from: str
     page_size: int
+    maps_count: bool
     holders: list[Holder] = field(default_factory=list)
     files: list[FileAt] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
@@ -135,6 +153,13 @@ class Explanation:
     def complete(self) -> bool:
         """Whether everything that is known to hold pages was looked at."""
         return not self.gaps
+
+    @property
+    def exit_code(self) -> int:
+        """0: the references add up; 1: some do not, though everything was looked at; 3: and not everything was."""
+        if not self.unexplained:
+            return 0
+        return EXIT_CODES["violations" if self.complete else "incomplete"]
 
     def __str__(self) -> str:
         from zonedev.report.explain_text import explain_text
@@ -469,6 +494,7 @@ class Explainer:
             scheme=folio.scheme.id,
             types_from=types_from(self._prog),
             page_size=1 << kernel.layout.page_shift,
+            maps_count=bool(folio.columns["maps_take_refs"]),
             holders=folio.holders,
             files=[self._file_at(place, openers, folio.pagemap) for place in folio.places],
             gaps=folio.gaps,

@@ -365,7 +365,7 @@ class Requests:
         if count > _QUEUES_MAX:
             raise ValueError(f"{count} hardware queues")
         # An xarray from commit 4e5cc99e1e48 ("blk-mq: manage hctx map via xarray") (in v5.18) on, until commit
-        # d0c98769ee7d ("blk-mq: use array manage hctx map instead of xarray") (in v7.0).
+        # d0c98769ee7d ("blk-mq: use array manage hctx map instead of xarray") (in v6.19).
         if queue.type_.type.has_member("hctx_table"):
             yield from (item.value for item in walk_tree(queue.hctx_table).items)
         elif queue.queue_hw_ctx:
