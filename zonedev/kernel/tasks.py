@@ -90,6 +90,11 @@ class Tasks:
         """Who has an address space: one task of each process."""
         return _first_of_each(self._by_mm.get(mm, []), "pid")
 
+    @property
+    def address_spaces(self) -> list[int]:
+        """Every struct mm_struct that a task has."""
+        return list(self._by_mm)
+
     def at(self, address: int) -> Optional[Task]:
         """The task that has an address on its kernel stack, or whose task_struct it is."""
         size = self._stack_size
