@@ -124,6 +124,11 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
         help="struct pages only: leave out what files and drivers say of them",
     )
     group.add_argument(
+        "--explain",
+        action="store_true",
+        help="say who holds the first folio of each finding (the 20 most severe)",
+    )
+    group.add_argument(
         "-q", "--quiet", action="store_true", help="print nothing; the exit status tells"
     )
     live = parser.add_argument_group("live kernels")
@@ -289,6 +294,7 @@ def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) ->
         resample_ms=args.resample_ms,
         samples=args.samples,
         quick=args.quick,
+        explain=args.explain,
     )
     if target:
         result.path = target.path

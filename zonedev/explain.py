@@ -20,6 +20,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from zonedev import _zonedev
 from zonedev.driver_pass import DriverPasses
+from zonedev.errors import TargetError
 from zonedev.kernel.btf import types_from
 from zonedev.kernel.dax import DaxEntry
 from zonedev.kernel.facts import Kernel, read_kernel
@@ -38,6 +39,7 @@ from zonedev.model import (
     PCI_P2PDMA,
     PRIVATE,
     DevDax,
+    Finding,
     Pagemap,
 )
 from zonedev.page import Place, find_page, order_of
@@ -55,6 +57,10 @@ _MAPS = frozenset(("pte", "pmd", "pud", "device-private", "migration"))
 
 _HOLDERS_MAX = 1 << 16
 _OPENERS_MAX = 64
+
+# Findings of an audit that are explained, the most severe first.
+_FINDINGS_MAX = 20
+
 _GAPS_MAX = 20
 
 _ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
@@ -268,6 +274,18 @@ class Explainer:
         openers = self._find_holders(heads)
         made = {pfn: self._explanation(folio, openers) for pfn, folio in heads.items()}
         return {pfn: replace(made[folio.pfn], asked_pfn=pfn) for pfn, folio in folios.items()}
+
+    def explain_all(self, pfns: Iterable[int]) -> tuple[dict[int, Explanation], list[str]]:
+        """The same of those that can be explained, and why others cannot."""
+        good, lost = [], []
+        for pfn in pfns:
+            try:
+                self._folio(pfn)
+            except TargetError as err:
+                lost.append(str(err))
+            else:
+                good.append(pfn)
+        return self.explain_pfns(good), lost
 
     def _folio(self, pfn: int) -> _Folio:
         kernel = self._kernel
@@ -542,6 +560,30 @@ class Explainer:
         in_use = folio.head["mapcount"] > 0 or 0 < refcount <= found
         base: int = handed_over if in_use else idle
         return base
+
+
+def explain_findings(kernel: Kernel, findings: Iterable[Finding]) -> dict[str, Any]:
+    """Add explanations to the first findings on pages; what was done, as the report has it."""
+    explainer = Explainer(kernel.prog, kernel)
+    wanted: dict[int, list[Finding]] = {}
+    total = 0
+    for finding in findings:
+        if finding.pfn is not None:
+            total += 1
+            if total <= _FINDINGS_MAX:
+                wanted.setdefault(finding.pfn, []).append(finding)
+    found, lost = explainer.explain_all(wanted)
+    for pfn, explanation in found.items():
+        for finding in wanted[pfn]:
+            finding.explanation = explanation
+    return {
+        "pass": "explain",
+        "ran": True,
+        "complete": not lost and total <= _FINDINGS_MAX,
+        "explained": sum(len(wanted[pfn]) for pfn in found),
+        "findings": total,
+        "gaps": lost,
+    }
 
 
 @takes_program_or_default

@@ -110,6 +110,7 @@ def finding_dict(finding: Finding) -> dict[str, Any]:
             if finding.waiters
             else {}
         ),
+        **({"explanation": explain_dict(finding.explanation)} if finding.explanation else {}),
     }
 
 

@@ -12,6 +12,7 @@ from zonedev.report.text import device_name, number, table, types_words
 
 _ROWS_SHOWN = 20
 _OPENERS_SHOWN = 3
+_TERMS_SHOWN = 4
 
 
 def _file(file: FileAt) -> list[str]:
@@ -85,6 +86,23 @@ def _verdict(explanation: Explanation) -> str:
         return account + f"{number(-left, 'reference')} fewer than holders"
     words = f"{references(left, explanation.order)} without a known holder"
     return account + words + (", as far as could be looked" if explanation.gaps else "")
+
+
+def explain_line(explanation: Explanation) -> str:
+    """The account in one line, and the place in its file."""
+    rows = [row for row in _rows(explanation) if row[0] != "0"]
+    terms = [f"{explanation.base} without a holder"]
+    for refs, _, kind, who, _ in rows[:_TERMS_SHOWN]:
+        terms.append(f"{refs} {kind}" + (f" of {who}" if who != "-" else ""))
+    if len(rows) > _TERMS_SHOWN:
+        terms.append(f"{sum(int(row[0]) for row in rows[_TERMS_SHOWN:])} of others")
+    words = [
+        f"refcount {explanation.refcount} = {' + '.join(terms)} + {explanation.unexplained} unexplained"
+    ]
+    words += [_file(file)[0] for file in explanation.files[:_TERMS_SHOWN]]
+    if explanation.gaps:
+        words.append(f"not looked at: {explanation.gaps[0]}")
+    return "; ".join(words)
 
 
 def _maps(explanation: Explanation) -> list[str]:
