@@ -28,6 +28,8 @@ _WAIT_MAX = 1e6
 
 FORMATS = ("text", "json", "ndjson", "csv")
 
+SLICE_EXTRAS = ("tasks", "explain")
+
 _EPILOG = """\
 exit status: 0 clean, 1 violations, 2 usage or target error, 3 incomplete
 """
@@ -237,9 +239,20 @@ def build_parser(prog: str, targets: bool) -> Parser:
             "-o", "--output", metavar="DIR", required=True, help="directory to write to"
         )
         slice_.add_argument(
-            "--tasks",
-            action="store_true",
-            help="with the stacks of all tasks, which tell who holds a lock or waits",
+            "--with",
+            dest="extra",
+            choices=SLICE_EXTRAS,
+            action="append",
+            default=[],
+            help="tasks: the stacks of all tasks, which tell who holds a lock or waits; explain: what explains the"
+            " findings (and each --page); may be repeated",
+        )
+        slice_.add_argument(
+            "--page",
+            metavar="PFN|ADDRESS",
+            action="append",
+            default=[],
+            help="with what explains this page; may be repeated",
         )
     return parser
 
