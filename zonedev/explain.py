@@ -206,8 +206,12 @@ class _Folio:
         return self.scheme.columns(self.pagemap.type)
 
     def gap(self, text: str) -> None:
-        if text not in self.gaps and len(self.gaps) < _GAPS_MAX:
+        if text in self.gaps:
+            return
+        if len(self.gaps) < _GAPS_MAX:
             self.gaps.append(text)
+        elif len(self.gaps) == _GAPS_MAX:
+            self.gaps.append("and more")
 
     def hold(self, holder: Holder) -> None:
         if len(self.holders) < _HOLDERS_MAX:

@@ -166,9 +166,12 @@ class PageTables:
             if not self.own:
                 yield from self._by_drgn(mm, start, end, pfns)
                 return
-            table, level = self._pgd.read(mm)[0], self._levels - 1
+            table = self._prog.read(self._pgd.read(mm)[0], _PAGE)
+            if not any(table):
+                # The kernel's half of it is never empty.
+                raise CannotWalk("the page directory reads as zeroes")
             walk = _Walk(start, end, pfns, left or [_ENTRIES_MAX])
-            yield from self._table(self._prog.read(table, _PAGE), level, 0, walk)
+            yield from self._table(table, self._levels - 1, 0, walk)
         except FaultError as err:
             raise CannotWalk(f"page tables cannot be read: {err}") from None
 

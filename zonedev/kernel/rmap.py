@@ -144,6 +144,8 @@ class Rmap:
                 vma = self._read(vma_of(at - node, found))
             except FaultError as err:
                 raise CannotWalk(f"the tree of mappings cannot be read: {err}") from None
+            if not vma.mm or vma.end <= vma.start:
+                raise CannotWalk(f"the mapping at {vma.address:#x} is none: corrupt, or left out")
             if vma.pgoff <= last:
                 stack.append(found[1])
                 if first < vma.pgoff + ((vma.end - vma.start) >> self._shift):

@@ -15,13 +15,14 @@ _OPENERS_SHOWN = 3
 _TERMS_SHOWN = 4
 
 
-def _file(file: FileAt) -> list[str]:
+def _file(file: FileAt, inside: int = 0) -> list[str]:
+    """A place in a file, *inside* bytes behind the folio's head, and who has it open."""
     name = file.path or f"a file whose name is not known (address_space {file.mapping:#x})"
     if file.deleted:
         name += " (deleted)"
     size = f" of {file.size:#x}" if file.size else ""
     inode = f", inode {file.inode}" if file.inode else ""
-    lines = [f"{name}, offset {file.offset:#x}{size}{inode}"]
+    lines = [f"{name}, offset {file.offset + inside:#x}{size}{inode}"]
     if file.openers:
         shown = [
             f"{o.comm} (pid {o.pid}, descriptor {o.fd})" for o in file.openers[:_OPENERS_SHOWN]
@@ -122,7 +123,8 @@ def explain_text(explanation: Explanation) -> str:
         f" {explanation.refcount}, mapcount {explanation.mapcount}; free at {explanation.idle_refcount} (scheme"
         f" {explanation.scheme})"
     ]
-    lines += [line for file in explanation.files for line in _file(file)]
+    inside = asked * explanation.page_size
+    lines += [line for file in explanation.files for line in _file(file, inside)]
     if explanation.mapping_words and not explanation.files:
         lines.append(explanation.mapping_words)
     lines += [explanation.driver] if explanation.driver else []
