@@ -25,7 +25,7 @@ from zonedev.kernel.btf import types_from
 from zonedev.kernel.dax import DaxEntry
 from zonedev.kernel.facts import Kernel, read_kernel
 from zonedev.kernel.holders import Folios, Held, Search, find_holders
-from zonedev.kernel.mapping import describe_mapping
+from zonedev.kernel.mapping import describe_mapping, mapping_words
 from zonedev.kernel.pagetable import EVERYWHERE_MAX, Entry, PageTables, Pfns
 from zonedev.kernel.pagetable import CannotWalk as CannotReadTables
 from zonedev.kernel.paths import inode_path, opened_path
@@ -545,7 +545,7 @@ class Explainer:
             idle_refcount=folio.columns["idle"],
             base=self._base(folio),
             flag_names=kernel.layout.flags(head["flags"]),
-            mapping_words=describe_mapping(self._prog, head["mapping"]),
+            mapping_words=mapping_words(self._prog, head["mapping"]),
             driver=self._drivers.words(folio.pagemap, folio.pfn),
             scheme=folio.scheme.id,
             types_from=types_from(self._prog),
