@@ -114,7 +114,8 @@ class FileAt:
 
 @dataclass
 class Explanation:
-    """The account of one folio. pfn is its first; mapping_words say whose its mapping is, driver what its driver says.
+    """The account of one folio. pfn is its first; mapping_words say whose its mapping (the word itself) is, driver what
+    its driver says.
 
     maps_count: the scheme counts maps of this memory type. gaps: what could not be looked at; with gaps, what is
     unexplained may be held by what they name.
@@ -130,6 +131,7 @@ class Explanation:
     idle_refcount: int
     base: int
     flag_names: list[str]
+    mapping: int
     mapping_words: str
     driver: str
     scheme: str
@@ -545,6 +547,7 @@ class Explainer:
             idle_refcount=folio.columns["idle"],
             base=self._base(folio),
             flag_names=kernel.layout.flags(head["flags"]),
+            mapping=head["mapping"],
             mapping_words=mapping_words(self._prog, head["mapping"]),
             driver=self._drivers.words(folio.pagemap, folio.pfn),
             scheme=folio.scheme.id,

@@ -174,6 +174,8 @@ class PageTables:
             yield from self._table(table, self._levels - 1, 0, walk)
         except FaultError as err:
             raise CannotWalk(f"page tables cannot be read: {err}") from None
+        except (LookupError, NotImplementedError, ValueError) as err:
+            raise CannotWalk(f"page tables of this machine are not known: {err}") from None
 
     def _by_drgn(self, mm: int, start: int, end: int, pfns: Pfns) -> Iterator[Entry]:
         size = int(self._prog["PAGE_SIZE"])
@@ -185,8 +187,6 @@ class PageTables:
                 pfn = int(follow_phys(of, address)) // size
             except FaultError:
                 continue
-            except NotImplementedError:
-                raise CannotWalk("page tables of this machine are not known") from None
             if pfns.meet(pfn, 1):
                 yield Entry("pte", "map", pfn, address, 1, False)
 

@@ -125,8 +125,8 @@ def explain_text(explanation: Explanation) -> str:
     ]
     inside = asked * explanation.page_size
     lines += [line for file in explanation.files for line in _file(file, inside)]
-    if explanation.mapping_words and not explanation.files:
-        lines.append(explanation.mapping_words)
+    if explanation.mapping and explanation.mapping not in {f.mapping for f in explanation.files}:
+        lines.append(f"mapping: {explanation.mapping_words}")
     lines += [explanation.driver] if explanation.driver else []
     lines += ["", *_holders(explanation), "", *_maps(explanation)]
     lines += [f"not looked at: {gap}" for gap in explanation.gaps]
