@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Who holds a page, on slices of real cores that hold what explains some of their pages, and with words laid over them.
+
+Owns: the account and its words.  That holders are those of the record is compared page by page by
+scripts/lab/explained.py, on these slices too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import ROOT, Vmcore, Zonedev, assert_one_line, fresh_vmcore, lay_over, open_vmcore
+from drgn import Object, Program
+from jsonschema import validate
+
+from zonedev.audit import audit
+from zonedev.errors import TargetError
+from zonedev.explain import Explainer, Explanation, Holder, explain
+from zonedev.kernel.members import Members
+from zonedev.kernel.rmap import Rmap
+from zonedev.kernel.tasks import OpenFile, Tasks
+from zonedev.model import Finding
+from zonedev.report.data import explain_dict
+from zonedev.report.explain_text import explain_line, references
+
+SCHEMA = json.loads((ROOT / "docs" / "explain.schema.json").read_text())
+NAMES = ["5.10-explain", "6.1-btf-explain", "6.12-explain", "7.2-explain"]
+EVERY = [*NAMES, "7.2-hmm-explain", "7.2-p2p-explain"]
+
+
+def pages(vmcore: Vmcore, *words: str) -> list[int]:
+    """First pages of the runs of the record whose story ends with one of the words."""
+    return [s["pfn"] for s in vmcore.states if s["why"].endswith(words)]
+
+
+def page(vmcore: Vmcore, word: str) -> int:
+    return pages(vmcore, word)[0]
+
+
+def explained(name: str, word: str) -> Explanation:
+    vmcore = open_vmcore(name)
+    return explain(vmcore.prog, hex(page(vmcore, word)))
+
+
+def of_kind(explanation: Explanation, kind: str) -> list[Holder]:
+    return [holder for holder in explanation.holders if holder.kind == kind]
+
+
+def files_of(prog: Program, op: str) -> Iterator[OpenFile]:
+    """The descriptors of files with these operations."""
+    address = prog.symbol(op).address
+    return (file for file in Tasks(prog).open_files() if file.op == address)
+
+
+# ---------------------------------------------------------------- the account
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_state_of_the_record_adds_up(name: str) -> None:
+    vmcore = open_vmcore(name)
+    states = {
+        s["pfn"]: s
+        for s in vmcore.states
+        if s["why"] not in ("never mapped", "in front of the data")
+    }
+    first = {(s["type"], s["why"], s["order"]): pfn for pfn, s in reversed(states.items())}
+    seen = 0
+    for pfn, one in Explainer(vmcore.prog).explain_pfns(first.values()).items():
+        state = states[pfn]
+        validate(explain_dict(one), SCHEMA)
+        assert one.complete, one.gaps
+        assert one.refcount == one.base + one.explained + one.unexplained
+        leaks = state["why"].count("leak get") - state["why"].count("leak put")
+        if "leak set" not in state["why"]:
+            assert one.unexplained == leaks, (hex(pfn), state["why"])
+            seen += bool(leaks)
+        if state["mapcount"] is not None and one.maps_count:
+            assert one.maps == one.mapcount
+    assert seen > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pipe_is_named_with_its_process(name: str) -> None:
+    one = explained(name, "vmsplice_mapped mapped, pinned by vmsplice")
+    (pipe,) = of_kind(one, "pipe")
+    assert (pipe.refs, pipe.pins, pipe.comm) == (1, 0, "workload")
+    assert "buffer 0 of 8" in pipe.object
+    (file,) = one.files
+    assert file.path.startswith("/mnt/pmem0/vmsplice_mapped") and file.offset == 0
+    assert pipe.pid in {opener.pid for opener in file.openers}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_direct_io_belongs_to_the_process_that_waits_for_it(name: str) -> None:
+    one = explained(name, "odirect_child mapped, pinned by odirect")
+    (bio,) = of_kind(one, "bio")
+    # By pins since 6.5.
+    assert (bio.refs, bio.pins) in ((1, 0), (1024, 1))
+    mapped = {holder.pid for holder in one.holders if holder.maps}
+    assert len(mapped) == 2 and bio.pid == max(mapped)
+
+
+def test_pins_of_large_folios_count_one_each() -> None:
+    one = explained("7.2-explain", "devdax_two_again mapped, leak set")
+    assert one.order == 9
+    (ring,) = of_kind(one, "io_uring")
+    umem = of_kind(one, "xdp-umem")
+    assert (ring.refs, ring.pins) == (1, 1)
+    assert [(holder.refs, holder.pins) for holder in umem] == [(1, 1)] * 16
+    assert one.pincount == 17 == sum(holder.pins for holder in one.holders)
+
+
+def test_a_page_of_two_files_has_two_places() -> None:
+    one = explained("7.2-explain", "reflink_a mapped, reflink_b mapped")
+    assert {file.path for file in one.files} == {"/mnt/pmem2/reflink_a", "/mnt/pmem2/reflink_b"}
+    assert len(of_kind(one, "dax-entry")) == 2 and len(of_kind(one, "pte")) == 2
+    assert one.mapping_words == ""
+
+
+def test_a_file_that_was_unlinked_is_called_deleted() -> None:
+    one = explained("7.2-explain", "unlinked_open mapped")
+    (file,) = one.files
+    assert file.deleted and file.path == "/mnt/pmem0/unlinked"
+    assert "/mnt/pmem0/unlinked (deleted), offset 0x0" in str(one)
+
+
+def test_pages_of_one_folio_have_one_account() -> None:
+    vmcore = open_vmcore("7.2-explain")
+    head = page(vmcore, "devdax_two_again mapped, leak set")
+    found = Explainer(vmcore.prog).explain_pfns([head + 9, head])
+    assert [one.asked_pfn for one in found.values()] == [head + 9, head]
+    assert {one.pfn for one in found.values()} == {head}
+    a, b = (explain_dict(one) for one in found.values())
+    assert a.pop("asked") == {"pfn": head + 9, "offset": 9 * 4096}
+    assert b.pop("asked") == {"pfn": head, "offset": 0}
+    assert a == b
+    assert "page 9 of 512" in str(found[head + 9]) and "offset 0x9000" in str(found[head + 9])
+
+
+def test_device_private_memory_is_held_by_entries_that_do_not_map_it() -> None:
+    one = explained("7.2-hmm-explain", "hmm_quarter_back mapped, leak get")
+    vmcore = open_vmcore("7.2-hmm-explain")
+    kinds = set()
+    for pfn in pages(vmcore, "leak get", "leak put"):
+        one = explain(vmcore.prog, hex(pfn))
+        kinds |= {holder.kind for holder in one.holders if holder.maps}
+        assert [holder.refs for holder in one.holders if holder.maps] == [1]
+    assert kinds == {"pte", "device-private"}
+
+
+def test_a_map_that_nothing_leads_to_is_found_in_page_tables() -> None:
+    """A page that was freed while mapped has no anon_vma any more."""
+    one = explained("7.2-hmm-explain", "leak put")
+    assert one.mapping == 0 and one.mapcount == 1 and one.unexplained == -1
+    (entry,) = [holder for holder in one.holders if holder.maps]
+    assert entry.comm == "workload" and entry.object == "rw-p"
+    assert "1 reference fewer than holders" in str(one)
+
+
+def test_peer_to_peer_memory_is_found_with_its_file() -> None:
+    one = explained("7.2-p2p-explain", "leak get")
+    assert [file.path.split("/")[-2:] for file in one.files] == [["p2pmem", "allocate"]]
+    assert [holder.kind for holder in one.holders] == ["pte", "driver"]
+    assert (one.unexplained, one.holders[1].refs) == (1, 0)
+
+
+# ---------------------------------------------------------------- what is lost
+
+
+def test_tasks_that_were_left_out_are_a_gap() -> None:
+    vmcore = fresh_vmcore("7.2-explain")
+    prog = vmcore.prog
+    victims = [t for t in Tasks(prog).tasks if t.comm == "workload"]
+    size = Members(prog, "struct task_struct", "mm").size
+    for victim in victims:
+        lay_over(prog, victim.address, bytes(size))
+    one = explain(prog, hex(page(vmcore, "vmsplice_mapped mapped, pinned by vmsplice")))
+    assert f"{len(victims)} tasks cannot be read, nor what they map and have open" in one.gaps
+    # The file still leads to the map, if not to its process.
+    assert [(h.kind, h.pid, h.refs) for h in one.holders if h.refs] == [("pte", None, 1)]
+    assert "of no task" in one.holders[0].object
+    assert (one.unexplained, one.exit_code) == (1, 3)
+    assert "as far as could be looked" in str(one)
+
+
+def test_a_process_without_page_tables_is_a_gap() -> None:
+    vmcore = fresh_vmcore("7.2-explain")
+    prog = vmcore.prog
+    one = explain(prog, hex(page(vmcore, "map4k mapped")))
+    mm = next(t.mm for t in Tasks(prog).tasks if t.pid == one.holders[0].pid)
+    pgd = int(Object(prog, "struct mm_struct *", value=mm).pgd)
+    lay_over(prog, pgd, bytes(4096))
+    one = explain(prog, hex(one.pfn))
+    assert (one.maps, one.unexplained) == (0, 1)
+    assert any("page directory reads as zeroes" in gap for gap in one.gaps)
+
+
+def test_trees_of_mappings_that_lead_into_themselves_end() -> None:
+    vmcore = fresh_vmcore("7.2-explain")
+    prog = vmcore.prog
+    one = explain(prog, hex(page(vmcore, "map4k_two mapped, map4k_two_child mapped")))
+    vma = next(iter(Rmap(prog, 12).of_file(one.mapping, 0, 0)))
+    node = Object(prog, "struct vm_area_struct", address=vma.address).shared.rb
+    for child in (node.rb_left, node.rb_right):
+        lay_over(prog, child.address_, node.address_.to_bytes(8, "little"))
+    again = explain(prog, hex(one.pfn))
+    assert any("the tree of mappings is corrupt" in gap for gap in again.gaps)
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [("ring_size", 0), ("ring_size", 3), ("ring_size", 1 << 31), ("head", 1 << 30)],
+)
+def test_a_pipe_that_cannot_be_is_a_gap(member: str, value: int) -> None:
+    vmcore = fresh_vmcore("7.2-explain")
+    prog = vmcore.prog
+    pipe = Object(
+        prog, "struct pipe_inode_info", address=next(files_of(prog, "pipeanon_fops")).private
+    )
+    lay_over(prog, pipe.member_(member).address_, value.to_bytes(4, "little"))
+    one = explain(prog, hex(page(vmcore, "vmsplice_mapped mapped, pinned by vmsplice")))
+    assert any(gap.startswith("pipes: descriptor") for gap in one.gaps), one.gaps
+
+
+@pytest.mark.parametrize(
+    ("type_", "member", "size"),
+    [("struct io_ring_ctx", "buf_table.nr", 4), ("struct io_mapped_ubuf", "nr_bvecs", 4)],
+)
+def test_too_many_fixed_buffers_are_a_gap(type_: str, member: str, size: int) -> None:
+    vmcore = fresh_vmcore("7.2-explain")
+    prog = vmcore.prog
+    rings = [
+        Object(prog, "struct io_ring_ctx", address=file.private)
+        for file in files_of(prog, "io_uring_fops")
+    ]
+    ring = next(ring for ring in rings if ring.buf_table.nr)
+    buffer = int(ring.buf_table.nodes[0].buf)
+    address = buffer if type_ == "struct io_mapped_ubuf" else int(ring.address_ or 0)
+    offset = Members(prog, type_, member).offset(member)
+    lay_over(prog, address + offset, b"\xff" * size)
+    one = explain(prog, hex(page(vmcore, "devdax_two_again mapped, leak set")))
+    assert any(gap.startswith("io_uring: descriptor") for gap in one.gaps), one.gaps
+
+
+def test_a_descriptor_table_that_cannot_be_read_is_a_gap() -> None:
+    vmcore = fresh_vmcore("7.2-explain")
+    prog = vmcore.prog
+    task = next(t for t in Tasks(prog).tasks if t.comm == "workload")
+    fdt = Object(prog, "struct files_struct *", value=task.files).fdt
+    lay_over(prog, fdt.fd.address_, (1 << 40).to_bytes(8, "little"))
+    one = explain(prog, hex(page(vmcore, "vmsplice_mapped mapped, pinned by vmsplice")))
+    assert f"the open files of workload (pid {task.pid}) cannot be read" in one.gaps
+
+
+def test_slices_without_tasks_say_what_they_lack() -> None:
+    vmcore = open_vmcore("7.2-nvdimm")
+    one = explain(vmcore.prog, hex(page(vmcore, "map4k mapped")))
+    assert (one.unexplained, one.exit_code, one.complete) == (1, 3, False)
+    assert any("tasks cannot be walked" in gap for gap in one.gaps)
+    validate(explain_dict(one), SCHEMA)
+
+
+# ---------------------------------------------------------------- words
+
+
+def test_the_verb_prints_the_account(zonedev: Zonedev) -> None:
+    vmcore = open_vmcore("7.2-explain")
+    target = ("-c", vmcore.core, *vmcore.types)
+    pfn = hex(page(vmcore, "odirect_child mapped, pinned by odirect"))
+    answer = zonedev("explain", *target, pfn)
+    assert (answer.status, answer.err) == (0, "")
+    assert (
+        "1024     1  bio " in answer.out
+        and "/mnt/pmem0/odirect, offset 0x0 of 0x8000" in answer.out
+    )
+    assert (
+        "refcount 1026 = 0 without a holder + 1026 explained + 0 unexplained: it adds up"
+        in answer.out
+    )
+    report = json.loads(zonedev("explain", *target, pfn, "--format", "json").out)
+    validate(report, SCHEMA)
+    assert report["file"]["path"] == "/mnt/pmem0/odirect"
+    leaked = zonedev("explain", *target, hex(page(vmcore, "map4k mapped, leak get")))
+    assert leaked.status == 1 and "1 reference without a known holder" in leaked.out
+    assert_one_line(zonedev("explain", *target, "0x10"), "no pagemap covers it")
+    assert_one_line(zonedev("explain", *target, "ten"), "'ten' is not a pfn")
+
+
+def test_an_audit_explains_its_findings(zonedev: Zonedev) -> None:
+    vmcore = open_vmcore("7.2-explain")
+    target = ("-c", vmcore.core, *vmcore.types)
+    result = audit(vmcore.prog, explain=True)
+    on_pages = [finding for finding in result.findings if finding.pfn is not None]
+    told = [finding for finding in on_pages if finding.explanation]
+    assert told == on_pages[: len(told)] and len(told) == min(20, len(on_pages))
+    (one,) = [one for one in result.passes if one["pass"] == "explain"]
+    assert (one["explained"], one["findings"]) == (len(told), len(on_pages))
+    for finding in told:
+        assert finding.explanation and finding.explanation.asked_pfn == finding.pfn
+    answer = zonedev("audit", *target, "--explain")
+    first = told[0].explanation
+    assert first and explain_line(first).split("; ")[0] in " ".join(answer.out.split())
+    report = json.loads(zonedev("audit", *target, "--explain", "--format", "json").out)
+    validate(report["findings"][0]["explanation"], SCHEMA)
+    plain = json.loads(zonedev("audit", *target, "--format", "json").out)
+    assert not any("explanation" in finding for finding in plain["findings"])
+    for finding in report["findings"]:
+        finding.pop("explanation", None)
+    assert report["findings"] == plain["findings"] and report["summary"] == plain["summary"]
+
+
+def test_what_cannot_be_explained_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    vmcore = open_vmcore("7.2-explain")
+    real = Explainer._folio
+
+    def folio(self: Explainer, pfn: int) -> Any:
+        if pfn % 2:
+            raise TargetError(f"pfn {pfn:#x} cannot be read")
+        return real(self, pfn)
+
+    monkeypatch.setattr(Explainer, "_folio", folio)
+    result = audit(vmcore.prog, explain=True)
+    (one,) = [one for one in result.passes if one["pass"] == "explain"]
+    assert not one["complete"] and one["gaps"] and all("cannot be read" in g for g in one["gaps"])
+    first: list[Finding] = [f for f in result.findings if f.pfn is not None][:20]
+    assert [f.explanation is None for f in first] == [bool(f.pfn and f.pfn % 2) for f in first]
+    assert "cannot be read" in str(result)
+
+
+@pytest.mark.parametrize(
+    ("count", "order", "words"),
+    [
+        (1, 0, "1 reference"),
+        (3, 0, "3 references"),
+        (1024, 0, "1024 references (as 1 pin and 0 others would be)"),
+        (2049, 0, "2049 references (as 2 pins and 1 others would be)"),
+        (1024, 9, "1024 references"),
+    ],
+)
+def test_references_in_words(count: int, order: int, words: str) -> None:
+    assert references(count, order) == words
