@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import pytest
 from conftest import fresh_vmcore, lay_over
-from drgn import Object, Program, Symbol, SymbolBinding, SymbolKind, TypeMember
+from drgn import FaultError, Object, Program, Symbol, SymbolBinding, SymbolKind, TypeMember
 from test_memory_search import DIRECT_MAP, FRAME, START, lay
 
 from zonedev.kernel import memory_place
@@ -128,6 +128,10 @@ def test_slab_objects(
     words = f"{state}object {address:#x} of slab cache kmalloc-64 at +0x18"
     around.page(mapping=1)
     assert around.of() == Place(words, bool(allocated))
+    # An allocator that does not know where its objects begin.
+    info.address = 0
+    assert around.of() == Place(USERS, False)
+    info.address = address
     # Without a direct map nobody can be asked.
     assert around.of(direct_map=None) == Place(USERS, False)
 
@@ -277,6 +281,9 @@ def test_vmalloc_areas(around: Around, monkeypatch: pytest.MonkeyPatch) -> None:
     assert around.of() == Place("vmalloc area of 0xffffffff81000010", True)
     monkeypatch.setattr(memory_place, "for_each_vmap_area", areas(around, nr_pages=1))
     assert around.of() == Place("not told", False)
+    monkeypatch.setattr(memory_place, "for_each_vmap_area", areas(around))
+    monkeypatch.setattr(memory_place, "_AREA_PAGES_MAX", 1)
+    assert around.of() == Place("not told", False)
 
 
 def test_a_stack_of_no_task_is_told_by_who_allocated_it(
@@ -338,10 +345,16 @@ def test_data_of_a_cpu(around: Around, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_memmap(around: Around, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = around.layout.page_address(0)
     frame = (WORD - START) // around.layout.page_size
-    monkeypatch.setattr(memory_place, "read_resources", resources("hmm_dmirror"))
+    # Of two parts of it the first lies elsewhere, and is not asked for what is in the other.
+    rows = [_Resource(at, at + 0xFFF, 0, "hmm_dmirror") for at in (0, START)]
+    monkeypatch.setattr(memory_place, "read_resources", lambda prog: rows)
     unit = around.layout.page_address(START // FRAME >> 15 << 15)
 
     def translated(prog: Program, address: int) -> int:
+        if address == pages:
+            return START + (64 << 20)
+        if not unit <= address < unit + (2 << 20):
+            raise FaultError("not mapped", address)
         return address - unit + START
 
     monkeypatch.setattr(memory_place, "physical_address", translated)

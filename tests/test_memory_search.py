@@ -198,6 +198,18 @@ def test_an_interrupt_while_places_are_told_leaves_the_words(
     assert told == [(0, "somewhere", True), (8, "not told", False), (16, "not told", False)]
 
 
+def test_words_that_the_kernel_has_elsewhere_have_that_address(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Image(NoPlaces):
+        def of(self, physical: int, _tag: int) -> Place:
+            return Place("kernel image", True, physical - START + 0xFFFFFFFF81000000)
+
+    monkeypatch.setattr(memory_search, "Places", Image)
+    case.lay(START, (0x10, case.word(0)))
+    assert [hit.address for hit in case.search().hits] == [0xFFFFFFFF81000010]
+
+
 def test_without_a_direct_map_words_have_no_address(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,7 +249,8 @@ def test_frames_of_its_own_struct_pages_are_left_out(
 ) -> None:
     own = START + 5 * FRAME
     case.lay(own, *tails(case), (0x800, case.word(0)))
-    case.lay(START, (0x10, case.word(0)))
+    # A word like that of a tail, elsewhere.
+    case.lay(START, (0x10, case.word(0)), (0x48, case.word(0, 1)))
     frames = case.vmcore.kernel.layout.page_address(case.pfn) & -FRAME
     monkeypatch.setattr(
         memory_search,
@@ -245,8 +258,11 @@ def test_frames_of_its_own_struct_pages_are_left_out(
         lambda prog, a: a - frames + own if a >= frames else 1 / 0,
     )
     result = case.search()
-    assert found(result) == [(0x10, case.pfn, 0)]
+    assert found(result) == [(0x10, case.pfn, 0), (0x48, case.pfn, 1)]
     assert (result.read, result.total) == (FRAME, 63 * FRAME)
+    # So many that nobody asks for all of their frames.
+    monkeypatch.setattr(memory_search, "_FRAMES_MAX", 0)
+    assert case.search().total == 64 * FRAME
 
 
 def test_tails_are_told_by_their_words_where_their_frames_are_not_known(
@@ -283,6 +299,7 @@ def test_memory_of_another_kernel_is_left_out(monkeypatch: pytest.MonkeyPatch) -
         (0x13000, 0x13FFF, "Crash kernel"),
         (0x14000, 0x17FFF, "Crash kernel (low)"),
         (0x18000, 0x18FFF, "Kernel code"),
+        (0x1A000, 0x1AFFF, "System RAM"),
         (0x1F000, 0x2FFFF, "System RAM (kmem)"),
         (0x40000, 0x4FFFF, "Persistent Memory"),
         (0x60000, 0x50000, "System RAM"),
@@ -292,6 +309,13 @@ def test_memory_of_another_kernel_is_left_out(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(memory_search, "read_resources", lambda prog: rows)
     prog: Any = None
     assert system_ram(prog) == [(0x1008, 0x1FF8), (0x10000, 0x13000), (0x18000, 0x30000)]
+
+
+def test_ranges() -> None:
+    """[start, end), of which empty ones and those that end before they begin are none."""
+    assert memory_search._disjoint([(5, 3), (7, 7), (8, 9), (9, 12), (1, 2)]) == [(1, 2), (8, 12)]
+    holes = [(0, 2), (4, 5), (6, 8), (9, 20)]
+    assert list(memory_search._without([(1, 7), (8, 10)], holes)) == [(2, 4), (5, 6), (8, 9)]
 
 
 def test_memory_that_is_not_known_is_no_memory_that_was_searched(
