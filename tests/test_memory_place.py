@@ -136,6 +136,35 @@ def test_slab_objects(
     assert around.of(direct_map=None) == Place(USERS, False)
 
 
+SLAB_PAGES = [("6.1-nvdimm", -1, "slab"), ("7.2-nvdimm", 0xF5FFFFFF - (1 << 32), "")]
+
+
+@pytest.mark.parametrize(("name", "mapcount", "flag"), SLAB_PAGES)
+def test_a_slab_is_no_memory_of_users(
+    monkeypatch: pytest.MonkeyPatch, name: str, mapcount: int, flag: str
+) -> None:
+    """Its page has other members where others have their mapping."""
+    around = nothing_else(monkeypatch, name)
+    flags = around.flag(flag) if flag else 0
+    around.page(_mapcount=mapcount, flags=flags, mapping=0xFFFF888001234560)
+    words = "object of the slab allocator, of a cache that is not told"
+    assert around.of() == Place(words, False)
+
+
+@pytest.mark.parametrize(("name", "mapcount", "flag"), SLAB_PAGES)
+def test_objects_of_a_slab_by_its_own_words(
+    monkeypatch: pytest.MonkeyPatch, name: str, mapcount: int, flag: str
+) -> None:
+    around = nothing_else(monkeypatch, name)
+    lay_over(around.prog, 0xFFFF888000001000, b"kmalloc-64\0".ljust(128, b"\0"))
+    cache = SimpleNamespace(name=0xFFFF888000001000, size=0x30)
+    monkeypatch.setattr(memory_place, "_slab_cache", lambda head: cache)
+    around.page(_mapcount=mapcount, flags=around.flag(flag) if flag else 0)
+    address = DIRECT_MAP + START + WORD % FRAME // 0x30 * 0x30
+    words = f"(freed?) object {address:#x} of slab cache kmalloc-64 at +0x18"
+    assert around.of() == Place(words, False)
+
+
 def test_a_helper_that_gives_up_keeps_nobody_else_from_telling(
     around: Around, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from functools import cached_property
 from itertools import islice
 from typing import NamedTuple, Optional, TypeVar
 
-from drgn import FaultError, Object, PlatformFlags, Program, StackFrame, offsetof
+from drgn import FaultError, Object, PlatformFlags, Program, StackFrame, cast, offsetof
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
 from drgn.helpers.linux.mm import compound_head, for_each_vmap_area
 from drgn.helpers.linux.slab import slab_object_info
@@ -86,6 +86,16 @@ def _for_a_while(items: Iterable[_T]) -> Iterator[_T]:
         yield item
 
 
+def _slab_cache(head: Object) -> Object:
+    """``struct kmem_cache *`` of a slab's first page."""
+    try:
+        slab = cast("struct slab *", head)
+    except LookupError:
+        # Before commit d122019bf061 ("mm: Split slab into its own type") (in v5.17) struct page had its members.
+        slab = head
+    return slab.slab_cache
+
+
 class Places:
     """What lies at some physical addresses; what is walked for it is walked once, when it is needed."""
 
@@ -116,8 +126,16 @@ class Places:
 
     def _steps(self) -> tuple[Callable[[int], Optional[Place]], ...]:
         return (
-            *(self._in_image, self._in_percpu, self._in_slab, self._of_a_type, self._of_users),
-            *(self._in_stack, self._in_vmalloc, self._in_memmap, self._unused, self._reserved),
+            *(self._in_image, self._in_percpu, self._in_slab, self._in_slab_page),
+            *(
+                self._of_a_type,
+                self._of_users,
+                self._in_stack,
+                self._in_vmalloc,
+                self._in_memmap,
+                self._unused,
+                self._reserved,
+            ),
         )
 
     def _try(
@@ -237,13 +255,36 @@ class Places:
         info = slab_object_info(self._prog, address)
         if info is None or not info.address:
             return None
-        raw = self._prog.read_c_string(int(info.slab_cache.name), max_size=_NAME_MAX)
-        state = {True: "", False: "freed ", None: "(freed?) "}[info.allocated]
-        delta = address - info.address
-        words = (
-            f"{state}object {info.address:#x} of slab cache {text_of(raw)} at +{max(delta, 0):#x}"
-        )
-        return Place(words, info.allocated is True)
+        return self._object(info.slab_cache, info.address, address, info.allocated)
+
+    def _object(self, cache: Object, start: int, address: int, allocated: Optional[bool]) -> Place:
+        raw = self._prog.read_c_string(int(cache.name), max_size=_NAME_MAX)
+        state = {True: "", False: "freed ", None: "(freed?) "}[allocated]
+        where = f"{state}object {start:#x} of slab cache {text_of(raw)} at +{address - start:#x}"
+        return Place(where, allocated is True)
+
+    def _is_slab(self, head: Object) -> bool:
+        mapcount = self._member(head, "_mapcount", signed=True)
+        if "slab" in self._layout.flags(self._member(head, "flags")):
+            return True
+        try:
+            return self._types.get(mapcount >> 24 & 0xFF) == "slab"
+        except LookupError:
+            return mapcount == vmcoreinfo_number(self._prog, "PAGE_SLAB_MAPCOUNT_VALUE")
+
+    def _in_slab_page(self, physical: int) -> Optional[Place]:
+        """Without the variables that drgn asks for: the cache and the object, but not whether that is in use."""
+        head = self._head(physical)
+        if not self._is_slab(head):
+            return None
+        try:
+            cache = _slab_cache(head)
+            first = (int(head) - self._layout.vmemmap) // self._layout.page_size * self._frame
+            offset = (physical - first) % int(cache.size)
+            address = self._virtual(physical)
+            return self._object(cache, address - offset, address, None)
+        except _ERRORS:
+            return Place("object of the slab allocator, of a cache that is not told", False)
 
     @cached_property
     def _types(self) -> dict[int, str]:
