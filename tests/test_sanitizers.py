@@ -19,6 +19,7 @@ from conftest import ROOT
 from native import compiler, why_no_sanitizers
 
 CASES = [
+    ("test_pointers.py", ""),
     ("test_rules.py", ""),
     ("test_scan.py", "not real_cores or 7.2-nvdimm"),
     ("test_vmcores.py", "(7.2-nvdimm or 7.2-kdump-leak) and not recorded_counts"),

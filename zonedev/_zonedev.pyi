@@ -331,6 +331,26 @@ class PageBits:
     def count(self) -> int:
         """Bits that are set."""
 
+def find_pointers(
+    buffer: Buffer,
+    lo: int,
+    hi: int,
+    step: int,
+    word_size: int,
+    big_endian: bool,
+    limit: int,
+    /,
+) -> tuple[list[tuple[int, int, int]], int]:
+    """Aligned words of a buffer that are one of the addresses lo, lo + step, ... below hi, but for their two low bits
+    (tags, as of page_link in a scatterlist); the GIL is released.
+
+    (offset in bytes, index of the address, tag) of the first *limit* of them, and how many there are beyond these.
+
+    :param word_size: 4 or 8, bytes
+    :param limit: at most 1 << 20
+    :raises ValueError: no address, no step, words of another size, too high a limit
+    """
+
 def rules() -> list[dict[str, Any]]:
     """The rows of the rule table in their order: id, number, scope, severity, evidence,
     severity_unproven, types, schemes, needs, requires_evidence (not applied without), calibrated, predicate, meaning, bug_class, near_miss."""

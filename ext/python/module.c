@@ -42,7 +42,7 @@ static int module_exec(PyObject *module)
 	    add_type(module, &bits_spec, &state->bits_type) || add_type(module, &btf_spec, &state->btf_type) ||
 	    add_type(module, &kallsyms_spec, &state->kallsyms_type) ||
 	    PyModule_AddFunctions(module, table_methods) || PyModule_AddFunctions(module, inspect_methods) ||
-	    PyModule_AddFunctions(module, btf_functions) ||
+	    PyModule_AddFunctions(module, btf_functions) || PyModule_AddFunctions(module, pointer_functions) ||
 	    add_object(module, "TYPES", names_tuple(zd_type_names, ZD_TYPES)) ||
 	    add_object(module, "CLASSES", names_tuple(zd_class_names, ZD_CLASSES)) ||
 	    add_object(module, "SEVERITIES", names_tuple(zd_severity_names, ZD_SEVERITIES)) ||

@@ -82,7 +82,7 @@ struct PageBitsObject {
 };
 
 extern PyType_Spec layout_spec, scheme_spec, scan_spec, entries_spec, bits_spec, btf_spec, kallsyms_spec;
-extern PyMethodDef inspect_methods[], table_methods[], btf_functions[];
+extern PyMethodDef inspect_methods[], table_methods[], btf_functions[], pointer_functions[];
 
 struct module_state *state_of(PyObject *module);
 

@@ -11,6 +11,7 @@
 #include "../core/btf.h"
 #include "../core/entries.h"
 #include "../core/pagebits.h"
+#include "../core/pointers.h"
 #include "../core/zonedev.h"
 
 enum { PAGES = 600, ROUNDS = 200 };
@@ -710,6 +711,137 @@ static void refuse_pagemaps(void)
 	zd_scan_deinit(&scan);
 }
 
+static const struct zd_pointers struct_pages = {
+	.lo = 0xffffea0004000040,
+	.hi = 0xffffea0004000040 + 40 * 64,
+	.step = 64,
+	.word_size = 8,
+	.big_endian = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__,
+};
+
+/** Put a word of the kernel's into memory, byte by byte. */
+static void put_word(const struct zd_pointers *what, uint8_t *bytes, uint64_t word)
+{
+	for (unsigned int i = 0; i < what->word_size; i++)
+		bytes[i] = word >> 8 * (what->big_endian ? what->word_size - 1 - i : i);
+}
+
+/** All kinds of words, everywhere in buffers that end everywhere: each that is a pointer is told, no other. */
+static void find_pointers_of(const struct zd_pointers *what)
+{
+	enum { BYTES = 1300 };
+	struct zd_pointer array[BYTES / 4];
+	struct zd_pointers_found found;
+
+	for (size_t size = 0; size <= BYTES; size += 1 + next_random() % 9) {
+		// A block of its own: whoever reads behind its end is caught.
+		uint8_t *bytes = malloc(size + !size);
+		size_t wanted = 0;
+
+		for (size_t i = 0; i < size; i++)
+			bytes[i] = next_random();
+		for (size_t at = 0; size - at >= what->word_size; at += what->word_size) {
+			uint64_t i = next_random() % 50, tag = next_random() % 4;
+
+			if (next_random() % 8)
+				continue;
+			put_word(what, bytes + at, what->lo + i * 64 + tag);
+		}
+		zd_pointers_find(what, bytes, size, array, BYTES / 4, &found);
+		for (size_t at = 0; size - at >= what->word_size; at += what->word_size) {
+			uint64_t word = 0;
+
+			for (unsigned int i = 0; i < what->word_size; i++)
+				word |= (uint64_t)bytes[at + i]
+					<< 8 * (what->big_endian ? what->word_size - 1 - i : i);
+			if (word < what->lo || word >= what->hi || (word - what->lo) % 64 > 3)
+				continue;
+			CHECK(wanted < found.count && array[wanted].offset == at &&
+			      array[wanted].index == (word - what->lo) / 64 && array[wanted].tag == word % 4);
+			wanted++;
+		}
+		CHECK(found.count == wanted && !found.more);
+		free(bytes);
+	}
+}
+
+static void find_pointers(void)
+{
+	for (int kind = 0; kind < 4; kind++) {
+		struct zd_pointers what = struct_pages;
+
+		what.big_endian = kind & 1;
+		if (kind & 2) {
+			what.word_size = 4;
+			what.lo = 0xf7000040;
+			what.hi = what.lo + 40 * 64;
+		}
+		find_pointers_of(&what);
+	}
+}
+
+/** The ends of the address space, and an array that is full. */
+static void find_pointers_at_edges(void)
+{
+	struct zd_pointers what = struct_pages;
+	struct zd_pointer array[3];
+	struct zd_pointers_found found;
+	uint64_t words[200];
+
+	memset(words, 0xff, sizeof(words));
+	what.lo = UINT64_MAX - 63;
+	what.hi = UINT64_MAX;
+	zd_pointers_find(&what, (const uint8_t *)words, sizeof(words), array, 3, &found);
+	CHECK(found.count == 0 && found.more == 0);
+	for (int i = 0; i < 200; i++)
+		words[i] = UINT64_MAX - 62;
+	zd_pointers_find(&what, (const uint8_t *)words, sizeof(words), array, 3, &found);
+	CHECK(found.count == 3 && found.more == 197 && array[2].offset == 16 && array[2].tag == 1);
+	zd_pointers_find(&what, (const uint8_t *)words, sizeof(words), NULL, 0, &found);
+	CHECK(found.count == 0 && found.more == 200);
+	// An address with a tag in it: no word has it.
+	what.lo = UINT64_MAX - 61;
+	zd_pointers_find(&what, (const uint8_t *)words, sizeof(words), array, 3, &found);
+	CHECK(found.count == 0 && found.more == 0);
+	memset(words, 0, sizeof(words));
+	what.lo = 0;
+	what.hi = 1;
+	zd_pointers_find(&what, (const uint8_t *)words, sizeof(words), array, 3, &found);
+	CHECK(found.count == 3 && found.more == 197);
+	// One tagged word in a block, the last address of a range that ends behind its first byte.
+	what = struct_pages;
+	what.hi = what.lo + 39 * 64 + 1;
+	put_word(&what, (uint8_t *)&words[13], what.lo + 39 * 64 + 2);
+	zd_pointers_find(&what, (const uint8_t *)words, sizeof(words), array, 3, &found);
+	CHECK(found.count == 1 && array[0].offset == 13 * 8 && array[0].index == 39 && array[0].tag == 2);
+	// Beyond what words of 4 bytes can hold.
+	what = struct_pages;
+	what.word_size = 4;
+	put_word(&what, (uint8_t *)words, what.lo);
+	zd_pointers_find(&what, (const uint8_t *)words, sizeof(words), array, 3, &found);
+	CHECK(found.count == 0 && found.more == 0);
+}
+
+static void refuse_pointers(void)
+{
+#define REFUSE(member, value)                                                                                  \
+	do {                                                                                                   \
+		struct zd_pointers what = struct_pages;                                                        \
+		struct zd_error *error;                                                                        \
+		what.member = (value);                                                                         \
+		error = zd_pointers_check(&what);                                                              \
+		CHECK(error && error->code == ZD_ERROR_INVALID);                                               \
+		zd_error_destroy(error);                                                                       \
+	} while (0)
+	CHECK(!zd_pointers_check(&struct_pages));
+	REFUSE(hi, struct_pages.lo);
+	REFUSE(lo, UINT64_MAX);
+	REFUSE(step, 0);
+	REFUSE(word_size, 2);
+	REFUSE(word_size, 16);
+#undef REFUSE
+}
+
 int main(void)
 {
 	scan_everything();
@@ -728,6 +860,9 @@ int main(void)
 	scan_large_struct_pages();
 	survive_extremes();
 	refuse_pagemaps();
+	find_pointers();
+	find_pointers_at_edges();
+	refuse_pointers();
 	printf("%d failures\n", failures);
 	return failures != 0;
 }

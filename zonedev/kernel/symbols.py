@@ -77,6 +77,12 @@ def vmcoreinfo_length(prog: Program, name: str) -> Optional[int]:
     return int(found) if found else None
 
 
+def vmcoreinfo_number(prog: Program, name: str) -> Optional[int]:
+    """A number that VMCOREINFO tells, None where it does not."""
+    found = _vmcoreinfo(prog, "NUMBER", name, "-?[0-9]{1,19}")
+    return int(found) if found else None
+
+
 def _read_or_none(prog: Program, address: int, size: int) -> Optional[bytes]:
     try:
         return bytes(prog.read(address, size))
