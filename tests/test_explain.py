@@ -28,6 +28,9 @@ from zonedev.report.explain_text import explain_line, references
 
 SCHEMA = json.loads((ROOT / "docs" / "explain.schema.json").read_text())
 NAMES = ["5.10-explain", "6.1-btf-explain", "6.12-explain", "7.2-explain"]
+# Memory of the machine that no slice holds.
+FRAME = 0x20000000
+
 EVERY = [*NAMES, "7.2-hmm-explain", "7.2-p2p-explain"]
 
 
@@ -261,6 +264,56 @@ def test_slices_without_tasks_say_what_they_lack() -> None:
     assert (one.unexplained, one.exit_code, one.complete) == (1, 3, False)
     assert any("tasks cannot be walked" in gap for gap in one.gaps)
     validate(explain_dict(one), SCHEMA)
+
+
+# ---------------------------------------------------------------- the search of memory
+
+
+def test_what_is_left_is_searched_for() -> None:
+    vmcore = fresh_vmcore("7.2-explain")
+    prog = vmcore.prog
+    one = explain(prog, hex(page(vmcore, "map4k mapped, leak get")))
+    assert one.searched and not one.searched.hits
+    # A slice holds next to nothing of the machine's memory.
+    assert one.searched.unread > 0.9 * one.searched.total
+    assert "memory: 0 words beside those of the holders above point to it" in str(one)
+    word = vmcore.kernel.layout.page_address(one.pfn).to_bytes(8, "little")
+    frame = word.rjust(4096, b"\0")
+    prog.add_memory_segment(
+        FRAME, len(frame), lambda _a, count, at, _p: frame[at : at + count], True
+    )
+    again = explain(prog, hex(one.pfn))
+    assert again.searched
+    assert [hit.physical for hit in again.searched.hits] == [FRAME + 4088]
+    assert "memory: 1 word beside" in str(again) and "(may be stale)" in str(again)
+    assert again.unexplained == one.unexplained == 1
+    validate(explain_dict(again), SCHEMA)
+
+
+def test_words_of_holders_are_not_told_again() -> None:
+    """A reference more than the pipe's: its buffer's word is accounted for."""
+    vmcore = fresh_vmcore("7.2-explain")
+    prog = vmcore.prog
+    one = explain(prog, hex(page(vmcore, "vmsplice_mapped mapped, pinned by vmsplice")))
+    refcount = Object(prog, "struct page", address=vmcore.kernel.layout.page_address(one.pfn))
+    lay_over(prog, refcount._refcount.address_, (one.refcount + 1).to_bytes(4, "little"))
+    again = explain(prog, hex(one.pfn))
+    assert again.unexplained == 1 and again.searched
+    (pipe,) = of_kind(again, "pipe")
+    assert pipe.address and prog.read_u64(pipe.address) == vmcore.kernel.layout.page_address(
+        one.pfn
+    )
+    assert again.searched.read > 0 and not again.searched.hits and not again.searched.more
+
+
+def test_nothing_is_searched_for_where_nothing_is_left() -> None:
+    vmcore = open_vmcore("7.2-explain")
+    for word in ("vmsplice_mapped mapped, pinned by vmsplice", "leak put"):
+        assert explain(vmcore.prog, hex(page(vmcore, word))).searched is None
+    pfn = hex(page(vmcore, "map4k mapped, leak get"))
+    assert explain(vmcore.prog, pfn, budget_s=0).searched is None
+    short = explain(vmcore.prog, pfn, budget_s=1e-9).searched
+    assert short and short.read == 0 and short.why and "budget" in short.why
 
 
 # ---------------------------------------------------------------- words

@@ -8,9 +8,10 @@ sys.stdout (drgn redirects by swapping that object) and returns the result objec
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Optional
 
 from drgn import FaultError, Program, ProgramFlags
@@ -204,6 +205,14 @@ def build_parser(prog: str, targets: bool) -> Parser:
     explain.add_argument(
         "what", metavar="PFN|ADDRESS", help="pfn, phys:ADDRESS, or a kernel address 0xffff..."
     )
+    explain.add_argument(
+        "--budget",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long memory may be searched for what points to a page whose references are not all"
+        " explained (default: 10; 0: not at all)",
+    )
     _add_format(explain, ("text", "json"))
     files = verb("files", "list the files in DAX memory, or the pages of one", True)
     files.add_argument(
@@ -258,6 +267,25 @@ def build_parser(prog: str, targets: bool) -> Parser:
 
 
 # ---------------------------------------------------------------- verbs
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Something to call with (done, total), which tells a person at a terminal; wiped away at the end."""
+    shown = False
+
+    def tell(done: int, total: int) -> None:
+        nonlocal shown
+        if sys.stderr is not None and sys.stderr.isatty():
+            sys.stderr.write(f"\rzonedev: {what}: {100 * done // max(total, 1)} % ")
+            sys.stderr.flush()
+            shown = True
+
+    try:
+        yield tell
+    finally:
+        if shown:
+            sys.stderr.write("\r\x1b[K")
 
 
 def _print(text: str) -> None:
@@ -340,10 +368,13 @@ def _page(prog: Program, args: argparse.Namespace) -> Outcome:
 
 
 def _explain(prog: Program, args: argparse.Namespace) -> Outcome:
-    from zonedev.explain import explain
+    from zonedev.explain import Explainer
     from zonedev.report import data
 
-    result = explain(prog, args.what)
+    if not 0 <= args.budget < _WAIT_MAX:
+        raise UsageError(f"--budget must be 0 or more and below {_WAIT_MAX:.0f}")
+    with _progress("searching memory") as progress:
+        result = Explainer(prog).explain(args.what, args.budget, progress)
     _print(str(result) if args.format == "text" else data.to_json(data.explain_dict(result)))
     return Outcome(result, result.exit_code)
 

@@ -26,6 +26,7 @@ from zonedev.kernel.dax import DaxEntry
 from zonedev.kernel.facts import Kernel, read_kernel
 from zonedev.kernel.holders import Folios, Held, Search, find_holders
 from zonedev.kernel.mapping import describe_mapping, mapping_words
+from zonedev.kernel.memory_search import Progress, Searched, search_pointers
 from zonedev.kernel.pagetable import EVERYWHERE_MAX, Entry, PageTables, Pfns
 from zonedev.kernel.pagetable import CannotWalk as CannotReadTables
 from zonedev.kernel.paths import inode_path, opened_path
@@ -48,6 +49,9 @@ from zonedev.second_pass import DaxPass
 
 GUP_PIN_COUNTING_BIAS = 1024
 """What a pin adds to the refcount of a folio of one page (include/linux/mm.h); to a larger one's, 1."""
+
+SEARCH_S = 10.0
+"""How long memory is searched, in seconds, unless something else is asked for."""
 
 _ANONYMOUS = (PRIVATE, COHERENT)
 _ANON = 1
@@ -118,7 +122,7 @@ class Explanation:
     its driver says.
 
     maps_count: the scheme counts maps of this memory type. gaps: what could not be looked at; with gaps, what is
-    unexplained may be held by what they name.
+    unexplained may be held by what they name. searched: words of memory that point to it, where references were left.
     """
 
     asked_pfn: int
@@ -141,6 +145,7 @@ class Explanation:
     holders: list[Holder] = field(default_factory=list)
     files: list[FileAt] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
+    searched: Optional[Searched] = None
 
     @property
     def explained(self) -> int:
@@ -254,15 +259,28 @@ class Explainer:
 
     # ------------------------------------------------------------ the pages
 
-    def explain(self, what: str) -> Explanation:
+    def explain(
+        self, what: str, budget_s: float = 0.0, progress: Optional[Progress] = None
+    ) -> Explanation:
         """
-        Account for the references of a page's folio.
+        Account for the references of a page's folio (see :func:`explain()`).
 
-        :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...)
-        :raises TargetError: it is not ZONE_DEVICE, or cannot be read
+        :param progress: called with (bytes of memory searched, bytes in all)
         """
         pfn = find_page(self._kernel, what).pfn
-        return self.explain_pfns([pfn])[pfn]
+        found = self.explain_pfns([pfn])[pfn]
+        if found.unexplained > 0 and budget_s > 0:
+            known = frozenset(h.address for h in found.holders if h.address and not is_map(h))
+            found.searched = search_pointers(
+                self._prog,
+                self._kernel.layout,
+                found.pfn,
+                1 << found.order,
+                budget_s=budget_s,
+                known=known,
+                progress=progress,
+            )
+        return found
 
     def explain_pfns(self, pfns: Iterable[int]) -> dict[int, Explanation]:
         """
@@ -594,11 +612,12 @@ def explain_findings(kernel: Kernel, findings: Iterable[Finding]) -> dict[str, A
 
 
 @takes_program_or_default
-def explain(prog: Program, what: str) -> Explanation:
+def explain(prog: Program, what: str, *, budget_s: float = SEARCH_S) -> Explanation:
     """
     Account for the references of a page's folio: who holds it, and which references nobody was found for.
 
     :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...)
+    :param budget_s: how long memory is searched for what points to it where references are left, in seconds; 0: not at all
     :raises TargetError: it is not ZONE_DEVICE, or cannot be read
     """
-    return Explainer(prog).explain(what)
+    return Explainer(prog).explain(what, budget_s)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zonedev.diff import Change, Diff, PagemapChange
     from zonedev.explain import Explanation, FileAt, Holder
     from zonedev.kernel.dax import DaxEntry, DaxFile
+    from zonedev.kernel.memory_search import Searched
     from zonedev.page import FolioReport
     from zonedev.states import SchemeReport
     from zonedev.waiters import Held, WaitersReport
@@ -425,6 +426,14 @@ def file_at_dict(file: FileAt) -> dict[str, Any]:
     }
 
 
+def searched_dict(searched: Searched) -> dict[str, Any]:
+    """A search of memory for words that point to a folio."""
+    return {
+        **{name: value for name, value in vars(searched).items() if name != "hits"},
+        "hits": [hit._asdict() for hit in searched.hits],
+    }
+
+
 def explain_dict(explanation: Explanation) -> dict[str, Any]:
     """The account of a folio, as zonedev.explain/1."""
     files = [file_at_dict(file) for file in explanation.files]
@@ -459,6 +468,7 @@ def explain_dict(explanation: Explanation) -> dict[str, Any]:
         "files": files,
         "complete": explanation.complete,
         "gaps": explanation.gaps,
+        "searched": searched_dict(explanation.searched) if explanation.searched else None,
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import groupby, islice
 
 from zonedev.explain import GUP_PIN_COUNTING_BIAS, Explanation, FileAt, Holder, is_map
+from zonedev.kernel.memory_search import Searched
 from zonedev.model import short_type
 from zonedev.report.text import device_name, number, table, types_words
 
@@ -75,6 +76,36 @@ def references(count: int, order: int) -> str:
     return f"{words} (as {number(pins, 'pin')} and {plain} others would be)"
 
 
+def _bytes(count: int) -> str:
+    """ "12 KiB", "3.5 GiB"."""
+    size, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{size:.1f} {unit}" if size < 10 and unit != "B" else f"{size:.0f} {unit}"
+
+
+def _searched(searched: Searched) -> list[str]:
+    """What a search of memory found, how far it came, and that a word is no proof."""
+    found = len(searched.hits) + searched.more
+    lines = [
+        f"memory: {number(found, 'word')} beside those of the holders above"
+        f" {'points' if found == 1 else 'point'} to it ({_bytes(searched.read)} of {_bytes(searched.total)} searched in"
+        f" {searched.seconds:.1f} s)"
+    ]
+    for hit in searched.hits[:_ROWS_SHOWN]:
+        stale = "" if hit.certain else " (may be stale)"
+        lines.append(f"  {hit.address or hit.physical:#x}: {hit.where}{stale}")
+    if found > _ROWS_SHOWN:
+        lines.append(f"  ... and {found - _ROWS_SHOWN} more")
+    if searched.unread:
+        lines.append(f"  not searched: {_bytes(searched.unread)} that cannot be read")
+    if searched.why:
+        lines.append(f"  not all was searched: {searched.why}")
+    return lines
+
+
 def _verdict(explanation: Explanation) -> str:
     left = explanation.unexplained
     account = (
@@ -130,5 +161,6 @@ def explain_text(explanation: Explanation) -> str:
     lines += [explanation.driver] if explanation.driver else []
     lines += ["", *_holders(explanation), "", *_maps(explanation)]
     lines += [f"not looked at: {gap}" for gap in explanation.gaps]
+    lines += _searched(explanation.searched) if explanation.searched else []
     lines.append(f"{_verdict(explanation)}; {types_words(explanation.types_from)}")
     return "\n".join(lines) + "\n"
