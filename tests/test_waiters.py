@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import struct
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 from conftest import ROOT, Vmcore, Zonedev, lay_over, open_vmcore
@@ -49,6 +49,48 @@ def replaced(data: bytes, old: range, new: int) -> bytes:
     """The words of *data*, those in *old* by another one."""
     words = struct.unpack(f"<{len(data) // 8}Q", data)
     return struct.pack(f"<{len(words)}Q", *(new if word in old else word for word in words))
+
+
+# ---------------------------------------------------------------- truncates that wait
+
+TRUNCATES = "6.12-explain"
+
+
+def begun(vmcore: Vmcore) -> set[int]:
+    """First pages of the files whose truncate has begun by the record, and has not come back."""
+    states = (s for s in vmcore.states if s["why"].endswith("truncate started"))
+    return {state["pfn"] for state in states}
+
+
+def test_truncates_that_wait_in_modules_without_debug_files_are_found() -> None:
+    """Nothing but the key that they sleep on tells: the functions are those of ext4 and xfs."""
+    vmcore = open_vmcore(TRUNCATES)
+    report = waiters(vmcore.prog)
+    assert report.complete
+    told = {w.pfn: w for held in report.held for w in held.waiters}
+    assert told.keys() == begun(vmcore) and len(told) == 2
+    assert {w.function for w in told.values()} == {"ext4_break_layouts", "xfs_break_dax_layouts"}
+    assert {w.comm for w in told.values()} == {"workload"}
+
+
+@pytest.mark.parametrize("lost", ["var_wake_function", "the task", "the page"])
+def test_a_task_that_does_not_sleep_on_the_page_does_not_wait_for_it(
+    lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vmcore = open_vmcore(TRUNCATES)
+    real = removal._VarWait.pfn
+
+    def pfn(
+        self: removal._VarWait, words: tuple[int, ...], task: int, one: _Wanted
+    ) -> Optional[int]:
+        if lost == "var_wake_function":
+            words = tuple(0 if word == self.wake else word for word in words)
+        if lost == "the page":
+            words = tuple(0 if one.pfn(word) else word for word in words)
+        return real(self, words, task + (lost == "the task"), one)
+
+    monkeypatch.setattr(removal._VarWait, "pfn", pfn)
+    assert not [w for held in waiters(vmcore.prog).held for w in held.waiters]
 
 
 # ---------------------------------------------------------------- a removal that waits

@@ -64,16 +64,25 @@ def each_module(prog: Program) -> Iterator[Object]:
         return
 
 
-def module_at(prog: Program, address: int) -> Optional[Object]:
-    """The module whose text or data an address lies in."""
+def _each_region(prog: Program) -> Iterator[tuple[Object, int, int]]:
+    """Modules with [start, end) of their texts and data."""
     for module in each_module(prog):
         try:
             regions = module_address_regions(module)
         except _ERRORS:
             continue
-        if any(start <= address < start + size for start, size in regions):
-            return module
-    return None
+        yield from ((module, start, start + size) for start, size in regions)
+
+
+def module_regions(prog: Program) -> list[tuple[int, int]]:
+    """[start, end) of the texts and data of all modules."""
+    return [(start, end) for _, start, end in _each_region(prog)]
+
+
+def module_at(prog: Program, address: int) -> Optional[Object]:
+    """The module whose text or data an address lies in."""
+    regions = _each_region(prog)
+    return next((module for module, start, end in regions if start <= address < end), None)
 
 
 class _Table:

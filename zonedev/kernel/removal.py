@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import NamedTuple, Optional
 
-from drgn import FaultError, Object, Program, SymbolKind
+from drgn import FaultError, Object, Program, StackFrame, SymbolKind, offsetof
 
 from zonedev.kernel.dax_lock import call_trace, each_stack
 from zonedev.kernel.layout import KernelLayout
+from zonedev.kernel.modules import ModuleSymbols, module_regions
 from zonedev.kernel.strings import text_of
 from zonedev.model import Pagemap, Waiter
 
@@ -32,6 +33,9 @@ _DAX_WAITS = (
     *("dax_break_layout", "dax_break_layout_final"),
     *("ext4_break_layouts", "xfs_break_dax_layouts", "xfs_break_layouts", "fuse_dax_break_layouts"),
 )
+
+# What wakes a task that waits for a variable, whatever function of whatever module it does so in.
+_WAKE = "var_wake_function"
 
 _COMM_MAX = 16
 _FUNCTION_MAX = 1 << 16
@@ -159,6 +163,42 @@ def _function(
     return (None, None) if pfn is None else (called.dax, pfn)
 
 
+class _VarWait(NamedTuple):
+    """How a task sleeps until a variable changes (___wait_var_event()): the entry that it leaves on its stack has the
+    variable's address, some words behind that the task, and the function that wakes it."""
+
+    task: int
+    function: int
+    wake: int
+
+    def pfn(self, words: tuple[int, ...], task: int, wanted: _Wanted) -> Optional[int]:
+        """Of the page that a task sleeps on."""
+        for i in range(len(words) - self.function):
+            if words[i + self.function] == self.wake and words[i + self.task] == task:
+                return wanted.pfn(words[i])
+        return None
+
+
+def _var_wait(prog: Program) -> Optional[_VarWait]:
+    """What stands behind the key of an entry; None where types or symbols do not tell."""
+    # Since commit 6b2bb7265f0b ("sched/wait: Introduce wait_var_event()") (in v4.17).
+    try:
+        entry = prog.type("struct wait_bit_queue_entry")
+        key = offsetof(entry, "key.flags")
+        task, function = (offsetof(entry, f"wq_entry.{name}") for name in ("private", "func"))
+        return _VarWait((task - key) // 8, (function - key) // 8, prog.symbol(_WAKE).address)
+    except LookupError:
+        return None
+
+
+def _of_module(prog: Program, modules: ModuleSymbols, words: Iterable[int]) -> str:
+    """The innermost function of a module that a task is in; one that waits for DAX pages goes before others."""
+    regions = module_regions(prog)
+    inside = (word for word in words if any(start < word <= end for start, end in regions))
+    found = [m.name for m in map(modules.at, islice(inside, _FRAMES_MAX)) if m and m.is_function]
+    return next((name for name in found if name in _DAX_WAITS), found[0] if found else "?")
+
+
 def _functions_on(prog: Program, words: Iterable[int]) -> Iterator[str]:
     """The functions that words on a stack are return addresses of, if they are any."""
     for word in words:
@@ -172,10 +212,22 @@ def _functions_on(prog: Program, words: Iterable[int]) -> Iterator[str]:
             yield symbol.name
 
 
-def _trace(task: Object, words: Iterable[int]) -> tuple[str, ...]:
+def _frame_name(frame: StackFrame, modules: ModuleSymbols) -> str:
+    """What a frame is in; of a module without a debug file, as it knows itself."""
+    # Of what it does not know drgn says the address.
+    if frame.name and not frame.name.startswith("0x"):
+        return str(frame.name)
+    found = modules.at(frame.pc)
+    return found.name if found else hex(frame.pc)
+
+
+def _trace(task: Object, words: Iterable[int], modules: ModuleSymbols) -> tuple[str, ...]:
     """The call trace of a task; where it cannot be unwound, what looks like one, marked as the kernel marks it."""
     frames = takewhile(lambda frame: frame.pc >> 63, call_trace(task.prog_, task))
-    unwound = tuple(frame.name or hex(frame.pc) for frame in frames)
+    unwound = tuple(_frame_name(frame, modules) for frame in frames)
+    if all(name.startswith("0x") for name in unwound):
+        # Without unwind tables, as in a slice, one frame may lead anywhere.
+        unwound = ()
     on_stack = islice(_functions_on(task.prog_, words), _FRAMES_MAX)
     return unwound or tuple(f"? {name}" for name in on_stack)
 
@@ -198,6 +250,7 @@ def _each_waiter(
     waiting: Waiting,
     stacks: bool,
 ) -> Iterator[tuple[int, Waiter]]:
+    modules, var_wait = ModuleSymbols(prog), _var_wait(prog)
     for task, stack in each_stack(prog):
         waiting.tasks += 1
         if not stack:
@@ -205,10 +258,14 @@ def _each_waiter(
             continue
         words = _words(task, stack)
         called = _Called(*(_innermost(words, known[kind]) for kind in _Called._fields))
-        for address, one in wanted.items() if any(called) else ():
+        sleeps = var_wait if var_wait and var_wait.wake in words else None
+        for address, one in wanted.items() if any(called) or sleeps else ():
             function, pfn = _function(words, one, called)
+            if not function and sleeps:
+                pfn = sleeps.pfn(words, int(task), one)
+                function = None if pfn is None else _of_module(prog, modules, words)
             if function:
-                trace = _trace(task, words) if stacks else ()
+                trace = _trace(task, words, modules) if stacks else ()
                 yield address, _waiter(task, function, pfn, trace)
 
 
