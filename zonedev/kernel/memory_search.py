@@ -199,6 +199,7 @@ class _Search:
         self._direct_map = _direct_map(prog)
         self._memory = _Memory(prog, self._direct_map)
         self._known: set[int] = set()
+        self._end = 0
         self._own: Optional[list[int]] = None
         self._tail_offset = _tail_offset(prog)
         self._words: list[_Word] = []
