@@ -157,11 +157,11 @@ def test_objects_of_a_slab_by_its_own_words(
 ) -> None:
     around = nothing_else(monkeypatch, name)
     lay_over(around.prog, 0xFFFF888000001000, b"kmalloc-64\0".ljust(128, b"\0"))
-    cache = SimpleNamespace(name=0xFFFF888000001000, size=0x30)
+    cache = SimpleNamespace(name=0xFFFF888000001000, size=0x50)
     monkeypatch.setattr(memory_place, "_slab_cache", lambda head: cache)
     around.page(_mapcount=mapcount, flags=around.flag(flag) if flag else 0)
-    address = DIRECT_MAP + START + WORD % FRAME // 0x30 * 0x30
-    words = f"(freed?) object {address:#x} of slab cache kmalloc-64 at +0x18"
+    address = DIRECT_MAP + START + WORD % FRAME // 0x50 * 0x50
+    words = f"(freed?) object {address:#x} of slab cache kmalloc-64 at +0x8"
     assert around.of() == Place(words, False)
 
 

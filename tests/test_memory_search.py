@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import pytest
 from conftest import Vmcore, fresh_vmcore, open_vmcore
 from drgn import Program
 
+from zonedev.diskdump import Dumped, read_dumped
 from zonedev.kernel import memory_search
 from zonedev.kernel.device import _Resource
 from zonedev.kernel.memory_place import Place
@@ -337,3 +339,60 @@ def test_a_whole_slice() -> None:
     assert 0 < result.read < result.unread
     (hit,) = result.hits
     assert hit.where.startswith("stack of workload (pid ") and not hit.certain
+
+
+# Dumps that say which pages they hold.
+
+
+@pytest.mark.parametrize("name", ["6.1-kdump-leak", "7.2-kdump-leak"])
+def test_pages_that_a_dump_does_not_hold_are_not_asked_for(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vmcore = open_vmcore(name)
+    if memory_search._dumped(vmcore.prog) is None:
+        pytest.skip("this drgn does not tell the path of a core")
+    (first, _), *_rest = system_ram(vmcore.prog)[1:]
+    monkeypatch.setattr(
+        memory_search, "system_ram", lambda prog, word_size: [(first + 8, first + (32 << 20) - 8)]
+    )
+    asked: list[Optional[bytes]] = []
+    read = memory_search._Memory.read
+
+    def count(memory: Any, physical: int, size: int) -> Optional[bytes]:
+        asked.append(read(memory, physical, size))
+        return asked[-1]
+
+    monkeypatch.setattr(memory_search._Memory, "read", count)
+    layout = vmcore.kernel.layout
+    # The struct page of pfn 0 and those behind it: memory has pointers to them.
+    told = search_pointers(vmcore.prog, layout, 0, 1 << 18, budget_s=99)
+    assert asked and None not in asked
+    monkeypatch.setattr(memory_search, "_dumped", lambda prog: None)
+    asked.clear()
+    by_asking = search_pointers(vmcore.prog, layout, 0, 1 << 18, budget_s=99)
+    assert None in asked and told.read and told.unread
+    told.seconds = by_asking.seconds
+    assert told == by_asking
+
+
+def test_a_bitmap_of_pages() -> None:
+    dumped = Dumped(FRAME, bytes([0b11100001, 0, 0xFF]))
+    assert list(dumped.runs(0, 16)) == [(0, 1, True), (1, 5, False), (5, 8, True), (8, 16, False)]
+    assert list(dumped.runs(6, 10)) == [(6, 8, True), (8, 10, False)]
+    assert list(dumped.runs(9, 15)) == [(9, 15, False)]
+    assert list(dumped.runs(9, 20)) == [(9, 16, False), (16, 20, True)]
+    assert list(dumped.runs(20, 40)) == [(20, 24, True), (24, 40, False)]
+    assert list(dumped.runs(100, 200)) == [(100, 200, False)]
+
+
+def test_files_without_such_a_bitmap(tmp_path: Path) -> None:
+    assert read_dumped(open_vmcore("7.2-nvdimm").core) is None
+    with open(open_vmcore("7.2-kdump-leak").core, "rb") as file:
+        data = file.read(1 << 20)
+    whole = read_dumped(open_vmcore("7.2-kdump-leak").core)
+    assert whole and whole.block_size == FRAME and any(whole.bitmap)
+    cut = tmp_path / "cut"
+    # Cut off, and with a header that tells of no bitmap.
+    for part in (data[:100], data[: 3 * FRAME], data[:436] + bytes(4) + data[440:]):
+        cut.write_bytes(part)
+        assert read_dumped(str(cut)) is None

@@ -3,7 +3,9 @@
 that was cut off as zeroes or dies of SIGBUS, so that this is asked before it is opened.  And is it one of
 several, or flattened?
 
-Reads the headers and the last page descriptors only.  Mirrors the format as makedumpfile documents
+And which pages does it hold?  Asking libkdumpfile page by page takes long where most are missing.
+
+Reads the headers, bitmaps and the last page descriptors only.  Mirrors the format as makedumpfile documents
 it: header, sub header, two bitmaps, a page descriptor per dumped page, data.
 """
 
@@ -11,6 +13,8 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
+from itertools import groupby
 from typing import BinaryIO, NamedTuple, Optional
 
 SIGNATURES = (b"KDUMP   ", b"DISKDUMP")
@@ -27,6 +31,9 @@ _VERSION, _VERSION_OF_SPLIT = 8, 2
 _SPLIT = 12
 
 _LAST_DESCRIPTORS = 1 << 16
+
+# Of 2 TiB of 4 KiB pages.
+_BITMAP_MAX = 64 << 20
 
 
 class _Layout(NamedTuple):
@@ -128,3 +135,39 @@ def wanted_sizes(path: str) -> Optional[Sizes]:
         data = file.read((pages - first) * _DESCRIPTOR)
         descriptors = struct.iter_unpack(layout.order + "QIIQ", data)
         return Sizes(end, max([end, *(offset + length for offset, length, _, _ in descriptors)]))
+
+
+class Dumped(NamedTuple):
+    """The pages that a dump holds: bit pfn % 8 of byte pfn // 8, for pages of block_size bytes."""
+
+    block_size: int
+    bitmap: bytes
+
+    def _holds(self, pfn: int) -> bool:
+        return pfn // 8 < len(self.bitmap) and bool(self.bitmap[pfn // 8] >> pfn % 8 & 1)
+
+    def runs(self, start_pfn: int, end_pfn: int) -> Iterator[tuple[int, int, bool]]:
+        """[start, end) of pages that follow each other, and whether they are there."""
+        if not any(self.bitmap[start_pfn // 8 : -(-end_pfn // 8)]):
+            yield start_pfn, end_pfn, False
+            return
+        for held, pages in groupby(range(start_pfn, end_pfn), self._holds):
+            run = list(pages)
+            yield run[0], run[-1] + 1, held
+
+
+def read_dumped(path: str) -> Optional[Dumped]:
+    """Which pages a kdump-compressed file holds; None for other files, and where it does not say.
+
+    :raises OSError: it cannot be read
+    """
+    with open(path, "rb") as file:
+        layout = _read_layout(file)
+        if layout is None:
+            return None
+        size = layout.bitmap_size - layout.bitmap_size // 2
+        if not 0 < size <= _BITMAP_MAX:
+            return None
+        file.seek(layout.bitmap + layout.bitmap_size // 2)
+        bitmap = file.read(size)
+    return Dumped(layout.block_size, bitmap) if len(bitmap) == size else None

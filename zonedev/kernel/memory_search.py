@@ -29,6 +29,7 @@ from drgn import FaultError, PlatformFlags, Program, ProgramFlags, offsetof
 from drgn.helpers.linux.mm import phys_to_virt
 
 from zonedev import _zonedev
+from zonedev.diskdump import Dumped, read_dumped
 from zonedev.kernel.device import read_resources
 from zonedev.kernel.layout import KernelLayout
 from zonedev.kernel.memory_place import Place, Places
@@ -166,6 +167,16 @@ def _tail_offset(prog: Program) -> int:
     return int(offsetof(page, name))
 
 
+def _dumped(prog: Program) -> Optional[Dumped]:
+    """Which pages the dump holds, None where all must be asked for."""
+    # Of a core that is open by a file descriptor, and by a drgn that does not tell, no path is known.
+    path = getattr(prog, "core_dump_path", None)
+    try:
+        return read_dumped(path) if path else None
+    except (OSError, ValueError):
+        return None
+
+
 class _Memory:
     """Physical memory; of a running kernel, whose /proc/kcore may lack physical addresses, the direct map."""
 
@@ -198,7 +209,9 @@ class _Search:
         self._big_endian = not flags & PlatformFlags.IS_LITTLE_ENDIAN
         self._direct_map = _direct_map(prog)
         self._memory = _Memory(prog, self._direct_map)
+        self._dumped = _dumped(prog)
         self._known: set[int] = set()
+        self._end = 0
         self._own: Optional[list[int]] = None
         self._tail_offset = _tail_offset(prog)
         self._words: list[_Word] = []
@@ -233,6 +246,19 @@ class _Search:
             self._words.append(word)
         else:
             self.result.more += 1
+
+    def _look_at_held(self, start: int, size: int) -> None:
+        """The same as _look(), without asking for pages that the dump is known not to hold."""
+        if self._dumped is None:
+            self._look(start, size)
+            return
+        block, end = self._dumped.block_size, start + size
+        for first, last, held in self._dumped.runs(start // block, -(-end // block)):
+            at, stop = max(first * block, start), min(last * block, end)
+            if held:
+                self._look(at, stop - at)
+            else:
+                self.result.unread += stop - at
 
     def _look(self, start: int, size: int) -> None:
         data = self._memory.read(start, size)
@@ -278,7 +304,7 @@ class _Search:
             if time.monotonic() - begun >= budget_s:
                 result.why = f"the budget of {budget_s:g} s is used up"
                 break
-            self._look(start, size)
+            self._look_at_held(start, size)
             if progress:
                 progress(result.read + result.unread, result.total)
 
