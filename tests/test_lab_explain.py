@@ -301,6 +301,7 @@ CHANGES: list[Callable[[dict[str, Any]], Any]] = [
     lambda e: e.update(pfn=e["pfn"] - 1),
     lambda e: e.update(order=9),
     lambda e: e.update(refcount=e["refcount"] + 1),
+    lambda e: e.update(base=e["base"] + 1),
     lambda e: e.update(refcount=e["refcount"] + 1, base=e["base"] + 1),
     lambda e: e.update(unexplained=e["unexplained"] + 1, refcount=e["refcount"] + 1),
     lambda e: e.update(unexplained=e["unexplained"] + 1, base=e["base"] - 1),
@@ -369,6 +370,11 @@ def test_runs_are_of_like_folios() -> None:
         [3],
         [4, 5, 6, 7],
     ]
+
+
+def test_like_folios_apart_are_two_runs() -> None:
+    apart = mapped(PMEM), mapped(PMEM + 2, va=VA + MIB2)
+    assert len(list(explained.runs(accounts(NEW, *apart).values()))) == 2
 
 
 def test_long_runs_are_sampled_with_their_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -690,11 +690,6 @@ def pins_of(folio: Folio, rules: Rules) -> Iterator[Holder]:
         yield Holder(KINDS[how], pid, None, refs, pins)
 
 
-def file_of_entry(folio: Folio, entry: Entry) -> FileOffset:
-    offset = (entry.index + folio.pfn - entry.pfn) << PAGE_SHIFT
-    return FileOffset(entry.file[0], None, offset, False)
-
-
 def files_of(world: World, folio: Folio, entries: Iterable[Entry]) -> tuple[FileOffset, ...]:
     """The files that a folio belongs to; `entries` map it."""
     if folio.type == "fsdax":
@@ -705,8 +700,8 @@ def files_of(world: World, folio: Folio, entries: Iterable[Entry]) -> tuple[File
     range_ = world.range_of(folio.pfn)
     if folio.type == "devdax" and range_:  # linear; the inode is the device's, not of a file
         return (FileOffset(range_.path, None, (folio.pfn - range_.data) << PAGE_SHIFT, False),)
-    if folio.type == "p2pdma":  # a page is of the mapping that allocated it
-        return tuple(dict.fromkeys(file_of_entry(folio, entry) for entry in entries))
+    if folio.type == "p2pdma":  # a page is of the mapping that allocated it, one entry each
+        return tuple(FileOffset(e.file[0], None, e.index << PAGE_SHIFT, False) for e in entries)
     return ()
 
 
