@@ -684,7 +684,7 @@ def test_who_may_hold_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
         owners = find_owners(FakeProgram(), [lock])  # type: ignore[arg-type]
         return owners and owners[lock]
 
-    monkeypatch.setattr(dax_lock, "_stack_size", lambda prog: 24)
+    monkeypatch.setattr(dax_lock, "stack_size", lambda prog: 24)
     monkeypatch.setattr(dax_lock, "offsetof", lambda type_, member: 8)
     assert ask((7, [])) is False
     # A lock without a page: a word of 0 on a stack is no owner.

@@ -42,7 +42,7 @@ def the_pass(result: Audit) -> dict[str, Any]:
 def stack_of(prog: Program, pid: int) -> tuple[int, bytes]:
     """Where a task's stack lies, and what it holds."""
     address = int(find_task(prog, pid).stack)
-    return address, prog.read(address, dax_lock._stack_size(prog))
+    return address, prog.read(address, dax_lock.stack_size(prog))
 
 
 def replaced(data: bytes, old: range, new: int) -> bytes:

@@ -193,6 +193,11 @@ def build_parser(prog: str, targets: bool) -> Parser:
         "--quick", action="store_true", help="do not ask files and drivers what they say of it"
     )
     _add_format(page, ("text", "json"))
+    explain = verb("explain", "account for the references of a page: who holds it")
+    explain.add_argument(
+        "what", metavar="PFN|ADDRESS", help="pfn, phys:ADDRESS, or a kernel address 0xffff..."
+    )
+    _add_format(explain, ("text", "json"))
     files = verb("files", "list the files in DAX memory, or the pages of one", True)
     files.add_argument(
         "--inode", type=int, metavar="N", help="the entries of the DAX inodes of this number"
@@ -313,6 +318,15 @@ def _page(prog: Program, args: argparse.Namespace) -> Outcome:
         text.folio_text(report) if args.format == "text" else data.to_json(data.folio_dict(report))
     )
     return Outcome(report)
+
+
+def _explain(prog: Program, args: argparse.Namespace) -> Outcome:
+    from zonedev.explain import explain
+    from zonedev.report import data
+
+    result = explain(prog, args.what)
+    _print(str(result) if args.format == "text" else data.to_json(data.explain_dict(result)))
+    return Outcome(result, result.exit_code)
 
 
 def _without_files(walk: DaxWalk) -> str:
@@ -458,6 +472,7 @@ WITHOUT_TARGET: dict[str, Callable[[argparse.Namespace], Outcome]] = {
 _VERBS: dict[str, Callable[[Program, argparse.Namespace], Outcome]] = {
     "list": _list,
     "page": _page,
+    "explain": _explain,
     "files": _files,
     "waiters": _waiters,
     "scheme": lambda prog, args: scheme_verb(args, prog),

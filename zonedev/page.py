@@ -7,7 +7,7 @@ Owns what `zonedev page` and folio() say; the judging is the core's.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from drgn import FaultError
 
@@ -17,6 +17,7 @@ from zonedev.errors import TargetError, UsageError
 from zonedev.kernel.btf import types_from
 from zonedev.kernel.dax import DaxEntry
 from zonedev.kernel.facts import Kernel
+from zonedev.kernel.layout import KernelLayout
 from zonedev.kernel.mapping import describe_mapping
 from zonedev.kernel.registry import known_type
 from zonedev.kernel.translate import physical_address
@@ -111,7 +112,7 @@ def _read_struct_pages(kernel: Kernel, pfn: int, count: int) -> bytes:
     raise TargetError(f"the struct page of pfn {pfn:#x} at {address:#x} is {class_}: {reason}")
 
 
-class _Place:
+class Place:
     """A page of a known pagemap, with what decoding it needs."""
 
     def __init__(
@@ -148,7 +149,7 @@ class _Place:
         return [make_finding(self.kernel, self.pagemap, raw) for raw in whole["findings"]]
 
 
-def _judge(place: _Place, head_pfn: int, end: int, pfn: int) -> tuple[str, list[Finding]]:
+def _judge(place: Place, head_pfn: int, end: int, pfn: int) -> tuple[str, list[Finding]]:
     """Class of the page at *pfn*, and the findings on it and (if it spans the page) its folio."""
     findings = place.findings(head_pfn, max(end, pfn + 1))
     if place.dax and place.dax.settle(findings):
@@ -184,8 +185,22 @@ def _files(dax: Optional[DaxPass], pfn: int) -> tuple[str, list[DaxEntry]]:
     return dax.words(owners, pfn), owners
 
 
-def folio_report(kernel: Kernel, what: str, quick: bool = False) -> FolioReport:
-    """Decode and judge one struct page and its folio (see :func:`zonedev.audit.folio()`)."""
+class Found(NamedTuple):
+    """A page that somebody asked for: how that was understood, and the pagemap and range that it is in."""
+
+    pfn: int
+    asked: str
+    pagemap: Pagemap
+    range: PfnRange
+
+
+def find_page(kernel: Kernel, what: str) -> Found:
+    """The ZONE_DEVICE page that a user means.
+
+    :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...)
+    :raises UsageError: it is none of these
+    :raises TargetError: it is not ZONE_DEVICE, or has no struct page
+    """
     pfn, asked = _resolve(kernel, what)
     pagemap = kernel.find(pfn)
     if pagemap is None:
@@ -200,18 +215,29 @@ def folio_report(kernel: Kernel, what: str, quick: bool = False) -> FolioReport:
         raise TargetError(
             f"{asked}: it lies in the altmap head of {pagemap.device}, which has no struct pages"
         )
+    return Found(pfn, asked, pagemap, range_)
+
+
+def order_of(head: dict[str, Any], pagemap: Pagemap, layout: KernelLayout) -> int:
+    """Order of a folio; 0 where its head says what cannot be."""
+    order: int = head["order"]
+    return order if order <= order_max(pagemap, layout) else 0
+
+
+def folio_report(kernel: Kernel, what: str, quick: bool = False) -> FolioReport:
+    """Decode and judge one struct page and its folio (see :func:`zonedev.audit.folio()`)."""
+    pfn, asked, pagemap, range_ = find_page(kernel, what)
     layout = kernel.layout
     scheme, caps = calibrated(kernel, pagemap)
     dax = DaxPass(kernel, quick) if pagemap.type == FS_DAX else None
     drivers = DriverPasses(kernel, [pagemap], quick)
-    place = _Place(kernel, pagemap, range_, scheme, caps, dax, drivers)
+    place = Place(kernel, pagemap, range_, scheme, caps, dax, drivers)
     page, raw = place.decode(pfn)
     head_pfn = page["head_pfn"] if page["head_pfn"] is not None else pfn
     head = page if head_pfn == pfn else place.decode(head_pfn)[0]
     if _learn_driver_data(kernel, pagemap, head):
-        place = _Place(kernel, pagemap, range_, scheme, caps, dax)
-    order = head["order"] if head["order"] <= order_max(pagemap, layout) else 0
-    end = min(head_pfn + (1 << order), range_.end_pfn)
+        place = Place(kernel, pagemap, range_, scheme, caps, dax)
+    end = min(head_pfn + (1 << order_of(head, pagemap, layout)), range_.end_pfn)
     class_, findings = _judge(place, head_pfn, end, pfn)
     return FolioReport(
         asked,

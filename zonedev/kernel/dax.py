@@ -21,7 +21,8 @@ from drgn import FaultError, Object, Program, offsetof, sizeof
 from zonedev import _zonedev
 from zonedev.errors import TargetError
 from zonedev.kernel.layout import KernelLayout
-from zonedev.kernel.strings import text_of
+from zonedev.kernel.paths import path_in_file_system
+from zonedev.kernel.strings import text_at, text_of
 from zonedev.model import FS_DAX, Pagemap
 
 # File systems in memory of their own or in none: no file of theirs lies on a device.  What is not
@@ -40,7 +41,6 @@ _ONE_DEVICE = frozenset(("ext2", "ext4"))
 
 _SUPER_BLOCKS_MAX = 1 << 16
 _NAME_MAX = 256
-_DEPTH_MAX = 64
 _GAPS_MAX = 20
 
 # A pagemap range of more pages than this is not marked (16 TiB of 4 KiB pages).
@@ -208,11 +208,6 @@ def memory_reader(prog: Program) -> Callable[[int, int], Optional[bytes]]:
 # ---------------------------------------------------------------- super blocks
 
 
-def _text(prog: Program, address: int) -> str:
-    raw: bytes = prog.read_c_string(address, max_size=_NAME_MAX)
-    return text_of(raw)
-
-
 def list_nodes(prog: Program, head: Object, limit: int) -> Iterator[int]:
     """Addresses of the nodes of a list_head.
 
@@ -247,7 +242,7 @@ def super_blocks(prog: Program) -> Iterator[SuperBlock]:
     try:
         for node in list_nodes(prog, head, _SUPER_BLOCKS_MAX):
             one = Object(prog, type_, address=node - offset)
-            kind = _text(prog, int(one.s_type.name))
+            kind = text_at(prog, int(one.s_type.name), _NAME_MAX)
             if kind not in _NO_DAX:
                 device = text_of(one.s_id.string_()[:_NAME_MAX])
                 block = bool(one.s_bdev)
@@ -485,30 +480,10 @@ _S_DAX = 1 << 13
 # ---------------------------------------------------------------- names
 
 
-def _path(prog: Program, inode: Object) -> str:
-    """The names from the root of the file system to an inode, as far as dentries are cached; or ""."""
-    dentries = inode.i_dentry.first.read_()
-    if not dentries:
-        return ""
-    type_ = prog.type("struct dentry")
-    # Since commit 3b7d764a37d0 ("struct dentry: make ->d_u anonymous") (in v7.1).
-    alias = "d_alias" if type_.has_member("d_alias") else "d_u.d_alias"
-    address = int(dentries) - offsetof(type_, alias)
-    names: list[str] = []
-    for _ in range(_DEPTH_MAX):
-        dentry = Object(prog, type_, address=address)
-        parent = int(dentry.d_parent)
-        if parent == address:
-            return "/" + "/".join(reversed(names))
-        names.append(_text(prog, int(dentry.d_name.name)))
-        address = parent
-    return ""
-
-
 def file_name(prog: Program, file: DaxFile) -> str:
     """Path of a file within its file system, or "" where it is not cached or cannot be read."""
     try:
-        return _path(prog, _inode(prog, file))
+        return path_in_file_system(_inode(prog, file))
     except (FaultError, LookupError, AttributeError, ValueError, OverflowError):
         return ""
 

@@ -68,7 +68,7 @@ def _waits(prog: Program, task: Object) -> bool:
     return any(frame.name in _WAITERS for frame in call_trace(prog, task))
 
 
-def _stack_size(prog: Program) -> int:
+def stack_size(prog: Program) -> int:
     """THREAD_SIZE, a macro: as large as the first task's stack in the image.
 
     :raises LookupError: the symbols around it are not known
@@ -110,7 +110,7 @@ def each_stack(prog: Program) -> Iterator[tuple[Object, bytes]]:
     :raises LookupError: neither can they, or the size of a stack is not known
     :raises ValueError: the tree of tasks is corrupt, or there are none
     """
-    size, count = _stack_size(prog), 0
+    size, count = stack_size(prog), 0
     for task in for_each_task(prog):
         count += 1
         try:

@@ -9,13 +9,15 @@ Neither is indispensable: what cannot be read leaves the name out.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple, Optional
 
 from drgn import FaultError, Object, Program
 from drgn.helpers.linux.block import disk_name, for_each_disk
 from drgn.helpers.linux.device import class_to_subsys
 
-from zonedev.kernel.strings import text_of
+from zonedev.kernel.strings import text_at, text_of
 
 # Bounds for a tree out of an untrusted dump.
 _MAX_RESOURCES = 100_000
@@ -49,10 +51,9 @@ class _Disk(NamedTuple):
 def _name(pointer: Object) -> str:
     """The string at a ``char *``, bounded; empty where it cannot be read."""
     try:
-        raw: bytes = pointer.prog_.read_c_string(int(pointer), max_size=_MAX_NAME)
+        return text_at(pointer.prog_, int(pointer), _MAX_NAME)
     except FaultError:
         return ""
-    return text_of(raw)
 
 
 def read_resources(prog: Program) -> list[_Resource]:
@@ -105,21 +106,23 @@ def _is_lost(prog: Program) -> bool:
         return False
 
 
+def each_disk(prog: Program) -> Iterator[Object]:
+    """Every ``struct gendisk *``, a bounded number; none where a list of them does not come to its end."""
+    if not _is_lost(prog):
+        yield from islice(for_each_disk(prog), _MAX_DISKS)
+
+
 def read_disks(prog: Program) -> list[_Disk]:
     """All disks with their private_data; [] where the kernel's types or memory do not give them."""
     disks: list[_Disk] = []
-    if _is_lost(prog):
-        return []
     try:
-        for disk in for_each_disk(prog):
+        for disk in each_disk(prog):
             private = int(disk.private_data)
             try:
                 word: Optional[int] = prog.read_u64(private) if private else None
             except FaultError:
                 word = None
             disks.append(_Disk(text_of(disk_name(disk)), private, word))
-            if len(disks) >= _MAX_DISKS:
-                break
     except (LookupError, FaultError, AttributeError, TypeError, ValueError, OverflowError):
         pass
     return disks

@@ -19,7 +19,7 @@ from typing import NamedTuple, Optional
 from drgn import FaultError, Object, PlatformFlags, Program, ProgramFlags, offsetof
 from drgn.helpers.linux.module import module_address_regions
 
-from zonedev.kernel.strings import text_of
+from zonedev.kernel.strings import text_at
 
 # What a module's type data has below /sys; that of the kernel itself is one of the files.
 SYS_BTF = "/sys/kernel/btf"
@@ -108,7 +108,7 @@ class _Table:
         start, name, size, kind = self._rows[i]
         if not name or not (start <= address < start + size):
             return None
-        text = text_of(self._prog.read_c_string(self._names + name, max_size=_NAME_MAX))
+        text = text_at(self._prog, self._names + name, _NAME_MAX)
         return ModuleSymbol(text, start, size, kind & 0xF == self._STT_FUNC)
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from drgn import Program
+
 
 def printable(text: str) -> str:
     """The same, with escapes for what is not printed as itself."""
@@ -14,3 +16,13 @@ def printable(text: str) -> str:
 def text_of(raw: bytes) -> str:
     """Bytes of the kernel as printable text."""
     return printable(raw.decode(errors="replace"))
+
+
+def text_at(prog: Program, address: int, limit: int) -> str:
+    """
+    The string at an address, of at most *limit* bytes, as printable text.
+
+    :raises FaultError: it cannot be read
+    """
+    raw: bytes = prog.read_c_string(address, max_size=limit)
+    return text_of(raw)

@@ -16,6 +16,7 @@ from zonedev.model import Audit, Finding, Pagemap, PagemapResult, Waiter
 
 if TYPE_CHECKING:
     from zonedev.diff import Change, Diff, PagemapChange
+    from zonedev.explain import Explanation, FileAt, Holder
     from zonedev.kernel.dax import DaxEntry, DaxFile
     from zonedev.page import FolioReport
     from zonedev.states import SchemeReport
@@ -393,6 +394,69 @@ def waiters_dict(report: WaitersReport) -> dict[str, Any]:
         "lost": waiting.lost,
         "why": waiting.why,
         "problems": report.problems,
+    }
+
+
+def holder_dict(holder: Holder) -> dict[str, Any]:
+    """One holder of a folio."""
+    return {
+        "kind": holder.kind,
+        "refs": holder.refs,
+        "pins": holder.pins,
+        "maps": holder.maps,
+        "pid": holder.pid,
+        "comm": holder.comm,
+        "address": holder.address,
+        "object": holder.object,
+    }
+
+
+def file_at_dict(file: FileAt) -> dict[str, Any]:
+    """The place of a folio in a file."""
+    return {
+        "path": file.path or None,
+        "deleted": file.deleted,
+        "inode": file.inode,
+        "offset": file.offset,
+        "size": file.size,
+        "mapping": file.mapping,
+        "open": [{"pid": one.pid, "comm": one.comm, "fd": one.fd} for one in file.openers],
+    }
+
+
+def explain_dict(explanation: Explanation) -> dict[str, Any]:
+    """The account of a folio, as zonedev.explain/1."""
+    files = [file_at_dict(file) for file in explanation.files]
+    inside = (explanation.asked_pfn - explanation.pfn) * explanation.page_size
+    return {
+        "schema": "zonedev.explain/1",
+        **sources(explanation.types_from),
+        "scheme": explanation.scheme,
+        "pfn": explanation.pfn,
+        "asked": {
+            "pfn": explanation.asked_pfn,
+            "offset": files[0]["offset"] + inside if files else None,
+        },
+        "type": explanation.pagemap.type,
+        "device": explanation.pagemap.device,
+        "order": explanation.order,
+        "refcount": explanation.refcount,
+        "mapcount": explanation.mapcount,
+        "pincount": explanation.pincount,
+        "flags": explanation.flag_names,
+        "idle_refcount": explanation.idle_refcount,
+        "base": explanation.base,
+        "holders": [holder_dict(holder) for holder in explanation.holders],
+        "explained": explanation.explained,
+        "unexplained": explanation.unexplained,
+        "maps": explanation.maps,
+        "maps_count": explanation.maps_count,
+        "mapping": explanation.mapping_words or None,
+        "driver": explanation.driver or None,
+        "file": files[0] if files else None,
+        "files": files,
+        "complete": explanation.complete,
+        "gaps": explanation.gaps,
     }
 
 

@@ -1,0 +1,521 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Who holds a page: every reference of a folio, and whom it belongs to.
+
+Owns the account: refcount = base + explained + unexplained, with what each holder is worth in this kernel's scheme.
+Where holders are found is kernel/'s: VMAs and page tables (rmap.py, pagetable.py), open files and requests to disks
+(holders.py), the files' own entries (dax.py), and, for what is left, memory at large (memory_search.py).
+
+Invariant: nothing is explained that was not found; what could not be looked at is a gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple, Optional
+
+from drgn import FaultError, Object, Program
+from drgn.helpers.common.prog import takes_program_or_default
+
+from zonedev import _zonedev
+from zonedev.driver_pass import DriverPasses
+from zonedev.kernel.btf import types_from
+from zonedev.kernel.dax import DaxEntry
+from zonedev.kernel.facts import Kernel, read_kernel
+from zonedev.kernel.holders import Folios, Held, Search, find_holders
+from zonedev.kernel.mapping import describe_mapping
+from zonedev.kernel.pagetable import CannotWalk as CannotReadTables
+from zonedev.kernel.pagetable import PageTables
+from zonedev.kernel.paths import inode_path, opened_path
+from zonedev.kernel.rmap import CannotWalk, Rmap, Vma
+from zonedev.kernel.tasks import OpenFile, Task, Tasks
+from zonedev.model import (
+    COHERENT,
+    EXIT_CODES,
+    FS_DAX,
+    GENERIC,
+    PCI_P2PDMA,
+    PRIVATE,
+    DevDax,
+    Pagemap,
+)
+from zonedev.page import Place, find_page, order_of
+from zonedev.scanner import Caps, calibrated
+from zonedev.second_pass import DaxPass
+
+GUP_PIN_COUNTING_BIAS = 1024
+"""What a pin adds to the refcount of a folio of one page (include/linux/mm.h); to a larger one's, 1."""
+
+_ANONYMOUS = (PRIVATE, COHERENT)
+_ANON = 1
+_TAGS = 3
+
+_MAPS = frozenset(("pte", "pmd", "pud", "device-private", "migration"))
+
+_HOLDERS_MAX = 1 << 16
+_OPENERS_MAX = 64
+_GAPS_MAX = 20
+
+_ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
+
+
+@dataclass
+class Holder:
+    """Something that names a folio: kind (pte, pmd, pud, dax-entry, device-private, migration, pipe, io_uring, bio,
+    xdp-umem, driver), and what it is worth in this scheme.
+
+    refs: references it holds; pins: how many of them are pins (of a folio of one page, each is worth 1024). maps:
+    mappings it counts as. address: of a map, where the process has it; else, where the word lies that names the page.
+    """
+
+    kind: str
+    refs: int = 0
+    pins: int = 0
+    maps: int = 0
+    pid: Optional[int] = None
+    comm: Optional[str] = None
+    address: Optional[int] = None
+    object: str = ""
+
+
+def is_map(holder: Holder) -> bool:
+    """Whether a holder is an entry of a process's page tables, and its address one of the process."""
+    return holder.kind in _MAPS
+
+
+@dataclass
+class Opener:
+    """A descriptor of a file."""
+
+    pid: int
+    comm: str
+    fd: int
+
+
+@dataclass
+class FileAt:
+    """A place in a file: path "" where it is not known; offset of the folio's head and size in bytes."""
+
+    path: str
+    deleted: bool
+    inode: Optional[int]
+    offset: int
+    size: Optional[int]
+    mapping: int
+    openers: list[Opener] = field(default_factory=list)
+
+
+@dataclass
+class Explanation:
+    """The account of one folio. pfn is its first; mapping_words say whose its mapping is, driver what its driver says.
+
+    maps_count: the scheme counts maps of this memory type. gaps: what could not be looked at; with gaps, what is
+    unexplained may be held by what they name.
+    """
+
+    asked_pfn: int
+    pfn: int
+    pagemap: Pagemap
+    order: int
+    refcount: int
+    mapcount: int
+    pincount: Optional[int]
+    idle_refcount: int
+    base: int
+    flag_names: list[str]
+    mapping_words: str
+    driver: str
+    scheme: str
+    types_from: str
+    page_size: int
+    maps_count: bool
+    holders: list[Holder] = field(default_factory=list)
+    files: list[FileAt] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
+
+    @property
+    def explained(self) -> int:
+        """References of the holders that were found."""
+        return sum(holder.refs for holder in self.holders)
+
+    @property
+    def unexplained(self) -> int:
+        """References that nobody was found for; negative where there are fewer than holders."""
+        return self.refcount - self.base - self.explained
+
+    @property
+    def maps(self) -> int:
+        """Mappings that were found."""
+        return sum(holder.maps for holder in self.holders)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that is known to hold pages was looked at."""
+        return not self.gaps
+
+    @property
+    def exit_code(self) -> int:
+        """0: the references add up; 1: some do not, though everything was looked at; 3: and not everything was."""
+        if not self.unexplained:
+            return 0
+        return EXIT_CODES["violations" if self.complete else "incomplete"]
+
+    def __str__(self) -> str:
+        from zonedev.report.explain_text import explain_text
+
+        return explain_text(self)
+
+
+class _InFile(NamedTuple):
+    """A page of a file: its struct address_space, and the number of the page in it."""
+
+    mapping: int
+    page: int
+
+
+@dataclass
+class _Folio:
+    """A folio that is looked into."""
+
+    pfn: int
+    pages: int
+    pagemap: Pagemap
+    scheme: _zonedev.Scheme
+    head: dict[str, Any]
+    address: int
+    places: list[_InFile] = field(default_factory=list)
+    entries: list[DaxEntry] = field(default_factory=list)
+    holders: list[Holder] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
+
+    @property
+    def pfns(self) -> range:
+        return range(self.pfn, self.pfn + self.pages)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What the scheme says of the folio's memory type."""
+        return self.scheme.columns(self.pagemap.type)
+
+    def gap(self, text: str) -> None:
+        if text not in self.gaps and len(self.gaps) < _GAPS_MAX:
+            self.gaps.append(text)
+
+    def hold(self, holder: Holder) -> None:
+        if len(self.holders) < _HOLDERS_MAX:
+            self.holders.append(holder)
+        else:
+            self.gap(f"it has more than {_HOLDERS_MAX} holders")
+
+
+def _whose(task: Optional[Task]) -> dict[str, Any]:
+    return {"pid": task.pid, "comm": task.comm} if task else {}
+
+
+class Explainer:
+    """
+    Explains pages of one kernel: of a dump, tasks and files are read once for all of them.
+
+    :raises TargetError: the target cannot be audited
+    """
+
+    def __init__(self, prog: Program, kernel: Optional[Kernel] = None) -> None:
+        self._prog = prog
+        self._kernel = kernel or read_kernel(prog)
+        self._schemes: dict[int, _zonedev.Scheme] = {}
+        self._gaps: list[str] = []
+        self._tasks: Optional[Tasks] = None
+
+    @cached_property
+    def _dax(self) -> DaxPass:
+        return DaxPass(self._kernel)
+
+    @cached_property
+    def _drivers(self) -> DriverPasses:
+        return DriverPasses(self._kernel, self._kernel.pagemaps)
+
+    @cached_property
+    def _tables(self) -> PageTables:
+        return PageTables(self._prog)
+
+    # ------------------------------------------------------------ the pages
+
+    def explain(self, what: str) -> Explanation:
+        """
+        Account for the references of a page's folio.
+
+        :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...)
+        :raises TargetError: it is not ZONE_DEVICE, or cannot be read
+        """
+        pfn = find_page(self._kernel, what).pfn
+        return self.explain_pfns([pfn])[pfn]
+
+    def explain_pfns(self, pfns: Iterable[int]) -> dict[int, Explanation]:
+        """
+        The same for many pages, in one pass.
+
+        :raises TargetError: one of them is not ZONE_DEVICE, or cannot be read
+        """
+        wanted = list(dict.fromkeys(pfns))
+        folios = {pfn: self._folio(pfn) for pfn in wanted}
+        # Several pages of one folio have one account.
+        heads = {folio.pfn: folio for folio in folios.values()}
+        self._read_tasks()
+        self._find_files(heads)
+        self._find_maps(heads.values())
+        openers = self._find_holders(heads)
+        made = {pfn: self._explanation(folio, openers) for pfn, folio in heads.items()}
+        return {pfn: replace(made[folio.pfn], asked_pfn=pfn) for pfn, folio in folios.items()}
+
+    def _folio(self, pfn: int) -> _Folio:
+        kernel = self._kernel
+        _, _, pagemap, range_ = find_page(kernel, hex(pfn))
+        if pagemap.address not in self._schemes:
+            self._schemes[pagemap.address] = calibrated(kernel, pagemap)[0]
+        place = Place(kernel, pagemap, range_, self._schemes[pagemap.address], Caps())
+        head = place.decode(pfn)[0]
+        head_pfn = head["head_pfn"] if head["head_pfn"] is not None else pfn
+        if head_pfn != pfn:
+            head = place.decode(head_pfn)[0]
+        order = order_of(head, pagemap, kernel.layout)
+        pages = min(1 << order, range_.end_pfn - head_pfn)
+        address = kernel.layout.page_address(head_pfn)
+        return _Folio(head_pfn, pages, pagemap, place.scheme, {**head, "order": order}, address)
+
+    def _read_tasks(self) -> None:
+        """Read the tasks, of a dump once."""
+        if self._tasks is not None and not self._kernel.live:
+            return
+        self._gaps = []
+        try:
+            self._tasks = Tasks(self._prog)
+        except _ERRORS as err:
+            self._tasks = None
+            self._gaps.append(f"the tasks cannot be walked, nor what they have open: {err}")
+
+    # ------------------------------------------------------------ files
+
+    def _find_files(self, heads: dict[int, _Folio]) -> None:
+        """Where in which files the folios lie, as the files have it and as the folios do."""
+        fs_dax = [pfn for pfn, folio in heads.items() if folio.pagemap.type == FS_DAX]
+        owners = self._dax.owners_of(fs_dax) if fs_dax else {}
+        for pfn, folio in heads.items():
+            folio.entries = owners.get(pfn, [])
+            folio.places = list(dict.fromkeys(self._places(folio)))
+            if folio.pagemap.type == FS_DAX and self._dax.why and not folio.places:
+                folio.gap(f"DAX entries were not read: {self._dax.why}")
+
+    def _places(self, folio: _Folio) -> Iterator[_InFile]:
+        for entry in folio.entries:
+            yield _InFile(entry.file.mapping, entry.index + folio.pfn - entry.pfn)
+        mapping, pagemap = folio.head["mapping"], folio.pagemap
+        if pagemap.type == FS_DAX and mapping and not mapping & _TAGS and self._is_file(mapping):
+            yield _InFile(mapping, folio.head["index"])
+        if isinstance(pagemap.dev_dax, DevDax):
+            # A page that was never mapped does not say so itself.
+            index = folio.pfn - pagemap.index_bias(folio.pfn)
+            yield _InFile(pagemap.dev_dax.mapping, index % (1 << 64))
+
+    def _is_file(self, mapping: int) -> bool:
+        """Whether a mapping is that of an inode."""
+        try:
+            inode = Object(self._prog, "struct address_space *", value=mapping).host
+            return bool(inode) and int(inode.i_mapping) == mapping
+        except _ERRORS:
+            return False
+
+    # ------------------------------------------------------------ maps
+
+    def _find_maps(self, folios: Iterable[_Folio]) -> None:
+        try:
+            rmap = Rmap(self._prog, self._kernel.layout.page_shift)
+        except LookupError as err:
+            for folio in folios:
+                folio.gap(f"types do not tell what maps pages: {err}")
+            return
+        for folio in folios:
+            try:
+                for vma, indices in self._vmas(rmap, folio):
+                    self._look_at(folio, vma, indices)
+            except (CannotWalk, LookupError) as err:
+                folio.gap(str(err))
+
+    def _vmas(self, rmap: Rmap, folio: _Folio) -> Iterator[tuple[Vma, range]]:
+        """VMAs that may map a folio, and for which pages of their object to look there."""
+        for place in folio.places:
+            last = place.page + folio.pages - 1
+            for vma in rmap.of_file(place.mapping, place.page, last):
+                yield vma, range(place.page, last + 1)
+        head, type_ = folio.head, folio.pagemap.type
+        in_use = head["mapcount"] or head["refcount"] > folio.columns["idle"]
+        if type_ in _ANONYMOUS and in_use and head["mapping"] & _TAGS == _ANON:
+            last = head["index"] + folio.pages - 1
+            for vma in rmap.of_anon(head["mapping"], head["index"], last):
+                yield vma, range(head["index"], last + 1)
+        if type_ == PCI_P2PDMA:
+            for vma in rmap.of_file(self._iomem_mapping(), 0, 1 << 52):
+                yield vma, range(0, 1 << 52)
+
+    def _iomem_mapping(self) -> int:
+        """The struct address_space that mappings of peer-to-peer memory hang in.
+
+        :raises LookupError: it is not known
+        """
+        # Since commit 7e9c7ef83d78 ("PCI/P2PDMA: Allow userspace VMA allocations through sysfs") (in v6.2).
+        prog = self._prog
+        address = prog.symbol("iomem_inode").address
+        inode = Object(prog, "struct inode *", address=address)
+        return int(inode.i_mapping)
+
+    def _look_at(self, folio: _Folio, vma: Vma, indices: range) -> None:
+        """Find the entries of a VMA that name a folio."""
+        shift = self._kernel.layout.page_shift
+        start = max(vma.start, vma.at(indices.start, shift))
+        end = min(vma.end, vma.at(indices.stop, shift))
+        try:
+            for entry in self._tables.entries(vma.mm, start, end, folio.pfns):
+                inside = max(folio.pfn - entry.pfn, 0) << shift
+                who = self._tasks.of_mm(vma.mm) if self._tasks else []
+                is_map = entry.kind != "migration"
+                folio.hold(
+                    Holder(
+                        entry.level if entry.kind == "map" else entry.kind,
+                        refs=int(is_map and folio.columns["maps_take_refs"]),
+                        maps=int(is_map),
+                        address=entry.address + inside,
+                        object=self._words_of(vma, entry.level, entry.kind, len(who)),
+                        **_whose(who[0] if who else None),
+                    )
+                )
+        except CannotReadTables as err:
+            folio.gap(f"{err} (mm {vma.mm:#x})")
+
+    def _words_of(self, vma: Vma, level: str, kind: str, processes: int) -> str:
+        """What there is to say of a map."""
+        words = [vma.permission]
+        if kind != "map" and level != "pte":
+            words.append(f"a {level} entry")
+        if vma.file:
+            words += filter(
+                None, [opened_path(Object(self._prog, "struct file *", value=vma.file)).path]
+            )
+        if processes > 1:
+            words.append(f"an address space of {processes} processes")
+        if not processes and self._tasks:
+            words.append(f"mm {vma.mm:#x} of no task: it is exiting, or a driver has it")
+        return ", ".join(words)
+
+    # ------------------------------------------------------------ other holders
+
+    def _find_holders(self, heads: dict[int, _Folio]) -> dict[int, list[Opener]]:
+        """Let everything that holds one of the folios be booked; who has their files open, by mapping."""
+        openers: dict[int, list[Opener]] = {
+            place.mapping: [] for folio in heads.values() for place in folio.places
+        }
+
+        def opened(file: OpenFile) -> None:
+            found = openers.get(file.mapping)
+            if found is not None and len(found) < _OPENERS_MAX:
+                found.append(Opener(file.task.pid, file.task.comm, file.fd))
+
+        places = [(folio.pfn, folio.address, folio.pages) for folio in heads.values()]
+        search = Search(self._prog, self._tasks, Folios(places, self._kernel.layout.page_size))
+        for held in find_holders(search, opened):
+            heads[held.folio].hold(self._holder(heads[held.folio], held))
+        for folio in heads.values():
+            for holder in (*self._entry_holders(folio), *self._driver_holders(folio)):
+                folio.hold(holder)
+            for gap in (*self._gaps, *search.gaps):
+                folio.gap(gap)
+        return openers
+
+    def _holder(self, folio: _Folio, held: Held) -> Holder:
+        bias = 1 if folio.head["order"] or not held.pins else GUP_PIN_COUNTING_BIAS
+        return Holder(
+            held.kind,
+            refs=held.number * bias,
+            pins=held.number if held.pins else 0,
+            address=held.address,
+            object=held.object,
+            **_whose(held.task),
+        )
+
+    def _entry_holders(self, folio: _Folio) -> Iterator[Holder]:
+        takes = int(folio.columns["entry_takes_ref"])
+        for entry in folio.entries:
+            special = [name for name in ("locked", "pmd") if getattr(entry, name)]
+            index = entry.index + folio.pfn - entry.pfn
+            inode = describe_mapping(self._prog, entry.file.mapping)
+            words = ", ".join([f"page {index:#x} of {inode}", *special])
+            yield Holder("dax-entry", refs=takes, object=words)
+
+    def _driver_holders(self, folio: _Folio) -> Iterator[Holder]:
+        bits = self._drivers.bits_of(folio.pagemap)
+        if bits["allocated"] and bits["allocated"].test(folio.pfn):
+            yield Holder("driver", object="handed out by the pool of its device")
+        if bits["listed"] and bits["listed"].test(folio.pfn):
+            yield Holder("driver", object="on the list of its driver's free pages")
+
+    # ------------------------------------------------------------ the account
+
+    def _file_at(
+        self, place: _InFile, openers: dict[int, list[Opener]], pagemap: Pagemap
+    ) -> FileAt:
+        offset = place.page << self._kernel.layout.page_shift
+        who = openers.get(place.mapping, [])
+        try:
+            inode = Object(self._prog, "struct address_space *", value=place.mapping).host
+            number, size = int(inode.i_ino), int(inode.i_size)
+            path, deleted = inode_path(inode)
+        except _ERRORS:
+            return FileAt("", False, None, offset, None, place.mapping, who)
+        if pagemap.type == GENERIC:
+            path = pagemap.device or path
+        return FileAt(path, deleted, number, offset, size, place.mapping, who)
+
+    def _explanation(self, folio: _Folio, openers: dict[int, list[Opener]]) -> Explanation:
+        head, kernel = folio.head, self._kernel
+        if kernel.live and self._folio(folio.pfn).head != head:
+            folio.gap("the page changed while it was looked at")
+        return Explanation(
+            asked_pfn=folio.pfn,
+            pfn=folio.pfn,
+            pagemap=folio.pagemap,
+            order=head["order"],
+            refcount=head["refcount"],
+            mapcount=head["mapcount"],
+            pincount=head["pincount"] if head["order"] else None,
+            idle_refcount=folio.columns["idle"],
+            base=self._base(folio),
+            flag_names=kernel.layout.flags(head["flags"]),
+            mapping_words=describe_mapping(self._prog, head["mapping"]),
+            driver=self._drivers.words(folio.pagemap, folio.pfn),
+            scheme=folio.scheme.id,
+            types_from=types_from(self._prog),
+            page_size=1 << kernel.layout.page_shift,
+            maps_count=bool(folio.columns["maps_take_refs"]),
+            holders=folio.holders,
+            files=[self._file_at(place, openers, folio.pagemap) for place in folio.places],
+            gaps=folio.gaps,
+        )
+
+    def _base(self, folio: _Folio) -> int:
+        """References that need no holder: those of a free folio, unless they were handed over to its user."""
+        columns, refcount = folio.columns, folio.head["refcount"]
+        idle, handed_over = columns["idle"], columns["mapped_base"]
+        found = sum(holder.refs for holder in folio.holders)
+        in_use = folio.head["mapcount"] > 0 or 0 < refcount <= found
+        base: int = handed_over if in_use else idle
+        return base
+
+
+@takes_program_or_default
+def explain(prog: Program, what: str) -> Explanation:
+    """
+    Account for the references of a page's folio: who holds it, and which references nobody was found for.
+
+    :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...)
+    :raises TargetError: it is not ZONE_DEVICE, or cannot be read
+    """
+    return Explainer(prog).explain(what)

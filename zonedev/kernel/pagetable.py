@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Page tables of user space: at which addresses of a process a page is mapped, and by entries of which kind.
+
+Owns the walk and the forms of entries: present ones, and those that name a page without mapping it (device-private
+memory, migration).  Of machines other than x86-64, drgn's own walk tells the present ones only.
+
+Invariant: a walk goes down, level by level, and looks at each entry of a range once.
+Mirrors arch/x86/include/asm/pgtable*.h, include/linux/swapops.h.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple, Optional
+
+from drgn import Architecture, FaultError, Object, Program
+from drgn.helpers.linux.mm import follow_phys
+
+from zonedev.kernel.members import Members, constant, words_of
+
+_PRESENT, _WRITE, _PSE, _PROTNONE = 1 << 0, 1 << 1, 1 << 7, 1 << 8
+_ADDRESS = ((1 << 52) - 1) & ~0xFFF
+_PAGE = 4096
+_SLOTS = 512
+
+# Levels of x86-64, from below: what an entry is called, and how many bits of the address lie below it.
+_LEVELS = (("pte", 12), ("pmd", 21), ("pud", 30), ("p4d", 39), ("pgd", 48))
+
+# A swap entry of x86-64: five bits of type above, the offset inverted below (x86/pgtable_64.h).
+_TYPE_SHIFT, _OFFSET_LOST, _OFFSET_SHIFT = 59, 5, 14
+_M64 = (1 << 64) - 1
+
+# How much of a walk is done for one page, in entries that are looked at.
+_ENTRIES_MAX = 1 << 24
+
+_TYPES = 32
+
+
+class CannotWalk(Exception):
+    """Page tables cannot be read to their end; its argument says why."""
+
+
+class Entry(NamedTuple):
+    """An entry at one address: level pte, pmd or pud; kind map, device-private or migration; pfn of its first page."""
+
+    level: str
+    kind: str
+    address: int
+    pfn: int
+    pages: int
+    writable: bool
+
+
+class _SwapTypes(NamedTuple):
+    """Types of swap entries that are none: [migration, device) of migration, then those of device memory."""
+
+    migration: int
+    device: int
+
+    def kind(self, type_: int) -> Optional[str]:
+        if type_ < self.migration:
+            return None
+        return "migration" if type_ < self.device else "device-private"
+
+
+def _swap_types(prog: Program) -> Optional[_SwapTypes]:
+    """Where the types begin that include/linux/swap.h counts from MAX_SWAPFILES on, the length of swap_info."""
+    try:
+        files = prog["swap_info"].type_.length
+    except (LookupError, AttributeError):
+        return None
+    if not files or files >= _TYPES:
+        return None
+    try:
+        prog.symbol("num_poisoned_pages")
+        hwpoison = 1
+    except LookupError:
+        hwpoison = 0
+    # Since commit 6c287605fd56 ("mm: remember exclusively mapped anonymous pages with PG_anon_exclusive") (in v5.19)
+    # there is a third one.
+    migration = 3 if constant(prog, "PG_anon_exclusive") is not None else 2
+    return _SwapTypes(files + hwpoison, files + hwpoison + migration)
+
+
+def _number(prog: Program, name: str) -> int:
+    """NUMBER(name) of VMCOREINFO, 0 where it is not there."""
+    try:
+        text = prog["VMCOREINFO"].string_().decode(errors="replace")
+    except LookupError:
+        return 0
+    match = re.search(rf"^NUMBER\({name}\)=(-?\d+)$", text, re.MULTILINE)
+    return int(match[1]) if match else 0
+
+
+class PageTables:
+    """The page tables of the processes of one kernel."""
+
+    def __init__(self, prog: Program) -> None:
+        self._prog = prog
+        assert prog.platform is not None
+        self.own = prog.platform.arch == Architecture.X86_64
+        self._levels = 5 if _number(prog, "pgtable_l5_enabled") else 4
+        # MAX_PHYSMEM_BITS; above them, a swap entry says more than the page.
+        self._pfn_mask = (1 << ((52 if self._levels == 5 else 46) - 12)) - 1
+        self._mask = _ADDRESS & ~_number(prog, "sme_mask")
+        self._pgd = Members(prog, "struct mm_struct", "pgd")
+        self._swap = _swap_types(prog)
+
+    @property
+    def sees_swap(self) -> bool:
+        """Whether entries are told that name a page without mapping it."""
+        return self.own and self._swap is not None
+
+    def entries(self, mm: int, start: int, end: int, pfns: range) -> Iterator[Entry]:
+        """
+        The entries for addresses [start, end) of a struct mm_struct that name one of the pages.
+
+        :raises CannotWalk: not all of the tables can be read
+        """
+        left = [_ENTRIES_MAX]
+        try:
+            if not self.own:
+                yield from self._by_drgn(mm, start, end, pfns)
+                return
+            table, level = self._pgd.read(mm)[0], self._levels - 1
+            raw = self._prog.read(table, _PAGE)
+            yield from self._table(words_of(self._prog, raw), level, 0, start, end, pfns, left)
+        except FaultError as err:
+            raise CannotWalk(f"page tables cannot be read: {err}") from None
+
+    def _by_drgn(self, mm: int, start: int, end: int, pfns: range) -> Iterator[Entry]:
+        size = int(self._prog["PAGE_SIZE"])
+        of = Object(self._prog, "struct mm_struct *", value=mm)
+        if (end - start) // size > _ENTRIES_MAX:
+            raise CannotWalk("the mapping is too large to be looked through")
+        for address in range(start, end, size):
+            try:
+                pfn = int(follow_phys(of, address)) // size
+            except FaultError:
+                continue
+            except NotImplementedError:
+                raise CannotWalk("page tables of this machine are not known") from None
+            if pfn in pfns:
+                yield Entry("pte", "map", address, pfn, 1, False)
+
+    def _table(
+        self,
+        slots: tuple[int, ...],
+        level: int,
+        base: int,
+        start: int,
+        end: int,
+        pfns: range,
+        left: list[int],
+    ) -> Iterator[Entry]:
+        """The entries of a table, the first of which is for address *base*, and of those below it."""
+        shift = _LEVELS[level][1]
+        first, last = max(start - base, 0) >> shift, min((end - 1 - base) >> shift, _SLOTS - 1)
+        left[0] -= last - first + 1
+        if left[0] < 0:
+            raise CannotWalk("the mapping is too large to be looked through")
+        for slot in range(first, last + 1):
+            word = slots[slot]
+            if not word:
+                continue
+            address = base + (slot << shift)
+            if level and word & _PRESENT and not (level < 3 and word & _PSE):
+                raw = self._prog.read(word & self._mask, _PAGE, physical=True)
+                below = words_of(self._prog, raw)
+                yield from self._table(below, level - 1, address, start, end, pfns, left)
+                continue
+            found = self._entry(word, level)
+            if found is None:
+                continue
+            kind, pfn = found
+            pages = 1 << (shift - 12)
+            if pfn < pfns.stop and pfns.start < pfn + pages:
+                yield Entry(_LEVELS[level][0], kind, address, pfn, pages, bool(word & _WRITE))
+
+    def _entry(self, word: int, level: int) -> Optional[tuple[str, int]]:
+        """Kind and pfn of an entry that ends a walk; None for one that names no page."""
+        # A large entry stays one while it is split, and is not present for that time: pmd_present().
+        huge = level and word & _PSE
+        if word & (_PRESENT | _PROTNONE) or huge:
+            if not word & _PRESENT and not huge:
+                # Inverted where it maps nothing (pgtable-invert.h).
+                word ^= _ADDRESS
+            below = (1 << _LEVELS[level][1]) - 1
+            return "map", (word & self._mask & ~below) >> 12
+        if self._swap is None:
+            return None
+        kind = self._swap.kind(word >> _TYPE_SHIFT)
+        if kind is None:
+            return None
+        offset = ((~word << _OFFSET_LOST) & _M64) >> _OFFSET_SHIFT
+        return kind, offset & self._pfn_mask

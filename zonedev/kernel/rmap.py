@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Which mappings of user space may hold a page: the kernel's own way from a page to its VMAs.
+
+Owns the walk of the interval trees: of an address_space (files), and of an anon_vma (anonymous memory).  Whether a VMA
+really maps the page, its page tables tell (pagetable.py).
+
+Invariant: no node is visited twice, so that a tree of garbage ends.
+Mirrors mm/interval_tree.c, mm/rmap.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from drgn import FaultError, Program, offsetof
+
+from zonedev.kernel.members import Members, has_member
+
+_NODES_MAX = 1 << 20
+
+_ANON = 1
+
+_VM_FLAGS = ((1, "r"), (2, "w"), (4, "x"), (8, "s"))
+
+
+class CannotWalk(Exception):
+    """A tree cannot be walked to its end; its argument says why."""
+
+
+class Vma(NamedTuple):
+    """A struct vm_area_struct: [start, end) of an mm maps its object from page pgoff on."""
+
+    address: int
+    mm: int
+    start: int
+    end: int
+    pgoff: int
+    flags: int
+    file: int
+
+    @property
+    def permission(self) -> str:
+        """ "rw-s", as /proc/PID/maps has it."""
+        letters = "".join(letter if self.flags & bit else "-" for bit, letter in _VM_FLAGS)
+        return letters if letters[3] == "s" else letters[:3] + "p"
+
+    def at(self, index: int, page_shift: int) -> int:
+        """Where page *index* of the object is mapped, if inside."""
+        return self.start + ((index - self.pgoff) << page_shift)
+
+
+class Rmap:
+    """
+    The VMAs of pages of one kernel.
+
+    :raises LookupError: types lack for it
+    """
+
+    def __init__(self, prog: Program, page_shift: int) -> None:
+        self._prog, self._shift = prog, page_shift
+        self._vma = Members(
+            prog,
+            "struct vm_area_struct",
+            *("vm_mm", "vm_start", "vm_end", "vm_pgoff", "vm_flags", "vm_file"),
+        )
+        shared = "shared.rb" if has_member(prog, "struct vm_area_struct", "shared.rb") else "shared"
+        self._in_file = Members(
+            prog,
+            "struct vm_area_struct",
+            *(f"{shared}.rb_left", f"{shared}.rb_right", "shared.rb_subtree_last"),
+        )
+        self._file_node = offsetof(self._vma.type, shared)
+        self._avc = Members(
+            prog,
+            "struct anon_vma_chain",
+            *("rb.rb_left", "rb.rb_right", "rb_subtree_last", "vma"),
+        )
+        self._avc_node = offsetof(self._avc.type, "rb")
+
+    def _read(self, address: int) -> Vma:
+        return Vma(address, *self._vma.read(address))
+
+    def _walk(
+        self,
+        root: int,
+        node: int,
+        members: Members,
+        vma_of: Callable[[int, tuple[int, ...]], int],
+        first: int,
+        last: int,
+    ) -> Iterator[Vma]:
+        """The VMAs below the rb_node *root* that have one of the pages [first, last]."""
+        seen: set[int] = set()
+        stack = [root]
+        while stack:
+            at = stack.pop()
+            if not at:
+                continue
+            if at in seen or len(seen) >= _NODES_MAX:
+                raise CannotWalk(f"the tree of mappings is corrupt at {at:#x}")
+            seen.add(at)
+            try:
+                found = members.read(at - node)
+                if found[2] < first:
+                    continue
+                vma = self._read(vma_of(at - node, found))
+            except FaultError as err:
+                raise CannotWalk(f"the tree of mappings cannot be read: {err}") from None
+            if vma.pgoff <= last:
+                stack.append(found[1])
+                if first < vma.pgoff + ((vma.end - vma.start) >> self._shift):
+                    yield vma
+            stack.append(found[0])
+
+    def of_file(self, mapping: int, first: int, last: int) -> Iterator[Vma]:
+        """The VMAs that have one of the pages [first, last] of a struct address_space.
+
+        :raises CannotWalk: not all can be found; those before that stand
+        """
+        root = Members(self._prog, "struct address_space", "i_mmap.rb_root.rb_node")
+        yield from self._walk(
+            self._root(root, mapping),
+            self._file_node,
+            self._in_file,
+            lambda address, _: address,
+            first,
+            last,
+        )
+
+    def of_anon(self, mapping: int, first: int, last: int) -> Iterator[Vma]:
+        """The same of anonymous memory; mapping is the word of its pages, tag included."""
+        root = Members(self._prog, "struct anon_vma", "rb_root.rb_root.rb_node")
+        yield from self._walk(
+            self._root(root, mapping - _ANON),
+            self._avc_node,
+            self._avc,
+            lambda _, found: found[3],
+            first,
+            last,
+        )
+
+    def _root(self, root: Members, address: int) -> int:
+        try:
+            return root.read(address)[0]
+        except FaultError as err:
+            raise CannotWalk(f"the root of the tree of mappings cannot be read: {err}") from None

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""All tasks of a kernel, read once: whose an address space is, whose files, whose stack.
+
+Owns what is kept of a task, and the walk over open files.  A task is called by its process: the pid that users know
+(tgid), and the name of its first thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Optional
+
+from drgn import FaultError, Object, Program, offsetof
+
+from zonedev.kernel.dax_lock import for_each_task, stack_size
+from zonedev.kernel.members import Members, words_of
+from zonedev.kernel.strings import text_of
+
+_COMM_SIZE = 16
+_FDS_MAX = 1 << 20
+
+# Files that are kept, as many processes have the same ones.
+_KNOWN_MAX = 1 << 18
+
+
+class Task(NamedTuple):
+    """A process or thread: pid is that of the process; mm, files and stack are addresses, 0 for none."""
+
+    address: int
+    pid: int
+    comm: str
+    mm: int
+    files: int
+    stack: int
+
+
+class OpenFile(NamedTuple):
+    """A descriptor of a process, and its struct file; op, inode, mapping and private are members of it."""
+
+    task: Task
+    fd: int
+    address: int
+    op: int
+    inode: int
+    mapping: int
+    private: int
+
+
+def _first_of_each(tasks: list[Task], name: str) -> list[Task]:
+    """The first task of each value of a member, in their order."""
+    first: dict[int, Task] = {}
+    for task in tasks:
+        first.setdefault(getattr(task, name), task)
+    return list(first.values())
+
+
+class Tasks:
+    """
+    All tasks of a Program.
+
+    :raises FaultError: the tasks cannot be walked
+    :raises LookupError: types or symbols lack for it
+    :raises ValueError: the tree of pids is corrupt
+    """
+
+    def __init__(self, prog: Program) -> None:
+        self._prog = prog
+        self.gaps: list[str] = []
+        members = Members(prog, "struct task_struct", "tgid", "mm", "files", "stack")
+        comm = offsetof(members.type, "comm")
+        self._stack_size = stack_size(prog)
+        self.tasks: list[Task] = []
+        names: dict[int, str] = {}
+        for task in for_each_task(prog):
+            address = int(task)
+            try:
+                tgid, mm, files, stack = members.read(address)
+                raw = prog.read(address + comm, _COMM_SIZE)
+            except FaultError:
+                self._gap(f"the task at {address:#x} cannot be read")
+                continue
+            names.setdefault(tgid, text_of(raw.split(b"\0")[0]))
+            self.tasks.append(Task(address, tgid, names[tgid], mm, files, stack))
+        self._by_mm: dict[int, list[Task]] = {}
+        for one in self.tasks:
+            if one.mm:
+                self._by_mm.setdefault(one.mm, []).append(one)
+
+    def of_mm(self, mm: int) -> list[Task]:
+        """Who has an address space: one task of each process."""
+        return _first_of_each(self._by_mm.get(mm, []), "pid")
+
+    def at(self, address: int) -> Optional[Task]:
+        """The task that has an address on its kernel stack, or whose task_struct it is."""
+        size = self._stack_size
+        for task in self.tasks:
+            if task.address == address or task.stack <= address < task.stack + size:
+                return task
+        return None
+
+    def open_files(self) -> Iterator[OpenFile]:
+        """Every descriptor of every process; gaps says what could not be read."""
+        table = Members(self._prog, "struct fdtable", "max_fds", "fd")
+        file = Members(self._prog, "struct file", "f_op", "f_inode", "f_mapping", "private_data")
+        known: dict[int, tuple[int, ...]] = {}
+        for task in _first_of_each(self.tasks, "files"):
+            if not task.files:
+                continue
+            try:
+                for fd, address in self._descriptors(task, table):
+                    found = known.get(address) or file.read(address)
+                    if len(known) < _KNOWN_MAX:
+                        known[address] = found
+                    yield OpenFile(task, fd, address, *found)
+            except FaultError:
+                self._gap(f"the open files of {task.comm} (pid {task.pid}) cannot be read")
+
+    def _gap(self, text: str) -> None:
+        if text not in self.gaps:
+            self.gaps.append(text)
+
+    def _descriptors(self, task: Task, table: Members) -> list[tuple[int, int]]:
+        """(descriptor, address of its struct file) of a task.
+
+        :raises FaultError: they cannot be read
+        """
+        fdt = Object(self._prog, "struct files_struct *", value=task.files).fdt
+        max_fds, fd = table.read(int(fdt))
+        if max_fds > _FDS_MAX:
+            self._gap(f"{task.comm} (pid {task.pid}) has {max_fds} descriptors, which is too many")
+            max_fds = _FDS_MAX
+        words = words_of(self._prog, self._prog.read(fd, 8 * max_fds))
+        return [(i, word) for i, word in enumerate(words) if word]

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""One explanation as text: whose page it is, a row per holder, and the account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby, islice
+
+from zonedev.explain import GUP_PIN_COUNTING_BIAS, Explanation, FileAt, Holder, is_map
+from zonedev.model import short_type
+from zonedev.report.text import device_name, number, table, types_words
+
+_ROWS_SHOWN = 20
+_OPENERS_SHOWN = 3
+
+
+def _file(file: FileAt) -> list[str]:
+    name = file.path or f"a file whose name is not known (address_space {file.mapping:#x})"
+    if file.deleted:
+        name += " (deleted)"
+    size = f" of {file.size:#x}" if file.size else ""
+    inode = f", inode {file.inode}" if file.inode else ""
+    lines = [f"{name}, offset {file.offset:#x}{size}{inode}"]
+    if file.openers:
+        shown = [
+            f"{o.comm} (pid {o.pid}, descriptor {o.fd})" for o in file.openers[:_OPENERS_SHOWN]
+        ]
+        more = len(file.openers) - len(shown)
+        lines.append(f"  open: {', '.join(shown)}{f' and {more} more' if more else ''}")
+    return lines
+
+
+def _who(holder: Holder) -> str:
+    return "-" if holder.pid is None else f"{holder.comm} (pid {holder.pid})"
+
+
+def _where(holders: list[Holder]) -> str:
+    """Where the holders of one row are."""
+    first = holders[0]
+    words = [f"at {first.address:#x}"] if first.address is not None and is_map(first) else []
+    words += [first.object] if first.object else []
+    if len(holders) > 1:
+        words.append(f"and {len(holders) - 1} more like it")
+    return ", ".join(words)
+
+
+def _rows(explanation: Explanation) -> Iterator[list[str]]:
+    """What several holders of one process and kind hold is one row."""
+    ordered = sorted(explanation.holders, key=lambda h: (-(h.refs > 0), h.kind, h.pid or 0))
+    for (kind, _), group in groupby(ordered, key=lambda h: (h.kind, h.pid)):
+        same = list(group)
+        refs, pins = (sum(getattr(h, name) for h in same) for name in ("refs", "pins"))
+        yield [str(refs), str(pins) if pins else "", kind, _who(same[0]), _where(same)]
+
+
+def _holders(explanation: Explanation) -> list[str]:
+    rows = list(_rows(explanation))
+    if not rows:
+        return ["nobody was found that holds or maps it"]
+    shown = [["refs", "pins", "kind", "who", "where"], *islice(rows, _ROWS_SHOWN)]
+    lines = [table(shown, right=(0, 1))]
+    if len(rows) > _ROWS_SHOWN:
+        lines.append(f"... and {len(rows) - _ROWS_SHOWN} more rows (--format json has all)")
+    return lines
+
+
+def references(count: int, order: int) -> str:
+    """A number of references; of a folio of one page, pins are told by their number."""
+    words = number(count, "reference")
+    if order or count < GUP_PIN_COUNTING_BIAS:
+        return words
+    pins, plain = divmod(count, GUP_PIN_COUNTING_BIAS)
+    return f"{words} (as {number(pins, 'pin')} and {plain} others would be)"
+
+
+def _verdict(explanation: Explanation) -> str:
+    left = explanation.unexplained
+    account = (
+        f"refcount {explanation.refcount} = {explanation.base} without a holder + {explanation.explained} explained"
+        f" + {left} unexplained: "
+    )
+    if not left:
+        return account + "it adds up"
+    if left < 0:
+        return account + f"{number(-left, 'reference')} fewer than holders"
+    words = f"{references(left, explanation.order)} without a known holder"
+    return account + words + (", as far as could be looked" if explanation.gaps else "")
+
+
+def _maps(explanation: Explanation) -> list[str]:
+    """That the mapcount is another one than that of the maps that were found."""
+    if not explanation.maps_count or explanation.maps == explanation.mapcount:
+        return []
+    return [f"mapcount {explanation.mapcount}, but {number(explanation.maps, 'map')} found"]
+
+
+def explain_text(explanation: Explanation) -> str:
+    """The report of `zonedev explain`."""
+    pagemap, pages = explanation.pagemap, 1 << explanation.order
+    asked = explanation.asked_pfn - explanation.pfn
+    of_folio = f", page {asked} of {pages}" if explanation.order else ""
+    lines = [
+        f"pfn {explanation.asked_pfn:#x} ({device_name(pagemap)}, {short_type(pagemap.type)}){of_folio}: refcount"
+        f" {explanation.refcount}, mapcount {explanation.mapcount}; free at {explanation.idle_refcount} (scheme"
+        f" {explanation.scheme})"
+    ]
+    lines += [line for file in explanation.files for line in _file(file)]
+    if explanation.mapping_words and not explanation.files:
+        lines.append(explanation.mapping_words)
+    lines += [explanation.driver] if explanation.driver else []
+    lines += ["", *_holders(explanation), "", *_maps(explanation)]
+    lines += [f"not looked at: {gap}" for gap in explanation.gaps]
+    lines.append(f"{_verdict(explanation)}; {types_words(explanation.types_from)}")
+    return "\n".join(lines) + "\n"
