@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Makes a bundled vmcore out of a full one: sliced, packed, with the record of what was done to its pages.
 # usage: fixture.sh NAME CORE VMLINUX TRUTH-STATES TRUTH [OPTION ...]     -> tests/vmcores/NAME/
-# CORE, VMLINUX and OPTIONs (--tasks, -s MODULE) as for zonedev slice; VMLINUX -: none, types out of BTF; TRUTH-STATES by scripts/lab/replay.py out of
+# CORE, VMLINUX and OPTIONs (--with tasks, -s MODULE) as for zonedev slice; VMLINUX -: none, types out of BTF; TRUTH-STATES by scripts/lab/replay.py out of
 # TRUTH (truth.jsonl).
 set -eu
 name=$1 core=$2 vmlinux=$3 states=$4 truth=$5

@@ -190,8 +190,8 @@ def test_slice_that_cannot_be_written(
 def test_slice_with_tasks_of_a_core_that_has_none(
     zonedev: Zonedev, newest: Vmcore, tmp_path: Path
 ) -> None:
-    answer = zonedev("slice", "--tasks", *args(newest), "-o", tmp_path / "out")
-    assert_one_line(answer, "--tasks: the stacks of tasks cannot be found")
+    answer = zonedev("slice", "--with", "tasks", *args(newest), "-o", tmp_path / "out")
+    assert_one_line(answer, "--with tasks: the stacks of tasks cannot be found")
     assert not (tmp_path / "out").exists()
 
 

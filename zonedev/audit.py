@@ -20,6 +20,7 @@ from zonedev import _zonedev
 from zonedev._version import VERSION
 from zonedev.driver_pass import DriverPasses, FreeListPass, PoolPass
 from zonedev.errors import TargetError, UsageError, ValidationError
+from zonedev.explain import explain_findings
 from zonedev.kernel.btf import types_from
 from zonedev.kernel.dax import CannotWalk, DaxEntry, DaxFile, DaxWalk
 from zonedev.kernel.facts import Kernel, Pagemaps, all_pagemaps, read_kernel
@@ -390,6 +391,7 @@ def audit(
     resample_ms: int = 20,
     samples: int = SAMPLES,
     quick: bool = False,
+    explain: bool = False,
     progress: Optional[Progress] = None,
 ) -> Audit:
     """
@@ -403,6 +405,7 @@ def audit(
         findings of the audit turn out to be transient
     :param quick: leave out the passes over more than struct pages (DAX entries, pools and lists of drivers,
         stacks of tasks)
+    :param explain: say who holds the first folio of each finding, of the 20 most severe
     :param progress: called with (pages done, pages in all)
     :raises TargetError: the target cannot be audited
     :raises UsageError: no pagemap matches
@@ -430,6 +433,9 @@ def audit(
     _describe(prog, findings)
     if scanner.dax:
         scanner.dax.describe(findings)
+    extra = [waiters] if waiters else []
+    if explain:
+        extra.append(explain_findings(kernel, findings))
     return Audit(
         path=_target_path(prog),
         live=kernel.live,
@@ -444,7 +450,7 @@ def audit(
         not_applicable=_not_applicable(kernel, scanner, results)
         + _facts_lacking(results)
         + skipped,
-        passes=[*(one.summary() for one in _passes(scanner)), *([waiters] if waiters else [])],
+        passes=[*(one.summary() for one in _passes(scanner)), *extra],
         kernel_log=kernel_log_warnings(prog),
         problems=list(kernel.problems),
         notes=_notes(kernel),

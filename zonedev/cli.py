@@ -63,12 +63,13 @@ def _read_stacks(prog: Program) -> None:
         for _ in each_stack(prog):
             pass
     except (FaultError, LookupError, ValueError) as err:
-        raise UsageError(f"--tasks: the stacks of tasks cannot be found: {err}") from None
+        raise UsageError(f"--with tasks: the stacks of tasks cannot be found: {err}") from None
 
 
-def _slice(target: Target, output: str, tasks: bool) -> int:
+def _slice(target: Target, args: argparse.Namespace) -> int:
     from zonedev.audit import audit
-    from zonedev.report.data import audit_dict
+    from zonedev.explain import Explainer
+    from zonedev.report.data import audit_dict, explain_dict
     from zonedev.slice import slice_core
     from zonedev.slice_btf import slice_btf
     from zonedev.waiters import waiters
@@ -84,21 +85,24 @@ def _slice(target: Target, output: str, tasks: bool) -> int:
 
     def run(prog: Program) -> dict[str, object]:
         check_kernel(prog, target)
-        if tasks:
+        if "tasks" in args.extra:
             _read_stacks(prog)
             waiters(prog)
-        report = audit_dict(audit(prog))
+        report = audit_dict(audit(prog, explain="explain" in args.extra))
+        if args.page:
+            explainer = Explainer(prog)
+            report["pages"] = [explain_dict(explainer.explain(page)) for page in args.page]
         return {
             key: value for key, value in report.items() if key not in ("timing", "target", "tool")
         }
 
     try:
         if by_btf:
-            result = slice_btf(core, output, run, btf_of_file(target))
+            result = slice_btf(core, args.output, run, btf_of_file(target))
         else:
-            result = slice_core(core, target.symbols, output, run)
+            result = slice_core(core, target.symbols, args.output, run)
     except OSError as err:
-        raise UsageError(f"-o {output}: cannot be written: {err.strerror or err}") from None
+        raise UsageError(f"-o {args.output}: cannot be written: {err.strerror or err}") from None
     sys.stdout.write(f"{result.core}: {result.frames} page frames, {result.core_size} bytes\n")
     if result.debug_files:
         sys.stdout.write(f"{result.debug_files[0]}: {result.debug_size} bytes\n")
@@ -113,7 +117,7 @@ def _run(argv: Sequence[str]) -> int:
         return without_target(args).exit_code
     target = _target(args)
     if args.verb == "slice":
-        return _slice(target, args.output, args.tasks)
+        return _slice(target, args)
     prog = open_target(target)
     return commands.run_verb(prog, args, target).exit_code
 

@@ -28,6 +28,8 @@ _WAIT_MAX = 1e6
 
 FORMATS = ("text", "json", "ndjson", "csv")
 
+SLICE_EXTRAS = ("tasks", "explain")
+
 _EPILOG = """\
 exit status: 0 clean, 1 violations, 2 usage or target error, 3 incomplete
 """
@@ -122,6 +124,11 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
         "--quick",
         action="store_true",
         help="struct pages only: leave out what files and drivers say of them",
+    )
+    group.add_argument(
+        "--explain",
+        action="store_true",
+        help="say who holds the first folio of each finding (the 20 most severe)",
     )
     group.add_argument(
         "-q", "--quiet", action="store_true", help="print nothing; the exit status tells"
@@ -232,9 +239,20 @@ def build_parser(prog: str, targets: bool) -> Parser:
             "-o", "--output", metavar="DIR", required=True, help="directory to write to"
         )
         slice_.add_argument(
-            "--tasks",
-            action="store_true",
-            help="with the stacks of all tasks, which tell who holds a lock or waits",
+            "--with",
+            dest="extra",
+            choices=SLICE_EXTRAS,
+            action="append",
+            default=[],
+            help="tasks: the stacks of all tasks, which tell who holds a lock or waits; explain: what explains the"
+            " findings (and each --page); may be repeated",
+        )
+        slice_.add_argument(
+            "--page",
+            metavar="PFN|ADDRESS",
+            action="append",
+            default=[],
+            help="with what explains this page; may be repeated",
         )
     return parser
 
@@ -289,6 +307,7 @@ def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) ->
         resample_ms=args.resample_ms,
         samples=args.samples,
         quick=args.quick,
+        explain=args.explain,
     )
     if target:
         result.path = target.path

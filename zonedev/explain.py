@@ -20,13 +20,14 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from zonedev import _zonedev
 from zonedev.driver_pass import DriverPasses
+from zonedev.errors import TargetError
 from zonedev.kernel.btf import types_from
 from zonedev.kernel.dax import DaxEntry
 from zonedev.kernel.facts import Kernel, read_kernel
 from zonedev.kernel.holders import Folios, Held, Search, find_holders
-from zonedev.kernel.mapping import describe_mapping
+from zonedev.kernel.mapping import describe_mapping, mapping_words
+from zonedev.kernel.pagetable import EVERYWHERE_MAX, Entry, PageTables, Pfns
 from zonedev.kernel.pagetable import CannotWalk as CannotReadTables
-from zonedev.kernel.pagetable import PageTables
 from zonedev.kernel.paths import inode_path, opened_path
 from zonedev.kernel.rmap import CannotWalk, Rmap, Vma
 from zonedev.kernel.tasks import OpenFile, Task, Tasks
@@ -38,6 +39,7 @@ from zonedev.model import (
     PCI_P2PDMA,
     PRIVATE,
     DevDax,
+    Finding,
     Pagemap,
 )
 from zonedev.page import Place, find_page, order_of
@@ -55,6 +57,10 @@ _MAPS = frozenset(("pte", "pmd", "pud", "device-private", "migration"))
 
 _HOLDERS_MAX = 1 << 16
 _OPENERS_MAX = 64
+
+# Findings of an audit that are explained, the most severe first.
+_FINDINGS_MAX = 20
+
 _GAPS_MAX = 20
 
 _ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
@@ -108,7 +114,8 @@ class FileAt:
 
 @dataclass
 class Explanation:
-    """The account of one folio. pfn is its first; mapping_words say whose its mapping is, driver what its driver says.
+    """The account of one folio. pfn is its first; mapping_words say whose its mapping (the word itself) is, driver what
+    its driver says.
 
     maps_count: the scheme counts maps of this memory type. gaps: what could not be looked at; with gaps, what is
     unexplained may be held by what they name.
@@ -124,6 +131,7 @@ class Explanation:
     idle_refcount: int
     base: int
     flag_names: list[str]
+    mapping: int
     mapping_words: str
     driver: str
     scheme: str
@@ -187,6 +195,7 @@ class _Folio:
     places: list[_InFile] = field(default_factory=list)
     entries: list[DaxEntry] = field(default_factory=list)
     holders: list[Holder] = field(default_factory=list)
+    mapped_at: set[tuple[int, int]] = field(default_factory=set)
     gaps: list[str] = field(default_factory=list)
 
     @property
@@ -199,8 +208,12 @@ class _Folio:
         return self.scheme.columns(self.pagemap.type)
 
     def gap(self, text: str) -> None:
-        if text not in self.gaps and len(self.gaps) < _GAPS_MAX:
+        if text in self.gaps:
+            return
+        if len(self.gaps) < _GAPS_MAX:
             self.gaps.append(text)
+        elif len(self.gaps) == _GAPS_MAX:
+            self.gaps.append("and more")
 
     def hold(self, holder: Holder) -> None:
         if len(self.holders) < _HOLDERS_MAX:
@@ -263,10 +276,22 @@ class Explainer:
         heads = {folio.pfn: folio for folio in folios.values()}
         self._read_tasks()
         self._find_files(heads)
-        self._find_maps(heads.values())
+        self._find_maps(list(heads.values()))
         openers = self._find_holders(heads)
         made = {pfn: self._explanation(folio, openers) for pfn, folio in heads.items()}
         return {pfn: replace(made[folio.pfn], asked_pfn=pfn) for pfn, folio in folios.items()}
+
+    def explain_all(self, pfns: Iterable[int]) -> tuple[dict[int, Explanation], list[str]]:
+        """The same of those that can be explained, and why others cannot."""
+        good, lost = [], []
+        for pfn in pfns:
+            try:
+                self._folio(pfn)
+            except TargetError as err:
+                lost.append(str(err))
+            else:
+                good.append(pfn)
+        return self.explain_pfns(good), lost
 
     def _folio(self, pfn: int) -> _Folio:
         kernel = self._kernel
@@ -327,7 +352,7 @@ class Explainer:
 
     # ------------------------------------------------------------ maps
 
-    def _find_maps(self, folios: Iterable[_Folio]) -> None:
+    def _find_maps(self, folios: list[_Folio]) -> None:
         try:
             rmap = Rmap(self._prog, self._kernel.layout.page_shift)
         except LookupError as err:
@@ -340,6 +365,7 @@ class Explainer:
                     self._look_at(folio, vma, indices)
             except (CannotWalk, LookupError) as err:
                 folio.gap(str(err))
+        self._find_stray_maps(rmap, folios)
 
     def _vmas(self, rmap: Rmap, folio: _Folio) -> Iterator[tuple[Vma, range]]:
         """VMAs that may map a folio, and for which pages of their object to look there."""
@@ -353,58 +379,90 @@ class Explainer:
             last = head["index"] + folio.pages - 1
             for vma in rmap.of_anon(head["mapping"], head["index"], last):
                 yield vma, range(head["index"], last + 1)
-        if type_ == PCI_P2PDMA:
-            for vma in rmap.of_file(self._iomem_mapping(), 0, 1 << 52):
-                yield vma, range(0, 1 << 52)
-
-    def _iomem_mapping(self) -> int:
-        """The struct address_space that mappings of peer-to-peer memory hang in.
-
-        :raises LookupError: it is not known
-        """
-        # Since commit 7e9c7ef83d78 ("PCI/P2PDMA: Allow userspace VMA allocations through sysfs") (in v6.2).
-        prog = self._prog
-        address = prog.symbol("iomem_inode").address
-        inode = Object(prog, "struct inode *", address=address)
-        return int(inode.i_mapping)
 
     def _look_at(self, folio: _Folio, vma: Vma, indices: range) -> None:
         """Find the entries of a VMA that name a folio."""
         shift = self._kernel.layout.page_shift
         start = max(vma.start, vma.at(indices.start, shift))
         end = min(vma.end, vma.at(indices.stop, shift))
+        words = self._vma_words(vma)
         try:
-            for entry in self._tables.entries(vma.mm, start, end, folio.pfns):
-                inside = max(folio.pfn - entry.pfn, 0) << shift
-                who = self._tasks.of_mm(vma.mm) if self._tasks else []
-                is_map = entry.kind != "migration"
-                folio.hold(
-                    Holder(
-                        entry.level if entry.kind == "map" else entry.kind,
-                        refs=int(is_map and folio.columns["maps_take_refs"]),
-                        maps=int(is_map),
-                        address=entry.address + inside,
-                        object=self._words_of(vma, entry.level, entry.kind, len(who)),
-                        **_whose(who[0] if who else None),
-                    )
-                )
+            for entry in self._tables.entries(vma.mm, start, end, Pfns([folio.pfns])):
+                self._book(folio, vma.mm, entry, words)
         except CannotReadTables as err:
             folio.gap(f"{err} (mm {vma.mm:#x})")
 
-    def _words_of(self, vma: Vma, level: str, kind: str, processes: int) -> str:
-        """What there is to say of a map."""
-        words = [vma.permission]
-        if kind != "map" and level != "pte":
-            words.append(f"a {level} entry")
-        if vma.file:
-            words += filter(
-                None, [opened_path(Object(self._prog, "struct file *", value=vma.file)).path]
+    def _vma_words(self, vma: Vma) -> list[str]:
+        """Permission of a VMA, and the file that it maps."""
+        if not vma.file:
+            return [vma.permission]
+        return [
+            vma.permission,
+            opened_path(Object(self._prog, "struct file *", value=vma.file)).path,
+        ]
+
+    def _book(self, folio: _Folio, mm: int, entry: Entry, words: list[str]) -> None:
+        """Let a page table entry be a holder of a folio, once."""
+        inside = max(folio.pfn - entry.pfn, 0) << self._kernel.layout.page_shift
+        address = entry.address + inside
+        if (mm, address) in folio.mapped_at:
+            return
+        folio.mapped_at.add((mm, address))
+        who = self._tasks.of_mm(mm) if self._tasks else []
+        more = []
+        if entry.kind != "map" and entry.level != "pte":
+            more.append(f"a {entry.level} entry")
+        if len(who) > 1:
+            more.append(f"in an address space of {len(who)} processes")
+        if not who and self._tasks:
+            more.append(f"mm {mm:#x} of no task: it is exiting, or a driver has it")
+        is_map = entry.kind != "migration"
+        folio.hold(
+            Holder(
+                entry.level if entry.kind == "map" else entry.kind,
+                refs=int(is_map and folio.columns["maps_take_refs"]),
+                maps=int(is_map),
+                address=address,
+                object=", ".join(filter(None, [*words, *more])),
+                **_whose(who[0] if who else None),
             )
-        if processes > 1:
-            words.append(f"an address space of {processes} processes")
-        if not processes and self._tasks:
-            words.append(f"mm {vma.mm:#x} of no task: it is exiting, or a driver has it")
-        return ", ".join(words)
+        )
+
+    def _find_stray_maps(self, rmap: Rmap, folios: list[_Folio]) -> None:
+        """Look in all processes for maps of folios that count more of them than their files or anon_vmas tell of.
+
+        Peer-to-peer memory does not say who maps it, nor does a folio that was freed while it was mapped.
+        """
+        lost = [
+            folio
+            for folio in folios
+            if folio.columns["maps_take_refs"] and folio.head["mapcount"] != len(folio.mapped_at)
+        ]
+        if not lost or self._tasks is None:
+            return
+        pfns, left = Pfns(folio.pfns for folio in lost), [EVERYWHERE_MAX]
+        try:
+            for mm in self._tasks.address_spaces:
+                for entry in self._tables.entries(mm, 0, self._tables.user_end, pfns, left):
+                    for folio in lost:
+                        if entry.pfn < folio.pfns.stop and folio.pfn < entry.pfn + entry.pages:
+                            self._book_stray(rmap, folio, mm, entry)
+        except CannotReadTables as err:
+            for folio in lost:
+                folio.gap(f"not all processes were searched for maps: {err}")
+
+    def _book_stray(self, rmap: Rmap, folio: _Folio, mm: int, entry: Entry) -> None:
+        """Book a map that only page tables tell of, and the file that its VMA maps."""
+        vma = rmap.at(mm, entry.address)
+        if vma is None:
+            self._book(folio, mm, entry, ["no VMA"])
+            return
+        self._book(folio, mm, entry, self._vma_words(vma))
+        if vma.file and folio.pagemap.type == PCI_P2PDMA:
+            mapping = int(Object(self._prog, "struct file *", value=vma.file).f_mapping)
+            page = vma.pgoff + ((entry.address - vma.start) >> self._kernel.layout.page_shift)
+            if _InFile(mapping, page) not in folio.places:
+                folio.places.append(_InFile(mapping, page))
 
     # ------------------------------------------------------------ other holders
 
@@ -489,7 +547,8 @@ class Explainer:
             idle_refcount=folio.columns["idle"],
             base=self._base(folio),
             flag_names=kernel.layout.flags(head["flags"]),
-            mapping_words=describe_mapping(self._prog, head["mapping"]),
+            mapping=head["mapping"],
+            mapping_words=mapping_words(self._prog, head["mapping"]),
             driver=self._drivers.words(folio.pagemap, folio.pfn),
             scheme=folio.scheme.id,
             types_from=types_from(self._prog),
@@ -508,6 +567,30 @@ class Explainer:
         in_use = folio.head["mapcount"] > 0 or 0 < refcount <= found
         base: int = handed_over if in_use else idle
         return base
+
+
+def explain_findings(kernel: Kernel, findings: Iterable[Finding]) -> dict[str, Any]:
+    """Add explanations to the first findings on pages; what was done, as the report has it."""
+    explainer = Explainer(kernel.prog, kernel)
+    wanted: dict[int, list[Finding]] = {}
+    total = 0
+    for finding in findings:
+        if finding.pfn is not None:
+            total += 1
+            if total <= _FINDINGS_MAX:
+                wanted.setdefault(finding.pfn, []).append(finding)
+    found, lost = explainer.explain_all(wanted)
+    for pfn, explanation in found.items():
+        for finding in wanted[pfn]:
+            finding.explanation = explanation
+    return {
+        "pass": "explain",
+        "ran": True,
+        "complete": not lost and total <= _FINDINGS_MAX,
+        "explained": sum(len(wanted[pfn]) for pfn in found),
+        "findings": total,
+        "gaps": lost,
+    }
 
 
 @takes_program_or_default

@@ -9,9 +9,12 @@ PFN ranges are half-open, addresses and counts are integers.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 
 from zonedev import _zonedev
+
+if TYPE_CHECKING:
+    from zonedev.explain import Explanation
 
 CLASSES = _zonedev.CLASSES
 SEVERITIES = _zonedev.SEVERITIES
@@ -140,7 +143,8 @@ class Finding:
 
     pages is how many pages that are (within the range; 1 for a pagemap), folio_pfn and folio_pages say
     which folio the first of them belongs to. Of a live kernel, samples says how many showed something as
-    bad there, and agreed how many of them had these very words. waiters: the tasks that wait for a dying pagemap.
+    bad there, and agreed how many of them had these very words. waiters: the tasks that wait for a dying pagemap. explanation: who holds the
+    first folio, where that was asked for.
     """
 
     rule: str
@@ -163,6 +167,7 @@ class Finding:
     raw: bytes = b""
     detail: str = ""
     waiters: list[Waiter] = field(default_factory=list)
+    explanation: Optional[Explanation] = None
     samples: int = 1
     agreed: int = 1
 

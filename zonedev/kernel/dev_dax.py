@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Union
 
-from drgn import FaultError, Object, Program, offsetof
+from drgn import FaultError, Object, Program, container_of, offsetof
 
 from zonedev.kernel.dax import CannotWalk, list_nodes
+from zonedev.kernel.strings import text_at
 from zonedev.model import DevDax, Pagemap
 
 _GENERIC = "MEMORY_DEVICE_GENERIC"
@@ -23,6 +24,7 @@ _GENERIC = "MEMORY_DEVICE_GENERIC"
 # Bounds for what an untrusted dump says.
 _INODES_MAX = 1 << 16
 _RANGES_MAX = 1 << 10
+_NAME_MAX = 64
 
 _ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
 
@@ -60,9 +62,9 @@ def _ranges(dev_dax: Object, page_shift: int) -> list[_Range]:
     return found
 
 
-def _device(dax_device: Object, page_shift: int) -> _Device:
+def _dev_dax(dax_device: Object) -> Object:
     """
-    The device-dax device of a dax_device.
+    The ``struct dev_dax *`` of a dax_device.
 
     :raises ValueError: it is one of another driver
     """
@@ -70,6 +72,16 @@ def _device(dax_device: Object, page_shift: int) -> _Device:
     # Every driver keeps something else there: it must name the dax_device in its turn.
     if int(dev_dax.dax_dev) != dax_device.address_:
         raise ValueError("no struct dev_dax")
+    return dev_dax
+
+
+def _device(dax_device: Object, page_shift: int) -> _Device:
+    """
+    The device-dax device of a dax_device.
+
+    :raises ValueError: it is one of another driver
+    """
+    dev_dax = _dev_dax(dax_device)
     # All opens of the device share the mapping of its inode: dax_open().
     return _Device(int(dax_device.inode.i_mapping), _ranges(dev_dax, page_shift))
 
@@ -92,6 +104,18 @@ def _devices(prog: Program, page_shift: int) -> Iterator[_Device]:
             yield _device(Object(prog, type_, address=address - node - inode), page_shift)
         except _ERRORS:
             continue
+
+
+def dev_dax_name(inode: Object) -> str:
+    """The name of the device-dax device ("dax0.0") that a ``struct inode *`` stands for, or "" where it is none."""
+    prog = inode.prog_
+    try:
+        if inode.i_sb != prog["dax_superblock"]:
+            return ""
+        dax_device = container_of(inode, "struct dax_device", "inode")
+        return text_at(prog, int(_dev_dax(dax_device[0]).dev.kobj.name), _NAME_MAX)
+    except _ERRORS:
+        return ""
 
 
 def _place(pagemap: Pagemap, devices: list[_Device]) -> DevDax:

@@ -147,6 +147,8 @@ class Pipes:
         pages = self._buffer.each(raw)
         for i in range(filled):
             slot = (tail + i) & (size - 1)
+            if not pages[slot][0]:
+                raise ValueError(f"buffer {i} of {filled} has no page")
             folio = self._search.folios.of(pages[slot][0])
             if folio is not None:
                 address = bufs + slot * self._buffer.size + self._buffer.offset("page")
@@ -198,6 +200,8 @@ class IoUring:
                 raise ValueError(f"a buffer of {count} pieces")
             vecs = buffer + self._bvec
             for at, (page,) in _array(self._search.prog, vecs, count, self._page):
+                if not page:
+                    raise ValueError(f"fixed buffer {number} lacks a page")
                 folio = self._search.folios.of(page)
                 if folio is not None:
                     text = f"fixed buffer {number} of ring {file.private:#x} ({_where(file)})"
@@ -234,7 +238,10 @@ class Xdp:
         """The pages of a socket's umem."""
         prog = self._search.prog
         sk = self._socket.read(file.private)[0]
-        if not sk or self._family.read(sk)[0] != _AF_XDP:
+        family = self._family.read(sk)[0] if sk else None
+        if family == 0:
+            raise ValueError("a socket without a family")
+        if family != _AF_XDP:
             return
         if self._sock is None or self._umem is None:
             self._sock = Members(prog, "struct xdp_sock", "umem")
@@ -250,6 +257,8 @@ class Xdp:
             here = pages + 8 * first
             words = words_of(prog, prog.read(here, 8 * min(_PIECE, count - first)))
             for i, page in enumerate(words):
+                if not page:
+                    raise ValueError(f"umem {umem:#x} lacks a page")
                 folio = self._search.folios.of(page)
                 if folio is not None:
                     text = f"umem {umem:#x} ({_where(file)}), page {first + i}"
@@ -331,6 +340,8 @@ class _Bios:
         """(address of the bio_vec, folio, how many of its pages) of pieces of a vector."""
         mask = (1 << self._shift) - 1
         for at, (page, length, offset) in pieces:
+            if not page:
+                raise ValueError(f"a piece of a bio without a page, at {at:#x}")
             pages = ((offset & mask) + length + mask) >> self._shift
             for folio, count in self._search.folios.counts(page, pages).items():
                 yield at, folio, count
@@ -459,7 +470,10 @@ def find_holders(search: Search, opened: Callable[[OpenFile], None]) -> Iterator
 
     :param opened: called with each open file of each task
     """
-    yield from _of_files(search, opened)
+    try:
+        yield from _of_files(search, opened)
+    except _ERRORS as err:
+        search.gap(f"open files cannot be read: {err}")
     if search.tasks is not None:
         search.gaps += search.tasks.gaps
     try:

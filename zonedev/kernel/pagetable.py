@@ -11,7 +11,8 @@ Mirrors arch/x86/include/asm/pgtable*.h, include/linux/swapops.h.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional
 
 from drgn import Architecture, FaultError, Object, Program
@@ -31,8 +32,10 @@ _LEVELS = (("pte", 12), ("pmd", 21), ("pud", 30), ("p4d", 39), ("pgd", 48))
 _TYPE_SHIFT, _OFFSET_LOST, _OFFSET_SHIFT = 59, 5, 14
 _M64 = (1 << 64) - 1
 
-# How much of a walk is done for one page, in entries that are looked at.
+# Entries that are looked at in one walk, or in one through all processes.
 _ENTRIES_MAX = 1 << 24
+EVERYWHERE_MAX = 1 << 27
+"""Entries (of 512 GiB) that a search through all processes looks at."""
 
 _TYPES = 32
 
@@ -46,10 +49,43 @@ class Entry(NamedTuple):
 
     level: str
     kind: str
-    address: int
     pfn: int
+    address: int
     pages: int
     writable: bool
+
+
+class Pfns:
+    """The pages that a walk looks for."""
+
+    def __init__(self, ranges: Iterable[range]) -> None:
+        self._ranges = sorted(ranges, key=lambda r: r.start)
+        self._starts = [r.start for r in self._ranges]
+        self._low = self._starts[0] << 12 if self._ranges else 0
+        self._high = max((r.stop for r in self._ranges), default=0) << 12
+
+    def meet(self, pfn: int, pages: int) -> bool:
+        """Whether some consecutive pages have one that is looked for."""
+        i = bisect_left(self._starts, pfn + pages) - 1
+        return i >= 0 and any(pfn < r.stop for r in self._ranges[max(i - 1, 0) : i + 1])
+
+    def worth(self, slots: tuple[int, ...], mask: int) -> list[tuple[int, int]]:
+        """(slot, word) of those entries of the lowest level that are worth a closer look."""
+        low, high = self._low, self._high
+        return [
+            (i, word)
+            for i, word in enumerate(slots)
+            if word and (low <= word & mask < high or not word & _PRESENT)
+        ]
+
+
+class _Walk(NamedTuple):
+    """One walk: addresses [start, end), the pages it looks for, and how many entries it may still look at."""
+
+    start: int
+    end: int
+    pfns: Pfns
+    left: list[int]
 
 
 class _SwapTypes(NamedTuple):
@@ -112,24 +148,36 @@ class PageTables:
         """Whether entries are told that name a page without mapping it."""
         return self.own and self._swap is not None
 
-    def entries(self, mm: int, start: int, end: int, pfns: range) -> Iterator[Entry]:
+    @property
+    def user_end(self) -> int:
+        """Where the addresses of processes end."""
+        return 1 << (9 * self._levels + 11)
+
+    def entries(
+        self, mm: int, start: int, end: int, pfns: Pfns, left: Optional[list[int]] = None
+    ) -> Iterator[Entry]:
         """
         The entries for addresses [start, end) of a struct mm_struct that name one of the pages.
 
+        :param left: how many entries may still be looked at, counted down; for this walk alone, if not given
         :raises CannotWalk: not all of the tables can be read
         """
-        left = [_ENTRIES_MAX]
         try:
             if not self.own:
                 yield from self._by_drgn(mm, start, end, pfns)
                 return
-            table, level = self._pgd.read(mm)[0], self._levels - 1
-            raw = self._prog.read(table, _PAGE)
-            yield from self._table(words_of(self._prog, raw), level, 0, start, end, pfns, left)
+            table = self._prog.read(self._pgd.read(mm)[0], _PAGE)
+            if not any(table):
+                # The kernel's half of it is never empty.
+                raise CannotWalk("the page directory reads as zeroes")
+            walk = _Walk(start, end, pfns, left or [_ENTRIES_MAX])
+            yield from self._table(table, self._levels - 1, 0, walk)
         except FaultError as err:
             raise CannotWalk(f"page tables cannot be read: {err}") from None
+        except (LookupError, NotImplementedError, ValueError) as err:
+            raise CannotWalk(f"page tables of this machine are not known: {err}") from None
 
-    def _by_drgn(self, mm: int, start: int, end: int, pfns: range) -> Iterator[Entry]:
+    def _by_drgn(self, mm: int, start: int, end: int, pfns: Pfns) -> Iterator[Entry]:
         size = int(self._prog["PAGE_SIZE"])
         of = Object(self._prog, "struct mm_struct *", value=mm)
         if (end - start) // size > _ENTRIES_MAX:
@@ -139,44 +187,30 @@ class PageTables:
                 pfn = int(follow_phys(of, address)) // size
             except FaultError:
                 continue
-            except NotImplementedError:
-                raise CannotWalk("page tables of this machine are not known") from None
-            if pfn in pfns:
-                yield Entry("pte", "map", address, pfn, 1, False)
+            if pfns.meet(pfn, 1):
+                yield Entry("pte", "map", pfn, address, 1, False)
 
-    def _table(
-        self,
-        slots: tuple[int, ...],
-        level: int,
-        base: int,
-        start: int,
-        end: int,
-        pfns: range,
-        left: list[int],
-    ) -> Iterator[Entry]:
+    def _table(self, raw: bytes, level: int, base: int, walk: _Walk) -> Iterator[Entry]:
         """The entries of a table, the first of which is for address *base*, and of those below it."""
         shift = _LEVELS[level][1]
-        first, last = max(start - base, 0) >> shift, min((end - 1 - base) >> shift, _SLOTS - 1)
-        left[0] -= last - first + 1
-        if left[0] < 0:
-            raise CannotWalk("the mapping is too large to be looked through")
-        for slot in range(first, last + 1):
-            word = slots[slot]
+        first = max(walk.start - base, 0) >> shift
+        last = min((walk.end - 1 - base) >> shift, _SLOTS - 1)
+        walk.left[0] -= last - first + 1
+        if walk.left[0] < 0:
+            raise CannotWalk("there is more mapped than can be looked through")
+        slots = words_of(self._prog, raw)[first : last + 1]
+        for i, word in enumerate(slots) if level else walk.pfns.worth(slots, self._mask):
+            address = base + ((first + i) << shift)
             if not word:
                 continue
-            address = base + (slot << shift)
             if level and word & _PRESENT and not (level < 3 and word & _PSE):
-                raw = self._prog.read(word & self._mask, _PAGE, physical=True)
-                below = words_of(self._prog, raw)
-                yield from self._table(below, level - 1, address, start, end, pfns, left)
+                below = self._prog.read(word & self._mask, _PAGE, physical=True)
+                yield from self._table(below, level - 1, address, walk)
                 continue
             found = self._entry(word, level)
-            if found is None:
-                continue
-            kind, pfn = found
             pages = 1 << (shift - 12)
-            if pfn < pfns.stop and pfns.start < pfn + pages:
-                yield Entry(_LEVELS[level][0], kind, address, pfn, pages, bool(word & _WRITE))
+            if found and walk.pfns.meet(found[1], pages):
+                yield Entry(_LEVELS[level][0], *found, address, pages, bool(word & _WRITE))
 
     def _entry(self, word: int, level: int) -> Optional[tuple[str, int]]:
         """Kind and pfn of an entry that ends a walk; None for one that names no page."""

@@ -5,21 +5,28 @@ Owns the walk of the interval trees: of an address_space (files), and of an anon
 really maps the page, its page tables tell (pagetable.py).
 
 Invariant: no node is visited twice, so that a tree of garbage ends.
-Mirrors mm/interval_tree.c, mm/rmap.c.
+Mirrors mm/interval_tree.c, mm/rmap.c, lib/maple_tree.c.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
-from drgn import FaultError, Program, offsetof
+from drgn import FaultError, Program, offsetof, sizeof
 
-from zonedev.kernel.members import Members, has_member
+from zonedev.kernel.members import Members, has_member, words_of
 
 _NODES_MAX = 1 << 20
 
 _ANON = 1
+
+# The types that a node's pointer names in bits 3 to 6 (enum maple_type), and how nodes of them are laid out.
+_MAPLE_LEAF = 1
+_MAPLE_NODES = {1: "maple_range_64", 2: "maple_range_64", 3: "maple_arange_64"}
+_MAPLE_NODE_MASK, _MAPLE_NODE_MIN = 255, 4096
+_DEPTH_MAX = 32
 
 _VM_FLAGS = ((1, "r"), (2, "w"), (4, "x"), (8, "s"))
 
@@ -48,6 +55,36 @@ class Vma(NamedTuple):
     def at(self, index: int, page_shift: int) -> int:
         """Where page *index* of the object is mapped, if inside."""
         return self.start + ((index - self.pgoff) << page_shift)
+
+
+def _load(prog: Program, entry: int, index: int) -> int:
+    """What a maple tree holds at an index, given its root; 0 for nothing.
+
+    :raises FaultError: it cannot be read, or is none
+    :raises LookupError: types lack for it
+    """
+    shapes = {}
+    for type_, name in _MAPLE_NODES.items():
+        node = prog.type(f"struct {name}")
+        pivots, slots = (offsetof(node, member) for member in ("pivot", "slot"))
+        shapes[type_] = sizeof(node), pivots, node.member("pivot").type.length or 0, slots
+    # Only the root's pointer is tagged as that of a node: a tree of one entry has none.
+    if entry & 3 != 2 or entry < _MAPLE_NODE_MIN:
+        return entry if not entry & 3 else 0
+    for _ in range(_DEPTH_MAX):
+        type_ = entry >> 3 & 15
+        if type_ not in shapes:
+            break
+        size, pivots, count, slots = shapes[type_]
+        raw = prog.read(entry & ~_MAPLE_NODE_MASK, size)
+        ends = words_of(prog, raw[pivots : pivots + 8 * count])
+        # A pivot of 0 behind the first says that the node ends there.
+        used = next((i for i, end in enumerate(ends) if i and not end), count)
+        slot = bisect_left(ends[:used], index)
+        entry = words_of(prog, raw[slots + 8 * slot : slots + 8 * slot + 8])[0]
+        if type_ == _MAPLE_LEAF:
+            return entry if not entry & 3 else 0
+    raise FaultError("no maple tree", entry)
 
 
 class Rmap:
@@ -107,11 +144,24 @@ class Rmap:
                 vma = self._read(vma_of(at - node, found))
             except FaultError as err:
                 raise CannotWalk(f"the tree of mappings cannot be read: {err}") from None
+            if not vma.mm or vma.end <= vma.start:
+                raise CannotWalk(f"the mapping at {vma.address:#x} is none: corrupt, or left out")
             if vma.pgoff <= last:
                 stack.append(found[1])
                 if first < vma.pgoff + ((vma.end - vma.start) >> self._shift):
                     yield vma
             stack.append(found[0])
+
+    def at(self, mm: int, address: int) -> Optional[Vma]:
+        """The VMA of a struct mm_struct that covers an address; None where there is none, or it cannot be found."""
+        # Since commit d4af56c5c7c6 ("mm: start tracking VMAs with maple tree") (in v6.1).
+        try:
+            root = Members(self._prog, "struct mm_struct", "mm_mt.ma_root").read(mm)[0]
+            found = _load(self._prog, root, address)
+            vma = self._read(found) if found else None
+        except (FaultError, LookupError):
+            return None
+        return vma if vma and vma.start <= address < vma.end else None
 
     def of_file(self, mapping: int, first: int, last: int) -> Iterator[Vma]:
         """The VMAs that have one of the pages [first, last] of a struct address_space.

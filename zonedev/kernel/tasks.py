@@ -71,16 +71,23 @@ class Tasks:
         self._stack_size = stack_size(prog)
         self.tasks: list[Task] = []
         names: dict[int, str] = {}
+        lost = 0
         for task in for_each_task(prog):
             address = int(task)
             try:
                 tgid, mm, files, stack = members.read(address)
                 raw = prog.read(address + comm, _COMM_SIZE)
             except FaultError:
-                self._gap(f"the task at {address:#x} cannot be read")
+                lost += 1
+                continue
+            if not stack and not raw.strip(b"\0"):
+                # A task has a stack until it is gone: its memory was left out.
+                lost += 1
                 continue
             names.setdefault(tgid, text_of(raw.split(b"\0")[0]))
             self.tasks.append(Task(address, tgid, names[tgid], mm, files, stack))
+        if lost:
+            self._gap(f"{lost} tasks cannot be read, nor what they map and have open")
         self._by_mm: dict[int, list[Task]] = {}
         for one in self.tasks:
             if one.mm:
@@ -89,6 +96,11 @@ class Tasks:
     def of_mm(self, mm: int) -> list[Task]:
         """Who has an address space: one task of each process."""
         return _first_of_each(self._by_mm.get(mm, []), "pid")
+
+    @property
+    def address_spaces(self) -> list[int]:
+        """Every struct mm_struct that a task has."""
+        return list(self._by_mm)
 
     def at(self, address: int) -> Optional[Task]:
         """The task that has an address on its kernel stack, or whose task_struct it is."""
@@ -109,6 +121,8 @@ class Tasks:
             try:
                 for fd, address in self._descriptors(task, table):
                     found = known.get(address) or file.read(address)
+                    if not any(found):
+                        raise FaultError("a file reads as zeroes", address)
                     if len(known) < _KNOWN_MAX:
                         known[address] = found
                     yield OpenFile(task, fd, address, *found)

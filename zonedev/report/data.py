@@ -110,6 +110,7 @@ def finding_dict(finding: Finding) -> dict[str, Any]:
             if finding.waiters
             else {}
         ),
+        **({"explanation": explain_dict(finding.explanation)} if finding.explanation else {}),
     }
 
 
@@ -451,7 +452,8 @@ def explain_dict(explanation: Explanation) -> dict[str, Any]:
         "unexplained": explanation.unexplained,
         "maps": explanation.maps,
         "maps_count": explanation.maps_count,
-        "mapping": explanation.mapping_words or None,
+        "mapping": explanation.mapping,
+        "mapping_words": explanation.mapping_words or None,
         "driver": explanation.driver or None,
         "file": files[0] if files else None,
         "files": files,

@@ -12,15 +12,17 @@ from zonedev.report.text import device_name, number, table, types_words
 
 _ROWS_SHOWN = 20
 _OPENERS_SHOWN = 3
+_TERMS_SHOWN = 4
 
 
-def _file(file: FileAt) -> list[str]:
+def _file(file: FileAt, inside: int = 0) -> list[str]:
+    """A place in a file, *inside* bytes behind the folio's head, and who has it open."""
     name = file.path or f"a file whose name is not known (address_space {file.mapping:#x})"
     if file.deleted:
         name += " (deleted)"
     size = f" of {file.size:#x}" if file.size else ""
     inode = f", inode {file.inode}" if file.inode else ""
-    lines = [f"{name}, offset {file.offset:#x}{size}{inode}"]
+    lines = [f"{name}, offset {file.offset + inside:#x}{size}{inode}"]
     if file.openers:
         shown = [
             f"{o.comm} (pid {o.pid}, descriptor {o.fd})" for o in file.openers[:_OPENERS_SHOWN]
@@ -87,6 +89,23 @@ def _verdict(explanation: Explanation) -> str:
     return account + words + (", as far as could be looked" if explanation.gaps else "")
 
 
+def explain_line(explanation: Explanation) -> str:
+    """The account in one line, and the place in its file."""
+    rows = [row for row in _rows(explanation) if row[0] != "0"]
+    terms = [f"{explanation.base} without a holder"]
+    for refs, _, kind, who, _ in rows[:_TERMS_SHOWN]:
+        terms.append(f"{refs} {kind}" + (f" of {who}" if who != "-" else ""))
+    if len(rows) > _TERMS_SHOWN:
+        terms.append(f"{sum(int(row[0]) for row in rows[_TERMS_SHOWN:])} of others")
+    words = [
+        f"refcount {explanation.refcount} = {' + '.join(terms)} + {explanation.unexplained} unexplained"
+    ]
+    words += [_file(file)[0] for file in explanation.files[:_TERMS_SHOWN]]
+    if explanation.gaps:
+        words.append(f"not looked at: {explanation.gaps[0]}")
+    return "; ".join(words)
+
+
 def _maps(explanation: Explanation) -> list[str]:
     """That the mapcount is another one than that of the maps that were found."""
     if not explanation.maps_count or explanation.maps == explanation.mapcount:
@@ -104,9 +123,10 @@ def explain_text(explanation: Explanation) -> str:
         f" {explanation.refcount}, mapcount {explanation.mapcount}; free at {explanation.idle_refcount} (scheme"
         f" {explanation.scheme})"
     ]
-    lines += [line for file in explanation.files for line in _file(file)]
-    if explanation.mapping_words and not explanation.files:
-        lines.append(explanation.mapping_words)
+    inside = asked * explanation.page_size
+    lines += [line for file in explanation.files for line in _file(file, inside)]
+    if explanation.mapping and explanation.mapping not in {f.mapping for f in explanation.files}:
+        lines.append(f"mapping: {explanation.mapping_words}")
     lines += [explanation.driver] if explanation.driver else []
     lines += ["", *_holders(explanation), "", *_maps(explanation)]
     lines += [f"not looked at: {gap}" for gap in explanation.gaps]

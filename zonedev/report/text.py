@@ -169,6 +169,16 @@ def _group(findings: Iterable[Finding]) -> list[list[Finding]]:
     return list(groups.values())
 
 
+def _run(finding: Finding, device: str) -> str:
+    """A run of findings, and who holds its first folio."""
+    line = f"    {finding_line(finding, device)}"
+    if finding.explanation is None:
+        return line
+    from zonedev.report.explain_text import explain_line
+
+    return f"{line}\n{_wrap(explain_line(finding.explanation), '      ')}"
+
+
 def findings_text(audit: Audit, severity: str) -> str:
     """Findings of at least *severity*, worst first: the rule and its meaning, then its runs."""
     pagemaps = {r.pagemap.address: r.pagemap for r in audit.pagemaps}
@@ -189,7 +199,7 @@ def findings_text(audit: Audit, severity: str) -> str:
         lines.append(
             _wrap(_meaning(first, pagemap.type if pagemap else None, audit.scheme.id), "  ")
         )
-        runs = (f"    {finding_line(finding, called(finding.pagemap))}" for finding in group)
+        runs = (_run(finding, called(finding.pagemap)) for finding in group)
         lines += shown_runs(runs, len(group))
     return "\n".join(lines)
 
@@ -268,6 +278,10 @@ _PASSES = {
         "{allocated} of {pages} pages are handed out",
         "not every pool could be read, and their pages are judged without",
     ),
+    "explain": _Pass(
+        "{explained} of {findings} runs of findings are explained",
+        "the others are less severe, or cannot be",
+    ),
     "free-lists": _Pass(
         "{pages} pages on {lists} lists",
         "not every one could be found and read to its end",
@@ -289,7 +303,8 @@ def _pass_text(one: dict[str, Any]) -> str:
         return text
     devices = ", ".join(one.get("incomplete_devices", ()))
     then = f", so that no page of {devices} is said to lack one" if devices else ""
-    return f"{text}; {words.incomplete}{then}: {'; '.join(one['gaps'])}"
+    why = f": {'; '.join(one['gaps'])}" if one["gaps"] else ""
+    return f"{text}; {words.incomplete}{then}{why}"
 
 
 def audit_text(audit: Audit, severity: str = "warning") -> str:
