@@ -266,7 +266,6 @@ def compare(explain: Explain, accounts: Iterable[Account]) -> Result:
 def explain_core(core: str, debug_files: list[str]) -> Explain:
     """What explains pages of a core; it is opened with the first."""
     from zonedev.explain import Explainer
-
     from zonedev.report.data import explain_dict
     from zonedev.target import Target, open_target
 
