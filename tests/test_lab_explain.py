@@ -405,6 +405,10 @@ def test_every_folio_is_explained_once_and_every_difference_told(
     assert result.line.endswith(f"{len(result.differences)} differences")
 
 
+def test_a_record_of_no_page_is_a_difference() -> None:
+    assert len(explained.compare(lambda pfns: {}, []).differences) == 1
+
+
 def test_minutes_for_one_page_are_a_difference() -> None:
     assert list(explained.limit_differences(59, 300)) == []
     assert len(list(explained.limit_differences(61, 3000))) == 2

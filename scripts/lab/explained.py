@@ -244,7 +244,7 @@ def compare(explain: Explain, accounts: Iterable[Account]) -> Result:
     """Explain every folio, the first by itself, and compare all."""
     all_runs = list(runs(accounts))
     chosen = [account for run in all_runs for account in sampled(run)]
-    wrong: list[str] = []
+    wrong = [] if chosen else ["the record has done nothing to any page"]
     first = timed(explain, chosen[:1], wrong)
     rest, seconds = iter(chosen[1:]), 0.0
     while batch := list(islice(rest, BATCH)):
