@@ -198,6 +198,13 @@ def faults(run: Run, vmlinux: Path) -> str | None:
     return problem
 
 
+def explain(run: Run, vmlinux: Path) -> str | None:
+    """Who holds each page, by zonedev and by the record."""
+    files = run.directory / "core.elf", vmlinux, run.directory / "truth.jsonl"
+    out = run.directory / "explained.json"
+    return python_check("explained.py", *files, "-o", out, *module_options(run))
+
+
 # Checks of a row of scenarios.tsv beside the record: each returns what is wrong, or None.
 CHECKS: dict[str, Callable[[Run, Path], str | None]] = {
     "faults": faults,
@@ -206,8 +213,9 @@ CHECKS: dict[str, Callable[[Run, Path], str | None]] = {
     "btf": lambda run, vmlinux: python_check(
         "btf_types.py", run.directory / "core.elf", vmlinux, *module_options(run)
     ),
+    "explain": explain,
 }
-WHOLE_TYPES = {"live", "btf"}
+WHOLE_TYPES = {"live", "btf", "explain"}
 
 
 def prepare_root() -> None:

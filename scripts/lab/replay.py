@@ -4,7 +4,8 @@
 
 usage: replay.py truth.jsonl [-o truth-states.json]
 
-Owns the expectation. It follows from the record (what was done, in order) and from the published
+Owns the expectation: the states of all pages, and who holds those that something was done to
+(accounts_of(), for explained.py). It follows from the record (what was done, in order) and from the published
 rules in rules_of(), never from a struct page: check_states.py compares the two, and when they
 differ one of them is wrong (README.md has the cases so far).
 Keep: no rule here may be derived from a core. Mirrors fs/dax.c, mm/memremap.c, mm/gup.c and
@@ -18,9 +19,10 @@ import dataclasses
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 PAGE_SHIFT = 12
 PMD_PAGES = 512
@@ -71,6 +73,11 @@ def rules_of(release: str) -> Rules:
     )
 
 
+def takes_pins(how: str, rules: Rules) -> bool:
+    """Whether a holder takes FOLL_PIN, and not a plain reference."""
+    return how != "vmsplice" and (how != "odirect" or rules.dio_pins)
+
+
 def memparse(text: str) -> int:
     """A size of the kernel command line in bytes."""
     return int(text[:-1]) << {"K": 10, "M": 20, "G": 30}[text[-1]]
@@ -97,11 +104,14 @@ class Folio:
     pfn: int
     order: int | None  # None: the record cannot know
     type: str
-    owners: dict[File, None] = dataclasses.field(default_factory=dict)  # in order of association
+    # in order of association; the page of the file that the head is
+    owners: dict[File, int] = dataclasses.field(default_factory=dict)
     shared: bool = False  # has had two owners, and has one still
     maps: int = 0
     refs: int = 0  # plain references held
     pins: int = 0  # FOLL_PIN, counted in pages
+    # what the two above are, but for leaks: by how and pid
+    held: Counter[tuple[str, int]] = dataclasses.field(default_factory=Counter)
     mapped_ever: bool = False
     uncertain: bool = False
     overwritten: int | None = None
@@ -113,6 +123,11 @@ class Folio:
     def nr_pages(self) -> int:
         return 1 << (self.order or 0)
 
+    @property
+    def leaked(self) -> int:
+        """References taken and never returned; below 0: returned and never taken."""
+        return self.leaks.count("get") - self.leaks.count("put")
+
     def note(self, text: str) -> None:
         if not self.history or self.history[-1] != text:
             self.history.append(text)
@@ -120,11 +135,12 @@ class Folio:
 
 @dataclasses.dataclass
 class Entry:
-    """A page table entry: `pages` from va on, frames from pfn on."""
+    """A page table entry: `pages` from va on, frames from pfn on, pages of the file from index on."""
 
     pages: int
     pfn: int
     file: File
+    index: int
 
 
 class World:
@@ -138,6 +154,7 @@ class World:
         self.folio_at: dict[int, Folio] = {}  # every page of a touched folio
         self.entries: dict[int, dict[int, Entry]] = {}  # by pid, by first address
         self.clones: dict[File, File] = {}
+        self.unlinked: set[File] = set()
         self.problems: list[str] = []
 
     # ---- pages ----
@@ -205,10 +222,10 @@ class World:
 
     def _drop(self, pid: int, va: int) -> None:
         entry = self.entries[pid].pop(va)
-        for folio in self._folios(entry):
+        for folio in self.folios(entry):
             folio.maps -= 1
 
-    def _folios(self, entry: Entry) -> list[Folio]:
+    def folios(self, entry: Entry) -> list[Folio]:
         """Folios below an entry: one, or all pages of a PMD where folios are of order 0."""
         return list(
             dict.fromkeys(self.folio_at[pfn] for pfn in range(entry.pfn, entry.pfn + entry.pages))
@@ -220,14 +237,14 @@ class World:
         table = self.entries.get(pid, {})
         for first in [a for a, e in table.items() if a < end and a + (e.pages << PAGE_SHIFT) > va]:
             if note:
-                for folio in self._folios(table[first]):
+                for folio in self.folios(table[first]):
                     folio.note(note)
             self._drop(pid, first)
 
     def unmap_file(self, file: File, note: str) -> None:
         for pid, table in self.entries.items():
             for va in [a for a, e in table.items() if e.file == file]:
-                for folio in self._folios(table[va]):
+                for folio in self.folios(table[va]):
                     folio.note(note)
                 self._drop(pid, va)
 
@@ -242,6 +259,7 @@ class World:
         if type_ is None:
             return  # zero page, or copied to RAM
         file = (event["path"], event["ino"])
+        index = event["off"] + ((va - event["va"]) >> PAGE_SHIFT)
         for page in range(pfn, pfn + pages):
             folio = self.folio(page, type_, event["entry"])
             folio.note(
@@ -251,18 +269,18 @@ class World:
             folio.mapped_ever = True
             folio.uncertain = event["entry"] == 0
             if type_ == "fsdax":
-                self._associate(folio, file)
-        entry = Entry(pages, pfn, file)
+                self._associate(folio, file, index + folio.pfn - pfn)
+        entry = Entry(pages, pfn, file, index)
         self.entries.setdefault(pid, {})[va] = entry
-        for folio in self._folios(entry):
+        for folio in self.folios(entry):
             folio.maps += 1
 
-    def _associate(self, folio: Folio, file: File) -> None:
+    def _associate(self, folio: Folio, file: File, index: int) -> None:
         if file in folio.owners:
             return
         if folio.owners and not any(self.clones.get(owner) == file for owner in folio.owners):
             self.problems.append(f"pfn {folio.pfn}: {file} got a block of {list(folio.owners)}")
-        folio.owners[file] = None
+        folio.owners[file] = index
         folio.shared = len(folio.owners) > 1
 
     # ---- events ----
@@ -342,10 +360,11 @@ class World:
             folios = list(dict.fromkeys(folios))
         for folio in folios:
             folio.note(f"pinned by {how}")
-            if how == "vmsplice" or (how == "odirect" and not self.rules.dio_pins):
-                folio.refs += 1
-            else:
+            folio.held[how, event["pid"]] += 1
+            if takes_pins(how, self.rules):
                 folio.pins += 1
+            else:
+                folio.refs += 1
             folio.uncertain |= how == "odirect"  # until the disk is seen to hold the request
 
     def on_inflight(self, event: Event) -> None:
@@ -368,6 +387,8 @@ class World:
             self.free(file, f"{event['op']} returned")
         elif event["op"] == "clone":
             self.clones[file] = (event["to"], event["to_ino"])
+        elif event["op"] == "unlink":
+            self.unlinked.add(file)
 
     def on_observe(self, event: Event) -> None:
         for i in range(event["n"]):
@@ -414,7 +435,8 @@ class World:
                 self._drop(pid, va)
         for folio in self.folio_at.values():
             folio.pins = 0
-            folio.refs = folio.leaks.count("get") - folio.leaks.count("put")
+            folio.held.clear()
+            folio.refs = folio.leaked
             folio.uncertain = False
             folio.note("its processes were killed")
 
@@ -612,6 +634,109 @@ def merged(runs: Iterable[tuple[int, int, dict[str, Any]]]) -> list[dict[str, An
     return states
 
 
+# ---- holders ----
+
+# What zonedev calls the holders of the record, and the levels of page tables by their pages.
+KINDS = {"vmsplice": "pipe", "io_uring": "io_uring", "xdp_umem": "xdp-umem", "odirect": "bio"}
+LEVELS = {1: "pte", PMD_PAGES: "pmd", PMD_PAGES * PMD_PAGES: "pud"}
+
+
+class Holder(NamedTuple):
+    """Who holds a folio: a page table entry, or what keeps pages of a process."""
+
+    kind: str
+    pid: int
+    address: int | None  # where an entry maps the first page below it of the folio; else None
+    refs: int  # of the refcount
+    pins: int  # FOLL_PIN, among refs
+
+
+class FileOffset(NamedTuple):
+    """A folio's place in a file."""
+
+    path: str
+    inode: int | None  # None: the record does not have it
+    offset: int  # bytes, of the folio's head
+    deleted: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """What an explanation of a folio has to say."""
+
+    pfn: int
+    order: int | None  # None: the record cannot know
+    type: str
+    certain: bool  # otherwise more entries may map it, and its pins may have come back
+    refcount: int | None
+    unexplained: int
+    holders: tuple[Holder, ...]
+    files: tuple[FileOffset, ...]
+    why: str
+
+
+def map_of(world: World, folio: Folio, pid: int, va: int, entry: Entry) -> Holder:
+    """The holder that a page table entry is to a folio below it."""
+    kind = "device-private" if folio.type == "private" else LEVELS[entry.pages]
+    address = va + (max(folio.pfn - entry.pfn, 0) << PAGE_SHIFT)
+    return Holder(kind, pid, address, int(folio.type in world.rules.counted), 0)
+
+
+def pins_of(folio: Folio, rules: Rules) -> Iterator[Holder]:
+    """The holders of a folio that are no page table entries."""
+    for (how, pid), count in sorted(folio.held.items()):
+        pins = count if takes_pins(how, rules) else 0
+        refs = pins * GUP_PIN_COUNTING_BIAS if pins and not folio.order else count
+        yield Holder(KINDS[how], pid, None, refs, pins)
+
+
+def files_of(world: World, folio: Folio, entries: Iterable[Entry]) -> tuple[FileOffset, ...]:
+    """The files that a folio belongs to; `entries` map it."""
+    if folio.type == "fsdax":
+        return tuple(
+            FileOffset(file[0], file[1], index << PAGE_SHIFT, file in world.unlinked)
+            for file, index in folio.owners.items()
+        )
+    range_ = world.range_of(folio.pfn)
+    if folio.type == "devdax" and range_:  # linear; the inode is the device's, not of a file
+        return (FileOffset(range_.path, None, (folio.pfn - range_.data) << PAGE_SHIFT, False),)
+    if folio.type == "p2pdma":  # a page is of the mapping that allocated it, one entry each
+        return tuple(FileOffset(e.file[0], None, e.index << PAGE_SHIFT, False) for e in entries)
+    return ()
+
+
+def account_of(world: World, folio: Folio, maps: list[tuple[int, int, Entry]]) -> Account:
+    """What is to be said of a folio; `maps` are (pid, va, entry)."""
+    rules = world.rules
+    counted = refcount_of(folio, rules, idle_of(world, folio.type, folio.pfn))
+    refcount = counted if folio.overwritten is None else folio.overwritten
+    return Account(
+        pfn=folio.pfn,
+        order=folio.order,
+        type=folio.type,
+        certain=folio.order is not None and not folio.uncertain,
+        refcount=None if folio.uncertain else refcount,
+        unexplained=folio.leaked + refcount - counted,
+        holders=(
+            *sorted(map_of(world, folio, *found) for found in maps),
+            *pins_of(folio, rules),
+        ),
+        files=files_of(world, folio, [entry for _, _, entry in maps]),
+        why=", ".join(folio.history),
+    )
+
+
+def accounts_of(world: World) -> Iterator[Account]:
+    """Every folio that something was done to, in the order of pages."""
+    maps: dict[Folio, list[tuple[int, int, Entry]]] = {}
+    for pid, table in world.entries.items():
+        for va, entry in table.items():
+            for folio in world.folios(entry):
+                maps.setdefault(folio, []).append((pid, va, entry))
+    for folio in sorted(dict.fromkeys(world.folio_at.values()), key=lambda folio: folio.pfn):
+        yield account_of(world, folio, maps.get(folio, []))
+
+
 def dying_pagemaps(world: World, states: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Pagemaps whose removal has begun and waits: what has to be said of them as a whole."""
     found = []
@@ -628,13 +753,19 @@ def dying_pagemaps(world: World, states: list[dict[str, Any]]) -> list[dict[str,
     return found
 
 
-def replay(lines: Iterable[str]) -> dict[str, Any]:
-    """States of truth-states.json; README.md describes them."""
+def world_of(lines: Iterable[str]) -> World:
+    """The state at the end of a record."""
     world = World()
     for line in lines:
         event = json.loads(line)
         if "ev" in event:
             world.apply(event)
+    return world
+
+
+def replay(lines: Iterable[str]) -> dict[str, Any]:
+    """States of truth-states.json; README.md describes them."""
+    world = world_of(lines)
     states = merged(runs_of(world))
     return {
         "kernel": world.release,
