@@ -116,6 +116,13 @@ def test_pins_of_large_folios_count_one_each() -> None:
     assert one.pincount == 17 == sum(holder.pins for holder in one.holders)
 
 
+@pytest.mark.parametrize(("name", "has"), [(n, not n.startswith("7")) for n in NAMES])
+def test_maps_of_device_memory_had_a_bit_of_their_own(name: str, has: bool) -> None:
+    one = explained(name, "map4k mapped")
+    (entry,) = [holder for holder in one.holders if holder.maps]
+    assert ("devmap" in entry.object.split(", ")) == has
+
+
 def test_a_page_of_two_files_has_two_places() -> None:
     one = explained("7.2-explain", "reflink_a mapped, reflink_b mapped")
     assert {file.path for file in one.files} == {"/mnt/pmem2/reflink_a", "/mnt/pmem2/reflink_b"}

@@ -53,6 +53,7 @@ class Kernel:
         hwpoison: bool = True,
         vmcoreinfo: str = "",
         arch: Architecture = Architecture.X86_64,
+        functions: tuple[str, ...] = (),
     ) -> None:
         self.tables: dict[int, dict[int, int]] = {PGD: {511: TABLE}, PUD: {}, PMD: {}, PTE: {}}
         self.reads = 0
@@ -80,7 +81,8 @@ class Kernel:
             return {"swap_info": files, "VMCOREINFO": info}.get(name)
 
         def find_symbol(_: Any, name: Optional[str], address: Any, one: bool) -> list[Symbol]:
-            if name != "num_poisoned_pages" or not hwpoison:
+            known = (*functions, *["num_poisoned_pages"] * hwpoison)
+            if name is None or name not in known:
                 return []
             return [Symbol(name, PGD, 8, SymbolBinding.GLOBAL, SymbolKind.OBJECT)]
 
@@ -211,6 +213,16 @@ def test_five_levels() -> None:
     kernel.tables[PTE] = {3: PFN << 12 | PRESENT}
     address = 2 << 48 | 1 << 39 | 3 << 12
     assert [e.address for e in kernel.find(ONE, end=1 << 56)] == [address]
+
+
+@pytest.mark.parametrize(("functions", "bit"), [((), 58), (("arch_check_zapped_pte",), 57)])
+def test_the_bit_of_device_maps_where_a_kernel_has_it(functions: tuple[str, ...], bit: int) -> None:
+    kernel = Kernel(functions=functions)
+    kernel.lead(PUD, PMD, PTE)
+    kernel.tables[PTE] = {i: PFN << 12 | PRESENT | 1 << i for i in (57, 58)}
+    kernel.tables[PTE][60] = swap(SWAP_FILES + 8, PFN) | 1 << bit
+    found = {e.address // PAGE: e.devmap for e in kernel.find(ONE)}
+    assert found[bit] and not found[115 - bit] and not any(found[i] for i in found if i > 58)
 
 
 def test_several_folios_at_once(kernel: Kernel) -> None:

@@ -427,7 +427,7 @@ class Explainer:
             return
         folio.mapped_at.add((mm, address))
         who = self._tasks.of_mm(mm) if self._tasks else []
-        more = []
+        more = ["devmap"] if entry.devmap else []
         if entry.kind != "map" and entry.level != "pte":
             more.append(f"a {entry.level} entry")
         if len(who) > 1:

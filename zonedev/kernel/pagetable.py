@@ -45,7 +45,10 @@ class CannotWalk(Exception):
 
 
 class Entry(NamedTuple):
-    """An entry at one address: level pte, pmd or pud; kind map, device-private or migration; pfn of its first page."""
+    """An entry at one address: level pte, pmd or pud; kind map, device-private or migration; pfn of its first page.
+
+    devmap: it has the bit that maps of device memory had until 6.15.
+    """
 
     level: str
     kind: str
@@ -53,6 +56,7 @@ class Entry(NamedTuple):
     address: int
     pages: int
     writable: bool
+    devmap: bool = False
 
 
 class Pfns:
@@ -119,6 +123,16 @@ def _swap_types(prog: Program) -> Optional[_SwapTypes]:
     return _SwapTypes(files + hwpoison, files + hwpoison + migration)
 
 
+def _devmap(prog: Program) -> int:
+    """_PAGE_DEVMAP, where kernels have it; where not, nothing uses the bit."""
+    try:
+        # Since the series of commit e5136e876581 ("mm: Warn on shadow stack memory in wrong vma") (in v6.6) the bit below.
+        prog.symbol("arch_check_zapped_pte")
+    except LookupError:
+        return 1 << 58
+    return 1 << 57
+
+
 def _number(prog: Program, name: str) -> int:
     """NUMBER(name) of VMCOREINFO, 0 where it is not there."""
     try:
@@ -142,6 +156,7 @@ class PageTables:
         self._mask = _ADDRESS & ~_number(prog, "sme_mask")
         self._pgd = Members(prog, "struct mm_struct", "pgd")
         self._swap = _swap_types(prog)
+        self._devmap = _devmap(prog)
 
     @property
     def sees_swap(self) -> bool:
@@ -210,7 +225,9 @@ class PageTables:
             found = self._entry(word, level)
             pages = 1 << (shift - 12)
             if found and walk.pfns.meet(found[1], pages):
-                yield Entry(_LEVELS[level][0], *found, address, pages, bool(word & _WRITE))
+                devmap = found[0] == "map" and bool(word & self._devmap)
+                level_ = _LEVELS[level][0]
+                yield Entry(level_, *found, address, pages, bool(word & _WRITE), devmap)
 
     def _entry(self, word: int, level: int) -> Optional[tuple[str, int]]:
         """Kind and pfn of an entry that ends a walk; None for one that names no page."""
