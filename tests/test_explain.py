@@ -17,7 +17,7 @@ from drgn import Object, Program
 from jsonschema import validate
 
 from zonedev.audit import audit
-from zonedev.errors import TargetError
+from zonedev.errors import TargetError, UsageError
 from zonedev.explain import Explainer, Explanation, Holder, explain
 from zonedev.kernel.members import Members
 from zonedev.kernel.rmap import Rmap
@@ -157,7 +157,10 @@ def test_device_private_memory_is_held_by_entries_that_do_not_map_it() -> None:
     for pfn in pages(vmcore, "leak get", "leak put"):
         one = explain(vmcore.prog, hex(pfn))
         kinds |= {holder.kind for holder in one.holders if holder.maps}
-        assert [holder.refs for holder in one.holders if holder.maps] == [1]
+        (entry,) = [holder for holder in one.holders if holder.maps]
+        assert entry.refs == 1
+        if one.mapping:
+            assert one.mapping_words == f"anonymous memory of workload (pid {entry.pid})"
     assert kinds == {"pte", "device-private"}
 
 
@@ -347,6 +350,20 @@ def test_the_verb_prints_the_account(zonedev: Zonedev) -> None:
     assert leaked.status == 1 and "1 reference without a known holder" in leaked.out
     assert_one_line(zonedev("explain", *target, "0x10"), "no pagemap covers it")
     assert_one_line(zonedev("explain", *target, "ten"), "'ten' is not a pfn")
+
+
+def test_a_page_may_be_named_in_any_way() -> None:
+    vmcore = open_vmcore("7.2-explain")
+    prog, pfn = vmcore.prog, page(vmcore, "map4k mapped")
+    address = vmcore.kernel.layout.page_address(pfn)
+    pointer = Object(prog, "struct page *", value=address)
+    for what in (pfn, hex(pfn), f"phys:{pfn << 12:#x}", hex(address), address, pointer, pointer[0]):
+        one = explain(prog, what)
+        assert (one.pfn, one.unexplained) == (pfn, 0)
+    assert f"{address:#x} is the struct page of pfn {pfn:#x}\n" in str(explain(prog, pointer))
+    for what in (1.5, Object(prog, "int", 3) / 2, prog.type("int")):
+        with pytest.raises((UsageError, TargetError)):
+            explain(prog, what)
 
 
 def test_an_audit_explains_its_findings(zonedev: Zonedev) -> None:

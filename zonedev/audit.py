@@ -47,7 +47,7 @@ from zonedev.live import (
     merge_findings,
 )
 from zonedev.model import FS_DAX, Audit, Finding, Pagemap, PagemapResult, PfnRange, short_type
-from zonedev.page import FolioReport, folio_report
+from zonedev.page import FolioReport, What, folio_report
 from zonedev.pagemap_rules import Case, Unjudged, judge_pagemap
 from zonedev.scanner import Caps, Progress, Scanner
 from zonedev.second_pass import DaxPass
@@ -512,11 +512,12 @@ def dev_pagemap_ranges(prog: Program, pgmap: Object) -> list[PfnRange]:
 
 
 @takes_program_or_default
-def folio(prog: Program, what: str, *, quick: bool = False) -> FolioReport:
+def folio(prog: Program, what: What, *, quick: bool = False) -> FolioReport:
     """
     Decode and judge one struct page and its folio.
 
-    :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...)
+    :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...); the same as a
+        number, or as a ``struct page *`` or ``struct folio *``
     :param quick: do not look for the DAX entries of files that name the page
     :raises TargetError: it is not ZONE_DEVICE, or cannot be read
     """

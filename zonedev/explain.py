@@ -43,7 +43,7 @@ from zonedev.model import (
     Finding,
     Pagemap,
 )
-from zonedev.page import Place, find_page, order_of
+from zonedev.page import Place, What, find_page, order_of
 from zonedev.scanner import Caps, calibrated
 from zonedev.second_pass import DaxPass
 
@@ -61,6 +61,9 @@ _MAPS = frozenset(("pte", "pmd", "pud", "device-private", "migration"))
 
 _HOLDERS_MAX = 1 << 16
 _OPENERS_MAX = 64
+
+# Processes that are named for an anon_vma.
+_NAMED_MAX = 4
 
 # Findings of an audit that are explained, the most severe first.
 _FINDINGS_MAX = 20
@@ -123,6 +126,7 @@ class Explanation:
 
     maps_count: the scheme counts maps of this memory type. gaps: what could not be looked at; with gaps, what is
     unexplained may be held by what they name. searched: words of memory that point to it, where references were left.
+    asked: how what was asked for was understood.
     """
 
     asked_pfn: int
@@ -146,6 +150,7 @@ class Explanation:
     files: list[FileAt] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
     searched: Optional[Searched] = None
+    asked: str = ""
 
     @property
     def explained(self) -> int:
@@ -189,7 +194,7 @@ class _InFile(NamedTuple):
 
 @dataclass
 class _Folio:
-    """A folio that is looked into."""
+    """A folio that is looked into. mapped_at: (mm, address) of its maps; spaces: the mms of its anon_vma."""
 
     pfn: int
     pages: int
@@ -201,6 +206,7 @@ class _Folio:
     entries: list[DaxEntry] = field(default_factory=list)
     holders: list[Holder] = field(default_factory=list)
     mapped_at: set[tuple[int, int]] = field(default_factory=set)
+    spaces: set[int] = field(default_factory=set)
     gaps: list[str] = field(default_factory=list)
 
     @property
@@ -260,15 +266,16 @@ class Explainer:
     # ------------------------------------------------------------ the pages
 
     def explain(
-        self, what: str, budget_s: float = 0.0, progress: Optional[Progress] = None
+        self, what: What, budget_s: float = 0.0, progress: Optional[Progress] = None
     ) -> Explanation:
         """
         Account for the references of a page's folio (see :func:`explain()`).
 
         :param progress: called with (bytes of memory searched, bytes in all)
         """
-        pfn = find_page(self._kernel, what).pfn
+        pfn, asked, *_ = find_page(self._kernel, what)
         found = self.explain_pfns([pfn])[pfn]
+        found.asked = asked
         if found.unexplained > 0 and budget_s > 0:
             known = frozenset(h.address for h in found.holders if h.address and not is_map(h))
             found.searched = search_pointers(
@@ -396,6 +403,7 @@ class Explainer:
         if type_ in _ANONYMOUS and in_use and head["mapping"] & _TAGS == _ANON:
             last = head["index"] + folio.pages - 1
             for vma in rmap.of_anon(head["mapping"], head["index"], last):
+                folio.spaces.add(vma.mm)
                 yield vma, range(head["index"], last + 1)
 
     def _look_at(self, folio: _Folio, vma: Vma, indices: range) -> None:
@@ -566,7 +574,7 @@ class Explainer:
             base=self._base(folio),
             flag_names=kernel.layout.flags(head["flags"]),
             mapping=head["mapping"],
-            mapping_words=mapping_words(self._prog, head["mapping"]),
+            mapping_words=self._mapping_words(folio),
             driver=self._drivers.words(folio.pagemap, folio.pfn),
             scheme=folio.scheme.id,
             types_from=types_from(self._prog),
@@ -576,6 +584,18 @@ class Explainer:
             files=[self._file_at(place, openers, folio.pagemap) for place in folio.places],
             gaps=folio.gaps,
         )
+
+    def _mapping_words(self, folio: _Folio) -> str:
+        """Whose mapping it is: of anonymous memory, the processes that its anon_vma leads to."""
+        words = mapping_words(self._prog, folio.head["mapping"])
+        tasks = [
+            t for mm in sorted(folio.spaces) for t in (self._tasks.of_mm(mm) if self._tasks else [])
+        ]
+        if not tasks:
+            return words
+        names = [f"{task.comm} (pid {task.pid})" for task in sorted(tasks, key=lambda t: t.pid)]
+        more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
+        return f"{words} of {', '.join(names[:_NAMED_MAX])}{more}"
 
     def _base(self, folio: _Folio) -> int:
         """References that need no holder: those of a free folio, unless they were handed over to its user."""
@@ -612,11 +632,12 @@ def explain_findings(kernel: Kernel, findings: Iterable[Finding]) -> dict[str, A
 
 
 @takes_program_or_default
-def explain(prog: Program, what: str, *, budget_s: float = SEARCH_S) -> Explanation:
+def explain(prog: Program, what: What, *, budget_s: float = SEARCH_S) -> Explanation:
     """
     Account for the references of a page's folio: who holds it, and which references nobody was found for.
 
-    :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...)
+    :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...); the same as a
+        number, or as a ``struct page *`` or ``struct folio *``
     :param budget_s: how long memory is searched for what points to it where references are left, in seconds; 0: not at all
     :raises TargetError: it is not ZONE_DEVICE, or cannot be read
     """

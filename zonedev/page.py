@@ -7,9 +7,9 @@ Owns what `zonedev page` and folio() say; the judging is the core's.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
-from drgn import FaultError
+from drgn import FaultError, Object, TypeKind
 
 from zonedev import _zonedev
 from zonedev.driver_pass import DriverPasses
@@ -28,6 +28,9 @@ from zonedev.second_pass import DaxPass
 
 # Struct pages that members of struct folio reach to (ZD_FOLIO_PAGES of ext/core/zonedev.h).
 _FOLIO_PAGES = 4
+
+What = Union[str, int, Object]
+"""How a page may be named: see :func:`find_page()`."""
 
 _ANONYMOUS = ("MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
 
@@ -79,6 +82,18 @@ def _resolve_address(kernel: Kernel, address: int) -> tuple[int, str]:
         ) from None
     pfn = physical >> kernel.layout.page_shift
     return pfn, f"{address:#x} is mapped to physical address {physical:#x}, pfn {pfn:#x}"
+
+
+def _text(what: What) -> str:
+    """What a user typed, or the same of a number or an object of drgn (a pointer, or what lies at an address)."""
+    if isinstance(what, str):
+        return what
+    if isinstance(what, Object) and what.type_.kind in (TypeKind.STRUCT, TypeKind.UNION):
+        what = what.address_of_()
+    try:
+        return hex(int(what))
+    except (TypeError, ValueError, FaultError) as err:
+        raise UsageError(f"{what!r} names no page: {err}") from None
 
 
 def _resolve(kernel: Kernel, what: str) -> tuple[int, str]:
@@ -194,14 +209,15 @@ class Found(NamedTuple):
     range: PfnRange
 
 
-def find_page(kernel: Kernel, what: str) -> Found:
+def find_page(kernel: Kernel, what: What) -> Found:
     """The ZONE_DEVICE page that a user means.
 
-    :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...)
+    :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...); the same as a
+        number, or as an object of drgn: ``struct page *``, ``struct folio *``
     :raises UsageError: it is none of these
     :raises TargetError: it is not ZONE_DEVICE, or has no struct page
     """
-    pfn, asked = _resolve(kernel, what)
+    pfn, asked = _resolve(kernel, _text(what))
     pagemap = kernel.find(pfn)
     if pagemap is None:
         raise TargetError(f"{asked}, and no pagemap covers it: it is not ZONE_DEVICE memory")
@@ -224,7 +240,7 @@ def order_of(head: dict[str, Any], pagemap: Pagemap, layout: KernelLayout) -> in
     return order if order <= order_max(pagemap, layout) else 0
 
 
-def folio_report(kernel: Kernel, what: str, quick: bool = False) -> FolioReport:
+def folio_report(kernel: Kernel, what: What, quick: bool = False) -> FolioReport:
     """Decode and judge one struct page and its folio (see :func:`zonedev.audit.folio()`)."""
     pfn, asked, pagemap, range_ = find_page(kernel, what)
     layout = kernel.layout

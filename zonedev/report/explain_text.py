@@ -149,7 +149,8 @@ def explain_text(explanation: Explanation) -> str:
     pagemap, pages = explanation.pagemap, 1 << explanation.order
     asked = explanation.asked_pfn - explanation.pfn
     of_folio = f", page {asked} of {pages}" if explanation.order else ""
-    lines = [
+    lines = [explanation.asked] if explanation.asked else []
+    lines += [
         f"pfn {explanation.asked_pfn:#x} ({device_name(pagemap)}, {short_type(pagemap.type)}){of_folio}: refcount"
         f" {explanation.refcount}, mapcount {explanation.mapcount}; free at {explanation.idle_refcount} (scheme"
         f" {explanation.scheme})"
