@@ -21,8 +21,9 @@ import pytest
 from conftest import ROOT, Zonedev, assert_one_line
 
 from zonedev.audit import audit
+from zonedev.explain import Explainer
 from zonedev.kernel.facts import Kernel, read_kernel
-from zonedev.model import Audit, Finding
+from zonedev.model import PRIVATE, Audit, Finding
 from zonedev.page import folio_report
 from zonedev.target import Target, open_target
 
@@ -399,3 +400,36 @@ def test_pagemaps_of_one_type_with_different_init_modes() -> None:
     idle = {p.pagemap.device: p.idle_refcount for p in core.result.pagemaps}
     assert (idle["namespace0.0"], idle["0000:00:02.0"]) == (0, 1)
     assert (idle["gpu"], idle["hmm_dmirror"]) == (1, 0)
+
+
+# ---------------------------------------------------------------- explanations
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_free_pages_need_no_holder(name: str) -> None:
+    """Whatever the scheme: what a free page rests at is the base, and in use it is what was not handed over."""
+    mock = opened(name, VARIANTS[0])
+    explainer = Explainer(mock.kernel.prog, mock.kernel)
+    wanted = {pfn: row for pfn, row in expected_pages(mock.truth).items() if row.class_ != "skipped"}
+    at_rest = [pfn for pfn, row in wanted.items() if row.why == "at rest" and row.class_ == "idle"]
+    firsts = {mock.kernel.find(pfn).address: pfn for pfn in reversed(at_rest)}
+    for one in explainer.explain_pfns(firsts.values()).values():
+        assert (one.base, one.unexplained) == (one.refcount, 0)
+        assert one.idle_refcount == one.refcount
+
+
+def test_the_reference_of_private_memory_is_handed_over() -> None:
+    mock = opened("d", VARIANTS[0])
+    explainer = Explainer(mock.kernel.prog, mock.kernel)
+    private = {p.address for p in mock.kernel.pagemaps if p.type == PRIVATE}
+    assert private
+    seen = set()
+    for pfn, row in expected_pages(mock.truth).items():
+        pagemap = mock.kernel.find(pfn)
+        if pagemap is None or pagemap.address not in private or row.class_ != "busy":
+            continue
+        one = explainer.explain_pfns([pfn])[pfn]
+        assert one.base == (0 if one.mapcount else 1)
+        assert one.unexplained == one.refcount - one.base and not one.complete
+        seen.add(one.base)
+    assert 0 in seen

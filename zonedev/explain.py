@@ -136,7 +136,7 @@ class Explanation:
     refcount: int
     mapcount: int
     pincount: Optional[int]
-    idle_refcount: int
+    idle_refcount: Optional[int]
     base: int
     flag_names: list[str]
     mapping: int
@@ -570,7 +570,7 @@ class Explainer:
             refcount=head["refcount"],
             mapcount=head["mapcount"],
             pincount=head["pincount"] if head["order"] else None,
-            idle_refcount=folio.columns["idle"],
+            idle_refcount=folio.scheme.idle(folio.pagemap.type),
             base=self._base(folio),
             flag_names=kernel.layout.flags(head["flags"]),
             mapping=head["mapping"],
@@ -600,6 +600,9 @@ class Explainer:
     def _base(self, folio: _Folio) -> int:
         """References that need no holder: those of a free folio, unless they were handed over to its user."""
         columns, refcount = folio.columns, folio.head["refcount"]
+        if folio.scheme.idle(folio.pagemap.type) is None:
+            folio.gap("where free pages of its memory type rest is not known")
+            return 0
         idle, handed_over = columns["idle"], columns["mapped_base"]
         found = sum(holder.refs for holder in folio.holders)
         in_use = folio.head["mapcount"] > 0 or 0 < refcount <= found

@@ -148,11 +148,12 @@ def explain_text(explanation: Explanation) -> str:
     """The report of `zonedev explain`."""
     pagemap, pages = explanation.pagemap, 1 << explanation.order
     asked = explanation.asked_pfn - explanation.pfn
+    free_at = "?" if explanation.idle_refcount is None else explanation.idle_refcount
     of_folio = f", page {asked} of {pages}" if explanation.order else ""
     lines = [explanation.asked] if explanation.asked else []
     lines += [
         f"pfn {explanation.asked_pfn:#x} ({device_name(pagemap)}, {short_type(pagemap.type)}){of_folio}: refcount"
-        f" {explanation.refcount}, mapcount {explanation.mapcount}; free at {explanation.idle_refcount} (scheme"
+        f" {explanation.refcount}, mapcount {explanation.mapcount}; free at {free_at} (scheme"
         f" {explanation.scheme})"
     ]
     inside = asked * explanation.page_size
