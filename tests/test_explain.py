@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,13 +17,14 @@ from conftest import ROOT, Vmcore, Zonedev, assert_one_line, fresh_vmcore, lay_o
 from drgn import Object, Program
 from jsonschema import validate
 
+from zonedev._zonedev import Scheme
 from zonedev.audit import audit
 from zonedev.errors import TargetError, UsageError
 from zonedev.explain import Explainer, Explanation, Holder, explain
 from zonedev.kernel.members import Members
 from zonedev.kernel.rmap import Rmap
 from zonedev.kernel.tasks import OpenFile, Tasks
-from zonedev.model import Finding
+from zonedev.model import PCI_P2PDMA, Finding
 from zonedev.report.data import explain_dict
 from zonedev.report.explain_text import explain_line, references
 
@@ -178,6 +180,34 @@ def test_peer_to_peer_memory_is_found_with_its_file() -> None:
     assert [file.path.split("/")[-2:] for file in one.files] == [["p2pmem", "allocate"]]
     assert [holder.kind for holder in one.holders] == ["pte", "driver"]
     assert (one.unexplained, one.holders[1].refs) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("refcount", "mapcount", "found", "base"),
+    [
+        (1, 0, 0, 1),  # free
+        (1, 1, 1, 0),  # its one reference is that of the map
+        (2, 1, 2, 0),
+        (1, 0, 1, 0),  # unmapped while a pipe has it
+        (2, 0, 1, 1),
+        (2, 0, 2, 0),
+        (0, 0, 0, 1),
+    ],
+)
+def test_who_gets_the_reference_of_peer_to_peer_memory(
+    refcount: int, mapcount: int, found: int, base: int
+) -> None:
+    """6.2 to 6.14, of which no kernel at hand has any."""
+    scheme = Scheme.named("E")
+    columns = {**scheme.columns(PCI_P2PDMA), "mapped_base": 0, "maps_take_refs": True}
+    folio: Any = SimpleNamespace(
+        columns=columns,
+        scheme=scheme,
+        pagemap=SimpleNamespace(type=PCI_P2PDMA),
+        head={"refcount": refcount, "mapcount": mapcount},
+        holders=[Holder("pte", refs=found)],
+    )
+    assert Explainer._base(object.__new__(Explainer), folio) == base
 
 
 # ---------------------------------------------------------------- what is lost

@@ -410,7 +410,9 @@ def test_free_pages_need_no_holder(name: str) -> None:
     """Whatever the scheme: what a free page rests at is the base, and in use it is what was not handed over."""
     mock = opened(name, VARIANTS[0])
     explainer = Explainer(mock.kernel.prog, mock.kernel)
-    wanted = {pfn: row for pfn, row in expected_pages(mock.truth).items() if row.class_ != "skipped"}
+    wanted = {
+        pfn: row for pfn, row in expected_pages(mock.truth).items() if row.class_ != "skipped"
+    }
     at_rest = [pfn for pfn, row in wanted.items() if row.why == "at rest" and row.class_ == "idle"]
     firsts = {mock.kernel.find(pfn).address: pfn for pfn in reversed(at_rest)}
     for one in explainer.explain_pfns(firsts.values()).values():
