@@ -38,6 +38,8 @@ NVDIMMS = (256, 448, 640)
 NVDIMM_GIG = 3072
 # the same for what churns: ext4 map=mem, xfs map=mem, ext4 map=dev, devdax
 CHURN_NVDIMMS = (192, 320, 224, 512)
+# the same for what is pinned by devices: devdax
+PINS_NVDIMM = 160
 # device memory starts here as long as the guest has less than 2816 MiB
 NVDIMM_BASE = 4 * GIB
 
@@ -54,6 +56,11 @@ EXTRAS: dict[str, tuple[list[str], list[str]]] = {
         ],
     ),
     "nokaslr": ([], ["nokaslr"]),
+    # VFIO asks for an IOMMU that remaps interrupts and keeps caches coherent; edu is some device behind it.
+    "pins": (
+        ["-device", "intel-iommu,intremap=on,snoop-control=on", "-device", "edu"],
+        ["intel_iommu=on"],
+    ),
     "kdump": ([], kdump.WORDS),
 }
 
@@ -119,7 +126,7 @@ def nvdimm_sizes(options: argparse.Namespace, scenarios: list[str]) -> list[int]
     sizes = list(CHURN_NVDIMMS) if "churn" in scenarios else []
     if "nvdimm" in scenarios:
         sizes += [*NVDIMMS] if options.no_gig else [*NVDIMMS, NVDIMM_GIG]
-    return sizes
+    return [*sizes, PINS_NVDIMM] if "pins" in scenarios else sizes
 
 
 def nvdimm_arguments(out: Path, mem: int, sizes: list[int]) -> list[str]:

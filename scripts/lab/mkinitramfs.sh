@@ -12,7 +12,7 @@ modules=$root/lib/modules/$release
 source_modules=$(module_dir "$release")
 MODULES="nfit libnvdimm nd_pmem nd_btt dax_pmem dax_pmem_core device_dax fsdev_dax kmem dax_hmem nd_e820
   virtio_pmem ext4 xfs virtio_pci virtio_blk scsi_debug sd_mod nvme 9p 9pnet_virtio qemu_fw_cfg
-  crc32c_generic crc32c-intel"
+  crc32c_generic crc32c-intel crc32_generic vfio_pci vfio_iommu_type1 ib_uverbs rdma_rxe dummy"
 
 add_busybox() {
   local applet busybox=${BUSYBOX:-/bin/busybox}
@@ -66,7 +66,7 @@ rm "$root/modules.dep"
 cp "$LAB/kmod/$release"/*.ko "$modules/extra/" 2>/dev/null || true
 cp "$source_modules"/modules.builtin* "$source_modules"/modules.order "$modules/" 2>/dev/null || true
 depmod -b "$root" "$release" 2>/dev/null
-for program in workload churn; do gcc -O1 -static -o "$root/bin/$program" "$LAB_SRC/guest/$program.c"; done
+for program in workload churn pins; do gcc -O1 -static -o "$root/bin/$program" "$LAB_SRC/guest/$program.c"; done
 install -m 755 "$LAB_SRC/guest/init" "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$LAB/initramfs/$release.cpio.gz"
 rm -rf "$root"
