@@ -24,7 +24,8 @@ from zonedev.errors import TargetError
 from zonedev.kernel.btf import types_from
 from zonedev.kernel.dax import DaxEntry
 from zonedev.kernel.facts import Kernel, read_kernel
-from zonedev.kernel.holders import Folios, Held, Search, find_holders
+from zonedev.kernel.held import Folios, Held, Search
+from zonedev.kernel.holders import find_holders
 from zonedev.kernel.mapping import describe_mapping, mapping_words
 from zonedev.kernel.memory_search import Progress, Searched, search_pointers
 from zonedev.kernel.pagetable import EVERYWHERE_MAX, Entry, PageTables, Pfns
@@ -76,7 +77,7 @@ _ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, T
 @dataclass
 class Holder:
     """Something that names a folio: kind (pte, pmd, pud, dax-entry, device-private, migration, pipe, io_uring, bio,
-    xdp-umem, driver), and what it is worth in this scheme.
+    xdp-umem, rdma-umem, vfio, driver), and what it is worth in this scheme.
 
     refs: references it holds; pins: how many of them are pins (of a folio of one page, each is worth 1024). maps:
     mappings it counts as. address: of a map, where the process has it; else, where the word lies that names the page.

@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Who holds references on pages beside page tables: pipes, io_uring, AF_XDP, VFIO and requests to disks.
+"""Who holds references on pages beside page tables: pipes, io_uring, AF_XDP, requests to disks, and devices.
 
 Owns the ways to these and how many references each of their words stands for; each kind is a row of _KINDS.  All of
-them are gone through once for many pages; what could not be is a gap.
+them are gone through once for many pages; what could not be is a gap.  Pins that devices need for as long as they are
+driven from user space (RDMA, VFIO) are longterm.py's.
 
-Mirrors fs/pipe.c, io_uring/rsrc.c, net/xdp/xdp_umem.c, block/bio.c, drivers/vfio/vfio_iommu_type1.c.
+Mirrors fs/pipe.c, io_uring/rsrc.c, net/xdp/xdp_umem.c, block/bio.c.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Optional, Protocol
 
-from drgn import FaultError, Object, Program, sizeof
+from drgn import Object, Program, sizeof
+from drgn.helpers.linux.module import module_address_regions
 
 from zonedev.kernel.device import each_disk
+from zonedev.kernel.held import ERRORS, Held, Search, where
+from zonedev.kernel.longterm import IommuFd, Rdma, Vfio
 from zonedev.kernel.members import Members, constant, has_member, words_of
+from zonedev.kernel.modules import each_module
 from zonedev.kernel.strings import text_of
-from zonedev.kernel.tasks import OpenFile, Task, Tasks
+from zonedev.kernel.tasks import OpenFile
 from zonedev.kernel.tree import walk_tree
 
 # Bounds for what an untrusted dump says.
@@ -32,89 +36,12 @@ _TAGS_MAX = 1 << 16
 
 _AF_XDP = 44
 
-_ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
-
-
-class Held(NamedTuple):
-    """References that something holds on a folio, which is called by its first pfn.
-
-    number: how many; pins: they are pins (GUP with FOLL_PIN), not plain references. address: where the word lies that
-    names the page; task: who has it, None where that is not told.
-    """
-
-    kind: str
-    folio: int
-    number: int
-    pins: bool
-    address: int
-    object: str
-    task: Optional[Task] = None
-
-
-class Folios:
-    """The folios that are asked for, by the addresses of their struct pages."""
-
-    def __init__(self, folios: Iterable[tuple[int, int, int]], page_size: int) -> None:
-        """
-        :param folios: (first pfn, address of its struct page, pages) of each
-        :param page_size: sizeof(struct page)
-        """
-        self._folios = sorted(
-            (address, address + pages * page_size, pfn) for pfn, address, pages in folios
-        )
-        self._starts = [start for start, _, _ in self._folios]
-        self._size = page_size
-        self._low = self._folios[0][0] if self._folios else 0
-        self._high = max((end for _, end, _ in self._folios), default=0)
-
-    def of(self, page: int) -> Optional[int]:
-        """The folio that a pointer to struct page names a page of."""
-        if not self._low <= page < self._high:
-            return None
-        start, end, pfn = self._folios[bisect_right(self._starts, page) - 1]
-        return pfn if page < end and (page - start) % self._size == 0 else None
-
-    def counts(self, page: int, pages: int) -> dict[int, int]:
-        """Per folio, how many of some consecutive pages are its own."""
-        found: dict[int, int] = {}
-        if page >= self._high or page + pages * self._size <= self._low:
-            return found
-        for start, end, pfn in self._folios:
-            first = max(0, -(-(start - page) // self._size))
-            last = min(pages, -(-(end - page) // self._size))
-            if first < last and (start - page) % self._size == 0:
-                found[pfn] = last - first
-        return found
-
-
-class Search:
-    """One pass over everything that may hold pages; gaps says what could not be looked at."""
-
-    def __init__(self, prog: Program, tasks: Optional[Tasks], folios: Folios) -> None:
-        self.prog, self.tasks, self.folios = prog, tasks, folios
-        self.gaps: list[str] = []
-
-    def gap(self, text: str) -> None:
-        """Note what could not be looked at."""
-        if text not in self.gaps:
-            self.gaps.append(text)
-
-    def task_at(self, *addresses: int) -> Optional[Task]:
-        """The first task that one of the addresses belongs to."""
-        if self.tasks is None:
-            return None
-        return next(filter(None, map(self.tasks.at, addresses)), None)
-
 
 def _symbol(prog: Program, name: str) -> Optional[int]:
     try:
         return int(prog.symbol(name).address)
     except LookupError:
         return None
-
-
-def _where(file: OpenFile) -> str:
-    return f"descriptor {file.fd}"
 
 
 # ---------------------------------------------------------------- pipes
@@ -152,7 +79,7 @@ class Pipes:
             folio = self._search.folios.of(pages[slot][0])
             if folio is not None:
                 address = bufs + slot * self._buffer.size + self._buffer.offset("page")
-                text = f"pipe {pipe:#x} ({_where(file)}), buffer {i} of {filled}"
+                text = f"pipe {pipe:#x} ({where(file)}), buffer {i} of {filled}"
                 yield Held("pipe", folio, 1, False, address, text, file.task)
 
 
@@ -204,7 +131,7 @@ class IoUring:
                     raise ValueError(f"fixed buffer {number} lacks a page")
                 folio = self._search.folios.of(page)
                 if folio is not None:
-                    text = f"fixed buffer {number} of ring {file.private:#x} ({_where(file)})"
+                    text = f"fixed buffer {number} of ring {file.private:#x} ({where(file)})"
                     yield Held("io_uring", folio, 1, True, at, text, file.task)
 
 
@@ -261,7 +188,7 @@ class Xdp:
                     raise ValueError(f"umem {umem:#x} lacks a page")
                 folio = self._search.folios.of(page)
                 if folio is not None:
-                    text = f"umem {umem:#x} ({_where(file)}), page {first + i}"
+                    text = f"umem {umem:#x} ({where(file)}), page {first + i}"
                     yield Held("xdp-umem", folio, 1, True, here + 8 * i, text, file.task)
 
 
@@ -367,7 +294,7 @@ class Requests:
             try:
                 for hctx in self._hw_queues(disk.queue.read_()):
                     yield from self._of_hw_queue(hctx, name)
-            except _ERRORS as err:
+            except ERRORS as err:
                 self._search.gap(f"requests to {name} cannot be read: {err}")
 
     def _hw_queues(self, queue: Object) -> Iterator[int]:
@@ -413,12 +340,17 @@ class _ByFile(Protocol):
 
 class _Kind(NamedTuple):
     """What is told by the operations of an open file: its name, their symbols (newest first, of which a kernel has at least
-    one), and a type that kernels without it lack."""
+    one), and what reads such files.
+
+    type: one that kernels without it lack. modules: where the operations are in a module, its name, and those of the
+    others whose types are asked for; their types are not known before somebody gives their debug files.
+    """
 
     name: str
     ops: tuple[str, ...]
     type: str
     make: Callable[[Search], _ByFile]
+    modules: tuple[str, ...] = ()
 
 
 _KINDS = (
@@ -427,39 +359,102 @@ _KINDS = (
     _Kind("pipes", ("pipeanon_fops", "pipefifo_fops"), "struct pipe_inode_info", Pipes),
     _Kind("io_uring", ("io_uring_fops",), "struct io_ring_ctx", IoUring),
     _Kind("AF_XDP", ("socket_file_ops",), "struct xdp_sock", Xdp),
+    _Kind("VFIO", ("vfio_fops",), "", Vfio, ("vfio", "vfio_iommu_type1")),
+    _Kind("RDMA", ("uverbs_fops", "uverbs_mmap_fops"), "", Rdma, ("ib_uverbs",)),
+    _Kind("iommufd", ("iommufd_fops",), "", IommuFd, ("iommufd",)),
 )
 
 
-def _readers(search: Search) -> dict[int, tuple[str, _ByFile]]:
-    """By the address of file operations: what reads the files that have them."""
-    readers: dict[int, tuple[str, _ByFile]] = {}
-    for kind in _KINDS:
+class _Lacking:
+    """Stands for a reader whose types are not known."""
+
+    def __init__(self, kind: _Kind, err: LookupError) -> None:
+        self._text = f"{err}: give the debug files of {' and '.join(kind.modules)}"
+
+    def of(self, file: OpenFile) -> Iterator[Held]:
+        raise ValueError(self._text)
+
+
+class _Readers:
+    """What reads open files, by the addresses of their operations."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._made: dict[int, Optional[tuple[str, _ByFile]]] = {}
+        self._of_symbols: dict[int, _Kind] = {}
+        for kind in _KINDS:
+            ops = list(filter(None, (_symbol(search.prog, op) for op in kind.ops)))
+            if kind.modules:
+                self._of_symbols.update(dict.fromkeys(ops, kind))
+            else:
+                self._make_known(kind, ops)
+        self._of_modules = list(self._loaded())
+
+    def _make_known(self, kind: _Kind, ops: list[int]) -> None:
         try:
-            search.prog.type(kind.type)
+            self._search.prog.type(kind.type)
         except LookupError:
-            continue
-        ops = list(filter(None, (_symbol(search.prog, op) for op in kind.ops)))
+            return
         try:
             if not ops:
                 raise LookupError(f"the symbol {kind.ops[-1]} is not known")
-            readers.update(dict.fromkeys(ops, (kind.name, kind.make(search))))
+            self._made.update(dict.fromkeys(ops, (kind.name, kind.make(self._search))))
         except LookupError as err:
-            search.gap(f"{kind.name}: {err}")
-    return readers
+            self._search.gap(f"{kind.name}: {err}")
+
+    def _loaded(self) -> Iterator[tuple[int, int, _Kind]]:
+        """(start, end, kind) of the memory of modules that have operations."""
+        kinds = {kind.modules[0]: kind for kind in _KINDS if kind.modules}
+        for module in each_module(self._search.prog):
+            try:
+                kind = kinds.get(text_of(module.name.string_()))
+                if kind:
+                    for start, size in module_address_regions(module):
+                        yield start, start + size, kind
+            except ERRORS as err:
+                self._search.gap(f"a module cannot be read: {err}")
+
+    def _kind(self, op: int) -> Optional[_Kind]:
+        """The kind of operations that a module has."""
+        if op in self._of_symbols:
+            return self._of_symbols[op]
+        for start, end, kind in self._of_modules:
+            if start <= op < end:
+                return kind if self._search.symbol_at(op) in kind.ops else None
+        return None
+
+    def of(self, op: int) -> Optional[tuple[str, _ByFile]]:
+        """(name, reader) of the files with these operations; None where they hold nothing that is known."""
+        if op in self._made:
+            return self._made[op]
+        kind, made = self._kind(op), None
+        if kind:
+            try:
+                made = kind.name, kind.make(self._search)
+            except LookupError as err:
+                made = kind.name, _Lacking(kind, err)
+            # Several operations of one kind have one reader, which tells what it has seen.
+            self._made.update(dict.fromkeys(self._ops_of(kind), made))
+        self._made[op] = made
+        return made
+
+    def _ops_of(self, kind: _Kind) -> list[int]:
+        return [op for op, known in self._of_symbols.items() if known is kind]
 
 
 def _of_files(search: Search, opened: Callable[[OpenFile], None]) -> Iterator[Held]:
     if search.tasks is None:
         return
-    readers = _readers(search)
+    readers = _Readers(search)
     for file in search.tasks.open_files():
         opened(file)
-        name, reader = readers.get(file.op, ("", None))
-        if reader is None:
+        found = readers.of(file.op)
+        if found is None:
             continue
+        name, reader = found
         try:
             yield from reader.of(file)
-        except _ERRORS as err:
+        except ERRORS as err:
             who = f"{file.task.comm}, pid {file.task.pid}"
             search.gap(f"{name}: descriptor {file.fd} of {who} cannot be read: {err}")
 
@@ -472,11 +467,11 @@ def find_holders(search: Search, opened: Callable[[OpenFile], None]) -> Iterator
     """
     try:
         yield from _of_files(search, opened)
-    except _ERRORS as err:
+    except ERRORS as err:
         search.gap(f"open files cannot be read: {err}")
     if search.tasks is not None:
         search.gaps += search.tasks.gaps
     try:
         yield from Requests(search).run()
-    except _ERRORS as err:
+    except ERRORS as err:
         search.gap(f"requests to disks cannot be read: {err}")

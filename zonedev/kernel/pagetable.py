@@ -84,12 +84,25 @@ class Pfns:
 
 
 class _Walk(NamedTuple):
-    """One walk: addresses [start, end), the pages it looks for, and how many entries it may still look at."""
+    """One walk: addresses [start, end), the pages it looks for, how many entries it may still look at, and, where somebody
+    asks for it, how many pages of any kind it has seen mapped."""
 
     start: int
     end: int
     pfns: Pfns
     left: list[int]
+    mapped: Optional[list[int]] = None
+
+    def count_slots(self, slots: tuple[int, ...]) -> None:
+        """Count the pages of the entries of a lowest table."""
+        if self.mapped is not None:
+            self.mapped[0] += sum(1 for word in slots if word & (_PRESENT | _PROTNONE))
+
+    def count_large(self, address: int, size: int) -> None:
+        """Count the pages that a large entry maps inside of what is looked at."""
+        if self.mapped is not None:
+            inside = min(address + size, self.end) - max(address, self.start)
+            self.mapped[0] += inside // _PAGE
 
 
 class _SwapTypes(NamedTuple):
@@ -169,40 +182,48 @@ class PageTables:
         return 1 << (9 * self._levels + 11)
 
     def entries(
-        self, mm: int, start: int, end: int, pfns: Pfns, left: Optional[list[int]] = None
+        self,
+        mm: int,
+        start: int,
+        end: int,
+        pfns: Pfns,
+        left: Optional[list[int]] = None,
+        mapped: Optional[list[int]] = None,
     ) -> Iterator[Entry]:
         """
         The entries for addresses [start, end) of a struct mm_struct that name one of the pages.
 
         :param left: how many entries may still be looked at, counted down; for this walk alone, if not given
+        :param mapped: counted up by the pages, whichever they are, that are mapped there
         :raises CannotWalk: not all of the tables can be read
         """
         try:
             if not self.own:
-                yield from self._by_drgn(mm, start, end, pfns)
+                yield from self._by_drgn(mm, _Walk(start, end, pfns, [_ENTRIES_MAX], mapped))
                 return
             table = self._prog.read(self._pgd.read(mm)[0], _PAGE)
             if not any(table):
                 # The kernel's half of it is never empty.
                 raise CannotWalk("the page directory reads as zeroes")
-            walk = _Walk(start, end, pfns, left or [_ENTRIES_MAX])
+            walk = _Walk(start, end, pfns, left or [_ENTRIES_MAX], mapped)
             yield from self._table(table, self._levels - 1, 0, walk)
         except FaultError as err:
             raise CannotWalk(f"page tables cannot be read: {err}") from None
         except (LookupError, NotImplementedError, ValueError) as err:
             raise CannotWalk(f"page tables of this machine are not known: {err}") from None
 
-    def _by_drgn(self, mm: int, start: int, end: int, pfns: Pfns) -> Iterator[Entry]:
+    def _by_drgn(self, mm: int, walk: _Walk) -> Iterator[Entry]:
         size = int(self._prog["PAGE_SIZE"])
         of = Object(self._prog, "struct mm_struct *", value=mm)
-        if (end - start) // size > _ENTRIES_MAX:
+        if (walk.end - walk.start) // size > walk.left[0]:
             raise CannotWalk("the mapping is too large to be looked through")
-        for address in range(start, end, size):
+        for address in range(walk.start, walk.end, size):
             try:
                 pfn = int(follow_phys(of, address)) // size
             except FaultError:
                 continue
-            if pfns.meet(pfn, 1):
+            walk.count_slots((_PRESENT,))
+            if walk.pfns.meet(pfn, 1):
                 yield Entry("pte", "map", pfn, address, 1, False)
 
     def _table(self, raw: bytes, level: int, base: int, walk: _Walk) -> Iterator[Entry]:
@@ -214,6 +235,8 @@ class PageTables:
         if walk.left[0] < 0:
             raise CannotWalk("there is more mapped than can be looked through")
         slots = words_of(self._prog, raw)[first : last + 1]
+        if not level:
+            walk.count_slots(slots)
         for i, word in enumerate(slots) if level else walk.pfns.worth(slots, self._mask):
             address = base + ((first + i) << shift)
             if not word:
@@ -224,6 +247,8 @@ class PageTables:
                 continue
             found = self._entry(word, level)
             pages = 1 << (shift - 12)
+            if level and found and found[0] == "map":
+                walk.count_large(address, 1 << shift)
             if found and walk.pfns.meet(found[1], pages):
                 devmap = found[0] == "map" and bool(word & self._devmap)
                 level_ = _LEVELS[level][0]
