@@ -19,7 +19,7 @@ from typing import NamedTuple, Optional
 from drgn import Object, Program, offsetof
 
 from zonedev.kernel.held import ERRORS, Held, Search, where
-from zonedev.kernel.members import Members, constant, has_member
+from zonedev.kernel.members import Members, enumerator, has_member
 from zonedev.kernel.pagetable import EVERYWHERE_MAX, CannotWalk, Entry, PageTables, Pfns
 from zonedev.kernel.strings import text_of
 from zonedev.kernel.tasks import OpenFile
@@ -212,6 +212,14 @@ class _Region(NamedTuple):
     umem: Members
 
 
+def _region(prog: Program, row: _Driver) -> Optional[_Region]:
+    try:
+        umem = Members(prog, row.type, row.umem)
+        return _Region(offsetof(umem.type, row.mr), umem)
+    except LookupError:
+        return None
+
+
 class Rdma:
     """
     Memory that was registered with RDMA devices: a pin for each page of the memory of a region.
@@ -229,9 +237,7 @@ class Rdma:
         self._mr = Members(prog, "struct ib_mr", "device")
         self._ops = Members(prog, "struct ib_device", "ops.driver_id", "ops.owner")
         self._sg = Members(prog, "struct scatterlist", "page_link", "offset", "length")
-        self._is_mr = constant(prog, "UVERBS_OBJECT_MR")
-        if self._is_mr is None:
-            raise LookupError("could not find UVERBS_OBJECT_MR")
+        self._is_mr = enumerator(prog, "enum uverbs_default_objects", "UVERBS_OBJECT_MR")
         self._regions: dict[int, _Region] = {}
         self._page = int(prog["PAGE_SIZE"])
 
@@ -276,18 +282,15 @@ class Rdma:
         prog = self._search.prog
         number, owner = self._ops.read(device)
         if number not in self._regions:
-            rows = [row for row in _DRIVERS if constant(prog, row.id) == number]
-            for row in rows:
-                try:
-                    umem = Members(prog, row.type, row.umem)
-                    self._regions[number] = _Region(offsetof(umem.type, row.mr), umem)
-                    break
-                except LookupError:
-                    continue
-            else:
+            ids = prog.type("enum rdma_driver_id").enumerators or ()
+            names = [one.name for one in ids if one.value == number]
+            rows = [row for row in _DRIVERS if row.id in names]
+            found = list(filter(None, (_region(prog, row) for row in rows)))
+            if not found:
                 module = Object(prog, "struct module *", value=owner).name.string_()
                 lack = "give its debug file" if rows else "nothing is known of its regions"
                 raise LookupError(f"its driver is {text_of(module)}: {lack}")
+            self._regions[number] = found[0]
         return self._regions[number]
 
     def _of_umem(self, address: int, text: str, file: OpenFile) -> Iterator[Held]:

@@ -100,3 +100,15 @@ def constant(prog: Program, name: str) -> Optional[int]:
         return int(prog.constant(name))
     except LookupError:
         return None
+
+
+def enumerator(prog: Program, type_: str, name: str) -> int:
+    """
+    Value of an enumerator of a type, which may be a module's.
+
+    :raises LookupError: the type is not known, or has none of the name
+    """
+    for one in prog.type(type_).enumerators or ():
+        if one.name == name:
+            return int(one.value)
+    raise LookupError(f"could not find {name!r} in {type_!r}")
