@@ -198,9 +198,11 @@ _DRIVERS = (
     _Driver("RDMA_DRIVER_BNXT_RE", "struct bnxt_re_mr", "ib_mr", "ib_umem"),
     _Driver("RDMA_DRIVER_CXGB4", "struct c4iw_mr"),
     _Driver("RDMA_DRIVER_EFA", "struct efa_mr"),
-    _Driver("RDMA_DRIVER_HNS", "struct hns_roce_mr", umem="pbl_mtr.umem"),
+    _Driver("RDMA_DRIVER_HFI1", "struct rvt_mr"),
     _Driver("RDMA_DRIVER_IRDMA", "struct irdma_mr", umem="region"),
     _Driver("RDMA_DRIVER_MANA", "struct mana_ib_mr"),
+    _Driver("RDMA_DRIVER_MTHCA", "struct mthca_mr"),
+    _Driver("RDMA_DRIVER_OCRDMA", "struct ocrdma_mr"),
     _Driver("RDMA_DRIVER_QEDR", "struct qedr_mr"),
 )
 
