@@ -232,6 +232,32 @@ def test_several_folios_at_once(kernel: Kernel) -> None:
     assert [e.pfn for e in found] == [0x1004, 0x1100, 0x1101]
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "pages"),
+    [
+        (0, 1 << 47, 4 + 512),
+        (2 * PAGE, 9 * PAGE, 2),
+        (9 * PAGE, 1 << 21, 2),
+        ((1 << 21) - PAGE, (1 << 21) + 3 * PAGE, 3),
+        ((2 << 21) - PAGE, 3 << 21, 1),
+    ],
+)
+def test_what_is_mapped_is_counted_whatever_it_is(
+    kernel: Kernel, start: int, end: int, pages: int
+) -> None:
+    kernel.tables[PTE] = {
+        1: swap(24, PFN),
+        3: PFN << 12 | PRESENT,
+        4: 7 << 12 | PRESENT | WRITE,
+        9: (~(PFN << 12) & MASK) | PROTNONE,
+        10: 8 << 12 | PRESENT,
+    }
+    kernel.tables[PMD][1] = 512 << 12 | PRESENT | PSE
+    mapped = [0]
+    list(PageTables(kernel.prog).entries(MM, start, end, Pfns([ONE]), mapped=mapped))
+    assert mapped == [pages]
+
+
 def test_tables_that_lead_into_themselves_end(kernel: Kernel) -> None:
     for table in (PUD, PMD):
         kernel.tables[table] = {i: PUD | TABLE for i in range(512)}

@@ -140,7 +140,7 @@ class Vfio:
             raise ValueError("its process has no memory any more")
         pins: Counter[int] = Counter()
         mapped = [0]
-        end = dma.vaddr + dma.size
+        end = min(dma.vaddr + dma.size, self._tables.user_end)
         for entry in self._tables.entries(
             mm, dma.vaddr, end, self._pfns, self._left, mapped=mapped
         ):
