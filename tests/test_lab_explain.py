@@ -119,6 +119,8 @@ def test_small_entries_below_a_large_folio_are_counted_one_by_one() -> None:
         ("xdp_umem", OLD, ("xdp-umem", 7, None, 1024, 1)),
         ("odirect", OLD, ("bio", 7, None, 1, 0)),
         ("odirect", MIDDLE, ("bio", 7, None, 1024, 1)),
+        ("rdma", OLD, ("rdma-umem", 7, None, 1024, 1)),
+        ("vfio", NEW, ("vfio", 7, None, 1024, 1)),
     ],
 )
 def test_pins_and_references_have_kind_and_process(
@@ -152,6 +154,16 @@ def test_holders_outlive_the_mapping_and_the_file() -> None:
     assert [h.kind for h in waits.holders] == ["pipe"] and len(waits.files) == 1
     ended = accounts(OLD, *pinned, of_file("begin", "truncate"), of_file("end", "truncate"))[PMEM]
     assert [h.kind for h in ended.holders] == ["pipe"] and not ended.files
+
+
+@pytest.mark.parametrize(("how", "told"), [("rdma", True), ("vfio", False)])
+def test_vfio_does_not_know_what_its_process_has_unmapped(how: str, told: bool) -> None:
+    gone = {"ev": "unmap", "pid": 7, "va": VA, "n": 1}
+    account = accounts(NEW, mapped(PMEM), pin("vmsplice"), pin(how), gone)[PMEM]
+    assert {h.kind for h in account.holders} == {"pipe"} | ({"rdma-umem"} if told else set())
+    assert account.unexplained == (0 if told else 1024) and account.refcount == 1025
+    other = mapped(PMEM, pid=8)
+    assert accounts(NEW, mapped(PMEM), other, pin(how), gone)[PMEM].unexplained == (not told) * 1024
 
 
 def test_killed_processes_hold_nothing_and_leaks_stay() -> None:
@@ -445,5 +457,22 @@ def test_the_lab_explains_every_kind_of_memory() -> None:
     rows = [
         row["name"] for row in lab.table("scenarios.tsv") if "explain" in row["checks"].split(",")
     ]
-    assert rows == ["nvdimm", "nvdimm-leak", "p2p", "p2p-leak", "hmm", "hmm-leak"]
+    assert rows == ["nvdimm", "nvdimm-leak", "p2p", "p2p-leak", "pins", "hmm", "hmm-leak"]
     assert "explain" in lab.CHECKS and "explain" in lab.WHOLE_TYPES
+
+
+def test_a_run_brings_the_types_that_tell_who_holds_its_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab, "LAB", tmp_path)
+    names = "vfio", "vfio_iommu_type1", "ib_uverbs"  # the kernel has no fourth one
+    for path in (*(f"debug/r/{name}.ko" for name in names), "kmod/r/zdleak.ko", "debug/r/x.ko"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    found = {
+        scenarios: lab.module_options(lab.Run("r", {"needs": needs, "scenarios": scenarios}))
+        for scenarios, needs in (("pins", "CONFIG_VFIO"), ("nvdimm,leak", "zdleak"))
+    }
+    paths = [f"{tmp_path}/debug/r/{name}.ko" for name in names]
+    assert found["pins"] == [word for path in paths for word in ("--module", path)]
+    assert found["nvdimm,leak"] == ["--module", f"{tmp_path}/kmod/r/zdleak.ko"]

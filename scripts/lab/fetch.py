@@ -33,7 +33,10 @@ BUILD_ROOT = Path(os.environ.get("BUILD_ROOT", LAB / "build-root"))
 MIRROR = os.environ.get("MIRROR", "http://deb.debian.org/debian")
 TABLE = Path(__file__).with_name("kernels.tsv")
 RECORDED = Path(__file__).with_name("packages.sha256")
-DEBUG_MODULES = ("nd_pmem", "libnvdimm", "device_dax", "dax_pmem")
+DEBUG_MODULES = (
+    *("nd_pmem", "libnvdimm", "device_dax", "dax_pmem"),
+    *("vfio", "vfio_iommu_type1", "ib_uverbs", "rdma_rxe"),
+)
 
 Row = dict[str, str]
 
@@ -155,7 +158,7 @@ def fetch_image(row: Row) -> None:
 def fetch_debug(row: Row) -> None:
     release = row["release"]
     target, scratch = LAB / "debug" / release, LAB / "debug" / f"{release}.part"
-    if (target / "vmlinux").exists():
+    if all((target / name).exists() for name in ("vmlinux", f"{DEBUG_MODULES[-1]}.ko")):
         return
     patterns = [
         f"*/modules/{release}/vmlinux",

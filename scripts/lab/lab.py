@@ -113,10 +113,16 @@ def has(release: str, need: str) -> bool:
     return any(f"\n{need}=" in path.read_text() for path in places if path.exists())
 
 
+# By scenario, modules of the kernel whose types tell who holds pages.
+TYPES_IN = {"pins": ("vfio", "vfio_iommu_type1", "ib_uverbs", "rdma_rxe")}
+
+
 def module_options(run: Run) -> list[str]:
-    """The modules that were built for a run, with their debug information, as options of the checks."""
-    built = LAB / "kmod" / run.release
-    modules = (built / f"{need}.ko" for need in run.row["needs"].split(","))
+    """Modules of a run with their debug information, those that were built among them, as options of the checks."""
+    built, debug = LAB / "kmod" / run.release, LAB / "debug" / run.release
+    modules = [built / f"{need}.ko" for need in run.row["needs"].split(",")]
+    for scenario in run.row["scenarios"].split(","):
+        modules += [debug / f"{name}.ko" for name in TYPES_IN.get(scenario, ())]
     return [word for path in modules if path.exists() for word in ("--module", str(path))]
 
 

@@ -637,7 +637,14 @@ def merged(runs: Iterable[tuple[int, int, dict[str, Any]]]) -> list[dict[str, An
 # ---- holders ----
 
 # What zonedev calls the holders of the record, and the levels of page tables by their pages.
-KINDS = {"vmsplice": "pipe", "io_uring": "io_uring", "xdp_umem": "xdp-umem", "odirect": "bio"}
+KINDS = {
+    "vmsplice": "pipe",
+    "io_uring": "io_uring",
+    "xdp_umem": "xdp-umem",
+    "odirect": "bio",
+    "rdma": "rdma-umem",
+    "vfio": "vfio",
+}
 LEVELS = {1: "pte", PMD_PAGES: "pmd", PMD_PAGES * PMD_PAGES: "pud"}
 
 
@@ -690,6 +697,11 @@ def pins_of(folio: Folio, rules: Rules) -> Iterator[Holder]:
         yield Holder(KINDS[how], pid, None, refs, pins)
 
 
+def can_be_told(holder: Holder, maps: list[tuple[int, int, Entry]]) -> bool:
+    """VFIO keeps addresses of its process, and does not know the page that the process has unmapped since."""
+    return holder.kind != KINDS["vfio"] or holder.pid in {pid for pid, _, _ in maps}
+
+
 def files_of(world: World, folio: Folio, entries: Iterable[Entry]) -> tuple[FileOffset, ...]:
     """The files that a folio belongs to; `entries` map it."""
     if folio.type == "fsdax":
@@ -710,16 +722,19 @@ def account_of(world: World, folio: Folio, maps: list[tuple[int, int, Entry]]) -
     rules = world.rules
     counted = refcount_of(folio, rules, idle_of(world, folio.type, folio.pfn))
     refcount = counted if folio.overwritten is None else folio.overwritten
+    pins = list(pins_of(folio, rules))
+    told = [holder for holder in pins if can_be_told(holder, maps)]
+    lost = sum(holder.refs for holder in pins) - sum(holder.refs for holder in told)
     return Account(
         pfn=folio.pfn,
         order=folio.order,
         type=folio.type,
         certain=folio.order is not None and not folio.uncertain,
         refcount=None if folio.uncertain else refcount,
-        unexplained=folio.leaked + refcount - counted,
+        unexplained=folio.leaked + lost + refcount - counted,
         holders=(
             *sorted(map_of(world, folio, *found) for found in maps),
-            *pins_of(folio, rules),
+            *told,
         ),
         files=files_of(world, folio, [entry for _, _, entry in maps]),
         why=", ".join(folio.history),
