@@ -153,6 +153,15 @@ def test_without_the_types_of_its_module_an_open_file_is_a_gap(
     }
 
 
+def test_files_of_iommufd_are_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {row.name: row for row in holders._KINDS}
+    row = rows["iommufd"]._replace(ops=rows["VFIO"].ops, modules=rows["VFIO"].modules)
+    monkeypatch.setattr(holders, "_KINDS", (row,))
+    one = again(open_vmcore("7.2-btf-pins"), f"pins_mapped mapped, {VFIO}")
+    assert any("what iommufd has pinned is not looked for" in gap for gap in one.gaps), one.gaps
+    assert (one.unexplained, one.exit_code) == (BIAS, 3)
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
@@ -342,7 +351,7 @@ def test_more_pieces_than_can_be(name: str) -> None:
     mr, _ = region_of(vmcore)
     counted(vmcore, mr, (1 << 32) - 1)
     one = again(vmcore, f"pins_mapped mapped, {RDMA}")
-    assert any("pieces" in gap for gap in one.gaps), one.gaps
+    assert any("memory of 4294967295 pieces" in gap for gap in one.gaps), one.gaps
 
 
 @pytest.mark.parametrize("name", NAMES)
