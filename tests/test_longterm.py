@@ -411,6 +411,19 @@ def test_files_that_are_opened_twice_are_read_once() -> None:
     assert found == {"rdma-umem": 1, "vfio": 1}
 
 
+def test_symbols_of_modules_without_debug_files() -> None:
+    class Stripped:
+        def symbol(self, address: int) -> Any:
+            raise LookupError
+
+    vmcore = open_vmcore("7.2-btf-pins")
+    search = Search(vmcore.prog, None, Folios([], 64))
+    ops = {f.op for f in Tasks(vmcore.prog).open_files() if f.task.comm == "pins"}
+    search.prog = Stripped()  # type: ignore[assignment]
+    assert {search.symbol_at(op) for op in ops} >= {"vfio_fops", "uverbs_mmap_fops"}
+    assert search.symbol_at(NOWHERE) == ""
+
+
 def test_page_frames_of_folios() -> None:
     folios = Folios([(8, NOWHERE, 4), (16, NOWHERE + 8 * 64, 1)], 64)
     assert folios.pfns == [range(8, 12), range(16, 17)]

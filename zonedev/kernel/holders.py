@@ -433,13 +433,8 @@ class _Readers:
                 made = kind.name, kind.make(self._search)
             except LookupError as err:
                 made = kind.name, _Lacking(kind, err)
-            # Several operations of one kind have one reader, which tells what it has seen.
-            self._made.update(dict.fromkeys(self._ops_of(kind), made))
         self._made[op] = made
         return made
-
-    def _ops_of(self, kind: _Kind) -> list[int]:
-        return [op for op, known in self._of_symbols.items() if known is kind]
 
 
 def _of_files(search: Search, opened: Callable[[OpenFile], None]) -> Iterator[Held]:
