@@ -16,7 +16,7 @@ from typing import NamedTuple, Optional, Protocol
 from drgn import FaultError, Object, Program, sizeof
 
 from zonedev.kernel.device import each_disk
-from zonedev.kernel.members import Members, constant, has_member, words_of
+from zonedev.kernel.members import Budget, Members, constant, has_member, words_of
 from zonedev.kernel.strings import text_of
 from zonedev.kernel.tasks import OpenFile, Task, Tasks
 from zonedev.kernel.tree import walk_tree
@@ -27,8 +27,15 @@ _BUFFERS_MAX = 1 << 16
 _PAGES_MAX = 1 << 28
 _PIECE = 1 << 17
 _BIOS_MAX = 1 << 14
+_VECS_MAX = 1 << 16  # bi_vcnt is a short
 _QUEUES_MAX = 1 << 12
 _TAGS_MAX = 1 << 16
+
+# The same for one search, which is to take seconds: what lies in arrays, what is read one by one, and requests.
+_PIECES_IN_ALL = 1 << 24
+_READS_IN_ALL = 1 << 20
+_REQUESTS_IN_ALL = 1 << 22
+_GAPS_MAX = 64
 
 _AF_XDP = 44
 
@@ -93,11 +100,26 @@ class Search:
     def __init__(self, prog: Program, tasks: Optional[Tasks], folios: Folios) -> None:
         self.prog, self.tasks, self.folios = prog, tasks, folios
         self.gaps: list[str] = []
+        self.pieces = Budget(_PIECES_IN_ALL, "pages in pipes, buffers and requests")
+        self.reads = Budget(_READS_IN_ALL, "bios and their pieces")
+        self.requests = Budget(_REQUESTS_IN_ALL, "requests")
 
     def gap(self, text: str) -> None:
         """Note what could not be looked at."""
-        if text not in self.gaps:
+        if len(self.gaps) < _GAPS_MAX and text not in self.gaps:
             self.gaps.append(text)
+
+    def array(
+        self, address: int, count: int, members: Members
+    ) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """The members of an array of structs with the address of the first of them, read piece by piece."""
+        step = max(_PIECE // members.size, 1)
+        for first in range(0, count, step):
+            here, some = address + first * members.size, min(step, count - first)
+            self.pieces.spend(some)
+            raw = self.prog.read(here, some * members.size)
+            for i, found in enumerate(members.each(raw)):
+                yield here + i * members.size, found
 
     def task_at(self, *addresses: int) -> Optional[Task]:
         """The first task that one of the addresses belongs to."""
@@ -143,6 +165,7 @@ class Pipes:
             raise ValueError(f"{filled} of {size} buffers are filled")
         if not filled:
             return
+        self._search.pieces.spend(size)
         raw = self._search.prog.read(bufs, size * self._buffer.size)
         pages = self._buffer.each(raw)
         for i in range(filled):
@@ -199,25 +222,13 @@ class IoUring:
             if count > _PAGES_MAX:
                 raise ValueError(f"a buffer of {count} pieces")
             vecs = buffer + self._bvec
-            for at, (page,) in _array(self._search.prog, vecs, count, self._page):
+            for at, (page,) in self._search.array(vecs, count, self._page):
                 if not page:
                     raise ValueError(f"fixed buffer {number} lacks a page")
                 folio = self._search.folios.of(page)
                 if folio is not None:
                     text = f"fixed buffer {number} of ring {file.private:#x} ({_where(file)})"
                     yield Held("io_uring", folio, 1, True, at, text, file.task)
-
-
-def _array(
-    prog: Program, address: int, count: int, members: Members
-) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """The members of an array of structs with the address of the first of them, read piece by piece."""
-    step = max(_PIECE // members.size, 1)
-    for first in range(0, count, step):
-        here = address + first * members.size
-        raw = prog.read(here, min(step, count - first) * members.size)
-        for i, found in enumerate(members.each(raw)):
-            yield here + i * members.size, found
 
 
 # ---------------------------------------------------------------- AF_XDP
@@ -255,7 +266,9 @@ class Xdp:
             raise ValueError(f"a umem of {count} pages")
         for first in range(0, count, _PIECE):
             here = pages + 8 * first
-            words = words_of(prog, prog.read(here, 8 * min(_PIECE, count - first)))
+            some = min(_PIECE, count - first)
+            self._search.pieces.spend(some)
+            words = words_of(prog, prog.read(here, 8 * some))
             for i, page in enumerate(words):
                 if not page:
                     raise ValueError(f"umem {umem:#x} lacks a page")
@@ -289,6 +302,7 @@ class _Bios:
         self._not_held = constant(prog, "BIO_NO_PAGE_REF")
         self._cloned = constant(prog, "BIO_CLONED")
         self._seen: set[int] = set()
+        self._bios: set[int] = set()
         self._shift = int(prog["PAGE_SHIFT"])
 
     def _holds(self, flags: int) -> Optional[bool]:
@@ -308,6 +322,10 @@ class _Bios:
         for _ in range(_BIOS_MAX):
             if not bio:
                 return
+            if bio in self._bios:
+                raise ValueError(f"bio {bio:#x} is reached twice")
+            self._bios.add(bio)
+            self._search.reads.spend()
             following, flags, count, vecs, private, size, index = self._bio.read(bio)
             if self._cloned is not None and flags >> self._cloned & 1:
                 # It has the vector of the one that it was cloned from, which holds the pages.
@@ -315,7 +333,7 @@ class _Bios:
                 pieces = self._cut(vecs + index * self._vec.size, size)
             else:
                 pins = self._holds(flags)
-                pieces = _array(self._search.prog, vecs, count, self._vec)
+                pieces = self._search.array(vecs, count, self._vec)
             if pins is not None and vecs not in self._seen:
                 self._seen.add(vecs)
                 task = self._search.task_at(bio, private)
@@ -327,12 +345,16 @@ class _Bios:
 
     def _cut(self, vec: int, size: int) -> Iterator[tuple[int, tuple[int, ...]]]:
         """As many elements of a vector as have a number of bytes."""
-        while size > 0:
+        for _ in range(_VECS_MAX):
+            if size <= 0:
+                return
+            self._search.reads.spend()
             found = self._vec.read(vec)
             yield vec, found
             if not found[1]:
                 raise ValueError("an empty piece in a vector")
             vec, size = vec + self._vec.size, size - found[1]
+        raise ValueError(f"a bio of more than {_VECS_MAX} pieces")
 
     def _pages(
         self, pieces: Iterable[tuple[int, tuple[int, ...]]]
@@ -398,6 +420,7 @@ class Requests:
         if not request or request in self._seen:
             return
         self._seen.add(request)
+        self._search.requests.spend()
         bio, state = self._request.read(request)
         if bio and state != self._idle:
             yield from self._bios.of_chain(bio, name)
