@@ -73,7 +73,7 @@ class Plan(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What became of one audit."""
+    """What became of one run."""
 
     signal: int
     status: int
@@ -90,7 +90,7 @@ class Answer(NamedTuple):
 # ---------------------------------------------------------------- audits in processes of their own
 
 
-def _in_child(work: Callable[[], int]) -> tuple[int, int]:
+def in_child(work: Callable[[], int]) -> tuple[int, int]:
     """Run *work* in a child; (wait status, bytes that it had in memory at most)."""
     sys.stdout.flush()
     pid = os.fork()
@@ -109,20 +109,25 @@ def _in_child(work: Callable[[], int]) -> tuple[int, int]:
     return status, usage.ru_maxrss << 10
 
 
-def _limited_audit(words: list[str], out: int, err: int) -> int:
+def _limited_run(words: list[str], out: int, err: int, limit: Callable[[], object]) -> int:
     os.dup2(out, 1)
     os.dup2(err, 2)
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.alarm(SECONDS)
+    limit()
     return zonedev_main(words)
 
 
 def audit(core: Path, vmlinux: Path) -> Answer:
     """Audit a core within limits."""
     words = ["audit", str(core), "-s", str(vmlinux), "--format", "json"]
+    return run_zonedev(words, lambda: signal.alarm(SECONDS))
+
+
+def run_zonedev(words: list[str], limit: Callable[[], object]) -> Answer:
+    """Run the program in a child, with limits of memory, and *limit* to set others."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        status, resident = _in_child(lambda: _limited_audit(words, out.fileno(), err.fileno()))
+        status, resident = in_child(lambda: _limited_run(words, out.fileno(), err.fileno(), limit))
         out.seek(0)
         err.seek(0)
         return Answer(
@@ -252,7 +257,7 @@ def make_plan(name: str, scratch: Path) -> Plan:
                 file.flush()
                 return 0
 
-            status, _ = _in_child(look)
+            status, _ = in_child(look)
             assert status == 0, f"{name}: its structures cannot be found"
             file.seek(0)
             places.update(pickle.load(file))
@@ -271,15 +276,19 @@ class Edit(NamedTuple):
     data: bytes
 
 
-def _value(dice: random.Random, place: Place, places: list[Place]) -> bytes:
+def _word(value: int) -> bytes:
+    return struct.pack("<Q", value % (1 << 64))
+
+
+def make_value(dice: random.Random, place: Place, places: list[Place]) -> bytes:
     """Bytes that are often believed: numbers at ends, pointers to things of the same kind, noise."""
     choice = dice.randrange(10)
     if choice == 0:
         return struct.pack("<Q", dice.choice((0, 1, 2, 3, 1 << 63, (1 << 64) - 1, 1 << 62)))
     if choice == 1:
-        return struct.pack("<Q", dice.choice(places).address + dice.choice((0, 0, 1, 2, 2, 8)))
+        return _word(dice.choice(places).address + dice.choice((0, 0, 1, 2, 2, 8)))
     if choice == 2:
-        return struct.pack("<Q", place.address + dice.choice((0, 1, 2, place.size)))
+        return _word(place.address + dice.choice((0, 1, 2, place.size)))
     if choice == 3:
         return dice.randbytes(8)
     if choice == 4:
@@ -306,7 +315,7 @@ def make_edits(plan: Plan, kind: str, number: int) -> list[Edit]:
     edits = []
     for _ in range(dice.randint(1, EDITS_MAX)):
         place = dice.choice(places)
-        data = _value(dice, place, places)[: place.size]
+        data = make_value(dice, place, places)[: place.size]
         at = dice.randrange(place.size - len(data) + 1)
         edits.append(Edit(place.offset + (at & -min(len(data), 8)), data))
     return edits

@@ -16,6 +16,7 @@ from test_memory_search import DIRECT_MAP, FRAME, START, lay
 from zonedev.kernel import memory_place
 from zonedev.kernel.device import _Resource
 from zonedev.kernel.memory_place import Place, Places
+from zonedev.kernel.slab import SlabObject
 
 WORD = START + 0x123 * 8
 STACK = 0xFFFFC90000100000
@@ -56,7 +57,7 @@ def nothing_else(monkeypatch: pytest.MonkeyPatch, name: str) -> Around:
     def unknown(*_arguments: Any) -> Any:
         raise LookupError("not known")
 
-    for helper in ("physical_address", "slab_object_info", "for_each_task", "for_each_vmap_area"):
+    for helper in ("physical_address", "slab_object", "for_each_task", "for_each_vmap_area"):
         monkeypatch.setattr(memory_place, helper, unknown)
     return Around(name)
 
@@ -117,21 +118,20 @@ def test_a_page_that_nobody_holds_is_free(around: Around) -> None:
 def test_slab_objects(
     around: Around, monkeypatch: pytest.MonkeyPatch, allocated: Optional[bool], state: str
 ) -> None:
-    lay_over(around.prog, 0xFFFF888000001000, b"kmalloc-64\0".ljust(128, b"\0"))
     address = DIRECT_MAP + WORD - 0x18
-    info = SimpleNamespace(
-        slab_cache=SimpleNamespace(name=0xFFFF888000001000), address=address, allocated=allocated
-    )
-    monkeypatch.setattr(
-        memory_place, "slab_object_info", lambda prog, at: info if at == DIRECT_MAP + WORD else None
-    )
+    info = SlabObject(address, "kmalloc-64", allocated)
+
+    def object_at(prog: Program, at: int) -> Optional[SlabObject]:
+        return info if at == DIRECT_MAP + WORD else None
+
+    monkeypatch.setattr(memory_place, "slab_object", object_at)
     words = f"{state}object {address:#x} of slab cache kmalloc-64 at +0x18"
     around.page(mapping=1)
     assert around.of() == Place(words, bool(allocated))
     # An allocator that does not know where its objects begin.
-    info.address = 0
+    info = info._replace(address=0)
     assert around.of() == Place(USERS, False)
-    info.address = address
+    info = info._replace(address=address)
     # Without a direct map nobody can be asked.
     assert around.of(direct_map=None) == Place(USERS, False)
 
@@ -171,7 +171,7 @@ def test_a_helper_that_gives_up_keeps_nobody_else_from_telling(
     def corrupt(prog: Program, address: int) -> None:
         raise Exception("the free list is corrupt")
 
-    monkeypatch.setattr(memory_place, "slab_object_info", corrupt)
+    monkeypatch.setattr(memory_place, "slab_object", corrupt)
     around.page(mapping=1)
     assert around.of() == Place(USERS, False)
 

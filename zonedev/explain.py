@@ -61,6 +61,10 @@ _TAGS = 3
 _MAPS = frozenset(("pte", "pmd", "pud", "device-private", "migration"))
 
 _HOLDERS_MAX = 1 << 16
+_PLACES_MAX = 1 << 10
+_PATHS_MAX = 1 << 12
+# What a walk costs, and an entry that names the page, in entries that do not.
+_FOUND_COST = 1 << 10
 _OPENERS_MAX = 64
 
 # Processes that are named for an anon_vma.
@@ -227,8 +231,13 @@ class _Folio:
         elif len(self.gaps) == _GAPS_MAX:
             self.gaps.append("and more")
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no more holders are kept."""
+        return len(self.holders) >= _HOLDERS_MAX
+
     def hold(self, holder: Holder) -> None:
-        if len(self.holders) < _HOLDERS_MAX:
+        if not self.is_full:
             self.holders.append(holder)
         else:
             self.gap(f"it has more than {_HOLDERS_MAX} holders")
@@ -251,6 +260,8 @@ class Explainer:
         self._schemes: dict[int, _zonedev.Scheme] = {}
         self._gaps: list[str] = []
         self._tasks: Optional[Tasks] = None
+        self._paths: dict[int, str] = {}
+        self._left: list[int] = []
 
     @cached_property
     def _dax(self) -> DaxPass:
@@ -353,6 +364,9 @@ class Explainer:
         owners = self._dax.owners_of(fs_dax) if fs_dax else {}
         for pfn, folio in heads.items():
             folio.entries = owners.get(pfn, [])
+            if len(folio.entries) > _PLACES_MAX:
+                folio.gap(f"{len(folio.entries)} DAX entries name it: {_PLACES_MAX} are told")
+                del folio.entries[_PLACES_MAX:]
             folio.places = list(dict.fromkeys(self._places(folio)))
             if folio.pagemap.type == FS_DAX and self._dax.why and not folio.places:
                 folio.gap(f"DAX entries were not read: {self._dax.why}")
@@ -385,6 +399,7 @@ class Explainer:
             for folio in folios:
                 folio.gap(f"types do not tell what maps pages: {err}")
             return
+        self._left, self._paths = [EVERYWHERE_MAX], {}
         for folio in folios:
             try:
                 for vma, indices in self._vmas(rmap, folio):
@@ -412,10 +427,11 @@ class Explainer:
         shift = self._kernel.layout.page_shift
         start = max(vma.start, vma.at(indices.start, shift))
         end = min(vma.end, vma.at(indices.stop, shift))
-        words = self._vma_words(vma)
+        self._left[0] -= _FOUND_COST
         try:
-            for entry in self._tables.entries(vma.mm, start, end, Pfns([folio.pfns])):
-                self._book(folio, vma.mm, entry, words)
+            for entry in self._tables.entries(vma.mm, start, end, Pfns([folio.pfns]), self._left):
+                self._left[0] -= _FOUND_COST
+                self._book(folio, vma.mm, entry, self._vma_words(vma))
         except CannotReadTables as err:
             folio.gap(f"{err} (mm {vma.mm:#x})")
 
@@ -423,16 +439,17 @@ class Explainer:
         """Permission of a VMA, and the file that it maps."""
         if not vma.file:
             return [vma.permission]
-        return [
-            vma.permission,
-            opened_path(Object(self._prog, "struct file *", value=vma.file)).path,
-        ]
+        if vma.file not in self._paths:
+            known = len(self._paths) < _PATHS_MAX
+            file = Object(self._prog, "struct file *", value=vma.file)
+            self._paths[vma.file] = opened_path(file).path if known else ""
+        return [vma.permission, self._paths[vma.file]]
 
     def _book(self, folio: _Folio, mm: int, entry: Entry, words: list[str]) -> None:
         """Let a page table entry be a holder of a folio, once."""
         inside = max(folio.pfn - entry.pfn, 0) << self._kernel.layout.page_shift
         address = entry.address + inside
-        if (mm, address) in folio.mapped_at:
+        if (mm, address) in folio.mapped_at or folio.is_full:
             return
         folio.mapped_at.add((mm, address))
         who = self._tasks.of_mm(mm) if self._tasks else []
@@ -468,15 +485,18 @@ class Explainer:
         if not lost or self._tasks is None:
             return
         pfns, left = Pfns(folio.pfns for folio in lost), [EVERYWHERE_MAX]
-        try:
-            for mm in self._tasks.address_spaces:
+        for mm in self._tasks.address_spaces:
+            try:
                 for entry in self._tables.entries(mm, 0, self._tables.user_end, pfns, left):
                     for folio in lost:
                         if entry.pfn < folio.pfns.stop and folio.pfn < entry.pfn + entry.pages:
+                            left[0] -= _FOUND_COST
                             self._book_stray(rmap, folio, mm, entry)
-        except CannotReadTables as err:
-            for folio in lost:
-                folio.gap(f"not all processes were searched for maps: {err}")
+            except CannotReadTables as err:
+                for folio in lost:
+                    folio.gap(f"not all processes were searched for maps: {err} (mm {mm:#x})")
+                if left[0] <= 0:
+                    return
 
     def _book_stray(self, rmap: Rmap, folio: _Folio, mm: int, entry: Entry) -> None:
         """Book a map that only page tables tell of, and the file that its VMA maps."""

@@ -7,16 +7,27 @@ Owns these forms only; where holders are found is holders.py's and longterm.py's
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional
 
 from drgn import FaultError, Program
 
+from zonedev.kernel.members import Budget, Members
 from zonedev.kernel.modules import ModuleSymbols
 from zonedev.kernel.tasks import OpenFile, Task, Tasks
 
 ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
 """What drgn raises for memory that is not there, or makes no sense."""
+
+
+# Bounds of one search, which is to take seconds: what lies in arrays, what is read one by one, and requests.
+_PIECES_IN_ALL = 1 << 24
+_READS_IN_ALL = 1 << 20
+_REQUESTS_IN_ALL = 1 << 22
+_GAPS_MAX = 64
+
+# How much of an array is read at once.
+_PIECE = 1 << 17
 
 
 class Held(NamedTuple):
@@ -87,12 +98,27 @@ class Search:
     def __init__(self, prog: Program, tasks: Optional[Tasks], folios: Folios) -> None:
         self.prog, self.tasks, self.folios = prog, tasks, folios
         self.gaps: list[str] = []
+        self.pieces = Budget(_PIECES_IN_ALL, "pages in pipes, buffers and requests")
+        self.reads = Budget(_READS_IN_ALL, "bios and their pieces")
+        self.requests = Budget(_REQUESTS_IN_ALL, "requests")
         self._modules = ModuleSymbols(prog)
 
     def gap(self, text: str) -> None:
         """Note what could not be looked at."""
-        if text not in self.gaps:
+        if len(self.gaps) < _GAPS_MAX and text not in self.gaps:
             self.gaps.append(text)
+
+    def array(
+        self, address: int, count: int, members: Members
+    ) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """The members of an array of structs with the address of the first of them, read piece by piece."""
+        step = max(_PIECE // members.size, 1)
+        for first in range(0, count, step):
+            here, some = address + first * members.size, min(step, count - first)
+            self.pieces.spend(some)
+            raw = self.prog.read(here, some * members.size)
+            for i, found in enumerate(members.each(raw)):
+                yield here + i * members.size, found
 
     def symbol_at(self, address: int) -> str:
         """The symbol that an address lies in, also of a module without debug information; "" for none."""

@@ -31,6 +31,7 @@ _BUFFERS_MAX = 1 << 16
 _PAGES_MAX = 1 << 28
 _PIECE = 1 << 17
 _BIOS_MAX = 1 << 14
+_VECS_MAX = 1 << 16  # bi_vcnt is a short
 _QUEUES_MAX = 1 << 12
 _TAGS_MAX = 1 << 16
 
@@ -70,6 +71,7 @@ class Pipes:
             raise ValueError(f"{filled} of {size} buffers are filled")
         if not filled:
             return
+        self._search.pieces.spend(size)
         raw = self._search.prog.read(bufs, size * self._buffer.size)
         pages = self._buffer.each(raw)
         for i in range(filled):
@@ -126,25 +128,13 @@ class IoUring:
             if count > _PAGES_MAX:
                 raise ValueError(f"a buffer of {count} pieces")
             vecs = buffer + self._bvec
-            for at, (page,) in _array(self._search.prog, vecs, count, self._page):
+            for at, (page,) in self._search.array(vecs, count, self._page):
                 if not page:
                     raise ValueError(f"fixed buffer {number} lacks a page")
                 folio = self._search.folios.of(page)
                 if folio is not None:
                     text = f"fixed buffer {number} of ring {file.private:#x} ({where(file)})"
                     yield Held("io_uring", folio, 1, True, at, text, file.task)
-
-
-def _array(
-    prog: Program, address: int, count: int, members: Members
-) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """The members of an array of structs with the address of the first of them, read piece by piece."""
-    step = max(_PIECE // members.size, 1)
-    for first in range(0, count, step):
-        here = address + first * members.size
-        raw = prog.read(here, min(step, count - first) * members.size)
-        for i, found in enumerate(members.each(raw)):
-            yield here + i * members.size, found
 
 
 # ---------------------------------------------------------------- AF_XDP
@@ -182,7 +172,9 @@ class Xdp:
             raise ValueError(f"a umem of {count} pages")
         for first in range(0, count, _PIECE):
             here = pages + 8 * first
-            words = words_of(prog, prog.read(here, 8 * min(_PIECE, count - first)))
+            some = min(_PIECE, count - first)
+            self._search.pieces.spend(some)
+            words = words_of(prog, prog.read(here, 8 * some))
             for i, page in enumerate(words):
                 if not page:
                     raise ValueError(f"umem {umem:#x} lacks a page")
@@ -216,6 +208,7 @@ class _Bios:
         self._not_held = constant(prog, "BIO_NO_PAGE_REF")
         self._cloned = constant(prog, "BIO_CLONED")
         self._seen: set[int] = set()
+        self._bios: set[int] = set()
         self._shift = int(prog["PAGE_SHIFT"])
 
     def _holds(self, flags: int) -> Optional[bool]:
@@ -235,6 +228,10 @@ class _Bios:
         for _ in range(_BIOS_MAX):
             if not bio:
                 return
+            if bio in self._bios:
+                raise ValueError(f"bio {bio:#x} is reached twice")
+            self._bios.add(bio)
+            self._search.reads.spend()
             following, flags, count, vecs, private, size, index = self._bio.read(bio)
             if self._cloned is not None and flags >> self._cloned & 1:
                 # It has the vector of the one that it was cloned from, which holds the pages.
@@ -242,7 +239,7 @@ class _Bios:
                 pieces = self._cut(vecs + index * self._vec.size, size)
             else:
                 pins = self._holds(flags)
-                pieces = _array(self._search.prog, vecs, count, self._vec)
+                pieces = self._search.array(vecs, count, self._vec)
             if pins is not None and vecs not in self._seen:
                 self._seen.add(vecs)
                 task = self._search.task_at(bio, private)
@@ -254,12 +251,16 @@ class _Bios:
 
     def _cut(self, vec: int, size: int) -> Iterator[tuple[int, tuple[int, ...]]]:
         """As many elements of a vector as have a number of bytes."""
-        while size > 0:
+        for _ in range(_VECS_MAX):
+            if size <= 0:
+                return
+            self._search.reads.spend()
             found = self._vec.read(vec)
             yield vec, found
             if not found[1]:
                 raise ValueError("an empty piece in a vector")
             vec, size = vec + self._vec.size, size - found[1]
+        raise ValueError(f"a bio of more than {_VECS_MAX} pieces")
 
     def _pages(
         self, pieces: Iterable[tuple[int, tuple[int, ...]]]
@@ -325,6 +326,7 @@ class Requests:
         if not request or request in self._seen:
             return
         self._seen.add(request)
+        self._search.requests.spend()
         bio, state = self._request.read(request)
         if bio and state != self._idle:
             yield from self._bios.of_chain(bio, name)

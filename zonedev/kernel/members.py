@@ -26,6 +26,24 @@ def words_of(prog: Program, raw: bytes) -> tuple[int, ...]:
 _FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
+class Budget:
+    """How much of something a search may look at: an untrusted dump may have any number of it."""
+
+    def __init__(self, limit: int, what: str) -> None:
+        self._limit = self._left = limit
+        self._what = what
+
+    def spend(self, number: int = 1) -> None:
+        """Look at some more.
+
+        :raises ValueError: they are too many
+        """
+        if number > self._left:
+            self._left = 0
+            raise ValueError(f"more than {self._limit} {self._what}")
+        self._left -= number
+
+
 def _place(type_: Type, path: str) -> tuple[int, int]:
     """Offset and size of a member, in bytes.
 
@@ -41,6 +59,17 @@ def _place(type_: Type, path: str) -> tuple[int, int]:
     return offset, sizeof(type_)
 
 
+def _row_format(places: list[tuple[int, int]], size: int) -> str:
+    """Members of a struct of some bytes in one format; "" where they do not follow each other."""
+    row, end = "", 0
+    for offset, length in places:
+        if offset < end:
+            return ""
+        row += f"{offset - end}x{_FORMATS[length]}"
+        end = offset + length
+    return f"{row}{size - end}x"
+
+
 class Members:
     """Members of one struct type, named by paths ("f_path.dentry"): numbers of 1, 2, 4 or 8 bytes, taken as unsigned.
 
@@ -52,6 +81,7 @@ class Members:
         self.type = prog.type(type_) if isinstance(type_, str) else type_
         places = [_place(self.type, path) for path in paths]
         self._offsets = dict(zip(paths, (offset for offset, _ in places)))
+        self._row = _row_format(places, sizeof(self.type))
         self._start = min(offset for offset, _ in places)
         self._size = max(offset + size for offset, size in places) - self._start
         order = _order(prog)
@@ -79,6 +109,9 @@ class Members:
     def each(self, raw: bytes) -> list[tuple[int, ...]]:
         """The same of an array of structs, given its bytes."""
         size = self.size
+        if self._row:
+            row = struct.Struct(_order(self._prog) + self._row)
+            return list(row.iter_unpack(raw[: len(raw) // size * size]))
         return [
             tuple(one.unpack_from(raw, first + self._start + at)[0] for one, at in self._unpack)
             for first in range(0, len(raw) - size + 1, size)

@@ -24,12 +24,12 @@ from typing import NamedTuple, Optional, TypeVar
 from drgn import FaultError, Object, PlatformFlags, Program, StackFrame, cast, offsetof
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
 from drgn.helpers.linux.mm import compound_head, for_each_vmap_area
-from drgn.helpers.linux.slab import slab_object_info
 
 from zonedev.kernel.dax_lock import call_trace, for_each_task, stack_size
 from zonedev.kernel.device import read_resources
 from zonedev.kernel.layout import KernelLayout
-from zonedev.kernel.strings import text_of
+from zonedev.kernel.slab import SlabObject, slab_object
+from zonedev.kernel.strings import text_at, text_of
 from zonedev.kernel.symbols import vmcoreinfo_number, vmcoreinfo_symbol
 from zonedev.kernel.translate import physical_address
 
@@ -252,16 +252,17 @@ class Places:
 
     def _in_slab(self, physical: int) -> Optional[Place]:
         address = self._virtual(physical)
-        info = slab_object_info(self._prog, address)
-        if info is None or not info.address:
+        found = slab_object(self._prog, address)
+        if found is None or not found.address:
             return None
-        return self._object(info.slab_cache, info.address, address, info.allocated)
+        return self._object(found, address)
 
-    def _object(self, cache: Object, start: int, address: int, allocated: Optional[bool]) -> Place:
-        raw = self._prog.read_c_string(int(cache.name), max_size=_NAME_MAX)
-        state = {True: "", False: "freed ", None: "(freed?) "}[allocated]
-        where = f"{state}object {start:#x} of slab cache {text_of(raw)} at +{address - start:#x}"
-        return Place(where, allocated is True)
+    @staticmethod
+    def _object(found: SlabObject, address: int) -> Place:
+        state = {True: "", False: "freed ", None: "(freed?) "}[found.allocated]
+        at = f"at +{address - found.address:#x}"
+        where = f"{state}object {found.address:#x} of slab cache {found.cache} {at}"
+        return Place(where, found.allocated is True)
 
     def _is_slab(self, head: Object) -> bool:
         mapcount = self._member(head, "_mapcount", signed=True)
@@ -282,7 +283,8 @@ class Places:
             first = (int(head) - self._layout.vmemmap) // self._layout.page_size * self._frame
             offset = (physical - first) % int(cache.size)
             address = self._virtual(physical)
-            return self._object(cache, address - offset, address, None)
+            name = text_at(self._prog, int(cache.name), _NAME_MAX)
+            return self._object(SlabObject(address - offset, name, None), address)
         except _ERRORS:
             return Place("object of the slab allocator, of a cache that is not told", False)
 

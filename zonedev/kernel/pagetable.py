@@ -231,6 +231,8 @@ class PageTables:
         shift = _LEVELS[level][1]
         first = max(walk.start - base, 0) >> shift
         last = min((walk.end - 1 - base) >> shift, _SLOTS - 1)
+        if first > last:
+            return
         walk.left[0] -= last - first + 1
         if walk.left[0] < 0:
             raise CannotWalk("there is more mapped than can be looked through")

@@ -16,7 +16,7 @@ from typing import NamedTuple, Optional
 
 from drgn import FaultError, Program, offsetof, sizeof
 
-from zonedev.kernel.members import Members, has_member, words_of
+from zonedev.kernel.members import Budget, Members, has_member, words_of
 
 _NODES_MAX = 1 << 20
 
@@ -114,6 +114,7 @@ class Rmap:
             *("rb.rb_left", "rb.rb_right", "rb_subtree_last", "vma"),
         )
         self._avc_node = offsetof(self._avc.type, "rb")
+        self._nodes = Budget(_NODES_MAX, "mappings")
 
     def _read(self, address: int) -> Vma:
         return Vma(address, *self._vma.read(address))
@@ -134,9 +135,10 @@ class Rmap:
             at = stack.pop()
             if not at:
                 continue
-            if at in seen or len(seen) >= _NODES_MAX:
+            if at in seen:
                 raise CannotWalk(f"the tree of mappings is corrupt at {at:#x}")
             seen.add(at)
+            self._spend()
             try:
                 found = members.read(at - node)
                 if found[2] < first:
@@ -190,7 +192,14 @@ class Rmap:
             last,
         )
 
+    def _spend(self) -> None:
+        try:
+            self._nodes.spend()
+        except ValueError as err:
+            raise CannotWalk(f"the trees of mappings are too large: {err}") from None
+
     def _root(self, root: Members, address: int) -> int:
+        self._spend()
         try:
             return root.read(address)[0]
         except FaultError as err:

@@ -7,17 +7,23 @@ Owns what is kept of a task, and the walk over open files.  A task is called by 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
 from drgn import FaultError, Object, Program, offsetof
 
 from zonedev.kernel.dax_lock import for_each_task, stack_size
-from zonedev.kernel.members import Members, words_of
+from zonedev.kernel.members import Budget, Members, words_of
 from zonedev.kernel.strings import text_of
 
 _COMM_SIZE = 16
 _FDS_MAX = 1 << 20
+
+# Of all processes: slots of their tables, and descriptors, that are looked at; what is told of those that cannot be.
+_SLOTS_IN_ALL = 1 << 26
+_FILES_IN_ALL = 1 << 22
+_GAPS_MAX = 64
 
 # Files that are kept, as many processes have the same ones.
 _KNOWN_MAX = 1 << 18
@@ -88,6 +94,8 @@ class Tasks:
             self.tasks.append(Task(address, tgid, names[tgid], mm, files, stack))
         if lost:
             self._gap(f"{lost} tasks cannot be read, nor what they map and have open")
+        self._by_address = {one.address: one for one in self.tasks}
+        self._stacks = sorted((one.stack, i) for i, one in enumerate(self.tasks))
         self._by_mm: dict[int, list[Task]] = {}
         for one in self.tasks:
             if one.mm:
@@ -104,22 +112,29 @@ class Tasks:
 
     def at(self, address: int) -> Optional[Task]:
         """The task that has an address on its kernel stack, or whose task_struct it is."""
-        size = self._stack_size
-        for task in self.tasks:
-            if task.address == address or task.stack <= address < task.stack + size:
-                return task
-        return None
+        if address in self._by_address:
+            return self._by_address[address]
+        i = bisect_right(self._stacks, (address, 1 << 64)) - 1
+        if i < 0 or address >= self._stacks[i][0] + self._stack_size:
+            return None
+        return self.tasks[self._stacks[i][1]]
 
     def open_files(self) -> Iterator[OpenFile]:
-        """Every descriptor of every process; gaps says what could not be read."""
+        """Every descriptor of every process; gaps says what could not be read.
+
+        :raises ValueError: they are too many
+        """
         table = Members(self._prog, "struct fdtable", "max_fds", "fd")
         file = Members(self._prog, "struct file", "f_op", "f_inode", "f_mapping", "private_data")
         known: dict[int, tuple[int, ...]] = {}
+        slots = Budget(_SLOTS_IN_ALL, "slots for descriptors")
+        files = Budget(_FILES_IN_ALL, "descriptors")
         for task in _first_of_each(self.tasks, "files"):
             if not task.files:
                 continue
             try:
-                for fd, address in self._descriptors(task, table):
+                for fd, address in self._descriptors(task, table, slots):
+                    files.spend()
                     found = known.get(address) or file.read(address)
                     if not any(found):
                         raise FaultError("a file reads as zeroes", address)
@@ -130,18 +145,20 @@ class Tasks:
                 self._gap(f"the open files of {task.comm} (pid {task.pid}) cannot be read")
 
     def _gap(self, text: str) -> None:
-        if text not in self.gaps:
+        if len(self.gaps) < _GAPS_MAX and text not in self.gaps:
             self.gaps.append(text)
 
-    def _descriptors(self, task: Task, table: Members) -> list[tuple[int, int]]:
+    def _descriptors(self, task: Task, table: Members, slots: Budget) -> list[tuple[int, int]]:
         """(descriptor, address of its struct file) of a task.
 
         :raises FaultError: they cannot be read
+        :raises ValueError: tables of all tasks are larger than can be
         """
         fdt = Object(self._prog, "struct files_struct *", value=task.files).fdt
         max_fds, fd = table.read(int(fdt))
         if max_fds > _FDS_MAX:
             self._gap(f"{task.comm} (pid {task.pid}) has {max_fds} descriptors, which is too many")
             max_fds = _FDS_MAX
+        slots.spend(max_fds)
         words = words_of(self._prog, self._prog.read(fd, 8 * max_fds))
         return [(i, word) for i, word in enumerate(words) if word]
