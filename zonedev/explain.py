@@ -118,7 +118,8 @@ class FileAt:
 
 @dataclass
 class Explanation:
-    """The account of one folio. pfn is its first; mapping_words say whose its mapping (the word itself) is, driver what
+    """The account of one folio. pfn is its first, asked_refcount the count of the page that was asked for, which is 0 in
+    a sound tail; mapping_words say whose its mapping (the word itself) is, driver what
     its driver says.
 
     maps_count: the scheme counts maps of this memory type. gaps: what could not be looked at; with gaps, what is
@@ -126,6 +127,7 @@ class Explanation:
     """
 
     asked_pfn: int
+    asked_refcount: int
     pfn: int
     pagemap: Pagemap
     order: int
@@ -168,8 +170,15 @@ class Explanation:
         return not self.gaps
 
     @property
+    def strays(self) -> int:
+        """References that were taken (or, negative, returned) on the tail that was asked for instead of on the head."""
+        return self.asked_refcount if self.asked_pfn != self.pfn else 0
+
+    @property
     def exit_code(self) -> int:
         """0: the references add up; 1: some do not, though everything was looked at; 3: and not everything was."""
+        if self.strays:
+            return EXIT_CODES["violations"]
         if not self.unexplained:
             return 0
         return EXIT_CODES["violations" if self.complete else "incomplete"]
@@ -195,6 +204,7 @@ class _Folio:
     pages: int
     pagemap: Pagemap
     scheme: _zonedev.Scheme
+    asked: dict[str, Any]
     head: dict[str, Any]
     address: int
     places: list[_InFile] = field(default_factory=list)
@@ -297,7 +307,10 @@ class Explainer:
         self._find_maps(list(heads.values()))
         openers = self._find_holders(heads)
         made = {pfn: self._explanation(folio, openers) for pfn, folio in heads.items()}
-        return {pfn: replace(made[folio.pfn], asked_pfn=pfn) for pfn, folio in folios.items()}
+        return {
+            pfn: replace(made[folio.pfn], asked_pfn=pfn, asked_refcount=folio.asked["refcount"])
+            for pfn, folio in folios.items()
+        }
 
     def explain_all(self, pfns: Iterable[int]) -> tuple[dict[int, Explanation], list[str]]:
         """The same of those that can be explained, and why others cannot."""
@@ -317,14 +330,14 @@ class Explainer:
         if pagemap.address not in self._schemes:
             self._schemes[pagemap.address] = calibrated(kernel, pagemap)[0]
         place = Place(kernel, pagemap, range_, self._schemes[pagemap.address], Caps())
-        head = place.decode(pfn)[0]
-        head_pfn = head["head_pfn"] if head["head_pfn"] is not None else pfn
-        if head_pfn != pfn:
-            head = place.decode(head_pfn)[0]
+        page = place.decode(pfn)[0]
+        head_pfn = page["head_pfn"] if page["head_pfn"] is not None else pfn
+        head = page if head_pfn == pfn else place.decode(head_pfn)[0]
         order = order_of(head, pagemap, kernel.layout)
         pages = min(1 << order, range_.end_pfn - head_pfn)
         address = kernel.layout.page_address(head_pfn)
-        return _Folio(head_pfn, pages, pagemap, place.scheme, {**head, "order": order}, address)
+        head = {**head, "order": order}
+        return _Folio(head_pfn, pages, pagemap, place.scheme, page, head, address)
 
     def _read_tasks(self) -> None:
         """Read the tasks, of a dump once."""
@@ -346,7 +359,8 @@ class Explainer:
         for pfn, folio in heads.items():
             folio.entries = owners.get(pfn, [])
             folio.places = list(dict.fromkeys(self._places(folio)))
-            if folio.pagemap.type == FS_DAX and self._dax.why and not folio.places:
+            asks = not folio.places or folio.columns["entry_takes_ref"]
+            if folio.pagemap.type == FS_DAX and self._dax.why and asks:
                 folio.gap(f"DAX entries were not read: {self._dax.why}")
 
     def _places(self, folio: _Folio) -> Iterator[_InFile]:
@@ -556,6 +570,7 @@ class Explainer:
             folio.gap("the page changed while it was looked at")
         return Explanation(
             asked_pfn=folio.pfn,
+            asked_refcount=head["refcount"],
             pfn=folio.pfn,
             pagemap=folio.pagemap,
             order=head["order"],
