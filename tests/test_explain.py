@@ -17,7 +17,7 @@ from conftest import ROOT, Vmcore, Zonedev, assert_one_line, fresh_vmcore, lay_o
 from drgn import Object, Program
 from jsonschema import validate
 
-from zonedev.audit import audit
+from zonedev.audit import audit, folio
 from zonedev.errors import TargetError
 from zonedev.explain import Explainer, Explanation, Holder, explain
 from zonedev.kernel.members import Members
@@ -146,6 +146,24 @@ def test_pages_of_one_folio_have_one_account() -> None:
     assert "offset 0x9000" in str(found[head + 9])
 
 
+def test_every_way_to_name_a_page() -> None:
+    vmcore = open_vmcore("7.2-explain")
+    pfn = page(vmcore, "map4k mapped, leak get")
+    address = vmcore.kernel.layout.page_address(pfn)
+    pointers = [
+        Object(vmcore.prog, f"struct {name} *", value=address) for name in ("page", "folio")
+    ]
+    names = [hex(pfn), str(pfn), f"phys:{pfn << 12:#x}", hex(address), pfn, address, *pointers]
+    assert {explain(vmcore.prog, what, budget_s=0).asked_pfn for what in names} == {pfn}
+    assert folio(vmcore.prog, pointers[0]).pfn == pfn
+    with pytest.raises(
+        TargetError, match=f"not ZONE_DEVICE memory; phys:{pfn << 12:#x} is pfn {pfn:#x}"
+    ):
+        explain(vmcore.prog, pfn << 12)
+    with pytest.raises(TargetError, match=r"not ZONE_DEVICE memory$"):
+        explain(vmcore.prog, "phys:0x1000")
+
+
 def test_references_on_a_tail_do_not_add_up() -> None:
     vmcore = open_vmcore("7.2-explain")
     head = page(vmcore, "devdax_two_again mapped, leak set")
@@ -198,7 +216,7 @@ def test_a_map_that_nothing_leads_to_is_found_in_page_tables() -> None:
     assert one.mapping == 0 and one.mapcount == 1 and one.unexplained == -1
     (entry,) = [holder for holder in one.holders if holder.maps]
     assert entry.comm == "workload" and entry.object == "rw-p"
-    assert "1 reference fewer than holders" in str(one)
+    assert "1 reference missing, put too often" in str(one)
 
 
 def test_peer_to_peer_memory_is_found_with_its_file() -> None:

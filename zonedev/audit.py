@@ -512,11 +512,12 @@ def dev_pagemap_ranges(prog: Program, pgmap: Object) -> list[PfnRange]:
 
 
 @takes_program_or_default
-def folio(prog: Program, what: str, *, quick: bool = False) -> FolioReport:
+def folio(prog: Program, what: Union[str, int, Object], *, quick: bool = False) -> FolioReport:
     """
     Decode and judge one struct page and its folio.
 
-    :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...)
+    :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...); as text, as a
+        number, or as a drgn pointer
     :param quick: do not look for the DAX entries of files that name the page
     :raises TargetError: it is not ZONE_DEVICE, or cannot be read
     """

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 from drgn import FaultError, Object, Program
 from drgn.helpers.common.prog import takes_program_or_default
@@ -156,7 +156,7 @@ class Explanation:
 
     @property
     def unexplained(self) -> int:
-        """References that nobody was found for; negative where there are fewer than holders."""
+        """References that nobody was found for; negative where some are missing."""
         return self.refcount - self.base - self.explained
 
     @property
@@ -270,7 +270,10 @@ class Explainer:
     # ------------------------------------------------------------ the pages
 
     def explain(
-        self, what: str, budget_s: float = 0.0, progress: Optional[Progress] = None
+        self,
+        what: Union[str, int, Object],
+        budget_s: float = 0.0,
+        progress: Optional[Progress] = None,
     ) -> Explanation:
         """
         Account for the references of a page's folio (see :func:`explain()`).
@@ -627,11 +630,14 @@ def explain_findings(kernel: Kernel, findings: Iterable[Finding]) -> dict[str, A
 
 
 @takes_program_or_default
-def explain(prog: Program, what: str, *, budget_s: float = SEARCH_S) -> Explanation:
+def explain(
+    prog: Program, what: Union[str, int, Object], *, budget_s: float = SEARCH_S
+) -> Explanation:
     """
     Account for the references of a page's folio: who holds it, and which references nobody was found for.
 
-    :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...)
+    :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...); as text, as a
+        number, or as a drgn pointer
     :param budget_s: how long memory is searched for what points to it where references are left, in seconds; 0: not at all
     :raises TargetError: it is not ZONE_DEVICE, or cannot be read
     """

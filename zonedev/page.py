@@ -7,9 +7,9 @@ Owns what `zonedev page` and folio() say; the judging is the core's.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
-from drgn import FaultError
+from drgn import FaultError, Object
 
 from zonedev import _zonedev
 from zonedev.driver_pass import DriverPasses
@@ -194,17 +194,26 @@ class Found(NamedTuple):
     range: PfnRange
 
 
-def find_page(kernel: Kernel, what: str) -> Found:
+def _hint(kernel: Kernel, what: str, pfn: int) -> str:
+    """That a number which is no pfn of a pagemap is a physical address of one."""
+    frame = pfn >> kernel.layout.page_shift
+    return f"; phys:{what} is pfn {frame:#x}" if kernel.find(frame) else ""
+
+
+def find_page(kernel: Kernel, what: Union[str, int, Object]) -> Found:
     """The ZONE_DEVICE page that a user means.
 
-    :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...)
+    :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...); or such a number, or a
+        pointer to a struct page or folio, itself
     :raises UsageError: it is none of these
     :raises TargetError: it is not ZONE_DEVICE, or has no struct page
     """
+    what = what if isinstance(what, str) else hex(int(what))
     pfn, asked = _resolve(kernel, what)
     pagemap = kernel.find(pfn)
     if pagemap is None:
-        raise TargetError(f"{asked}, and no pagemap covers it: it is not ZONE_DEVICE memory")
+        hint = "" if what.startswith("phys:") else _hint(kernel, what, pfn)
+        raise TargetError(f"{asked}, and no pagemap covers it: it is not ZONE_DEVICE memory{hint}")
     if not known_type(pagemap):
         raise TargetError(
             f"{asked} of pagemap {pagemap.address:#x}, whose memory type is {pagemap.type}"
@@ -224,7 +233,7 @@ def order_of(head: dict[str, Any], pagemap: Pagemap, layout: KernelLayout) -> in
     return order if order <= order_max(pagemap, layout) else 0
 
 
-def folio_report(kernel: Kernel, what: str, quick: bool = False) -> FolioReport:
+def folio_report(kernel: Kernel, what: Union[str, int, Object], quick: bool = False) -> FolioReport:
     """Decode and judge one struct page and its folio (see :func:`zonedev.audit.folio()`)."""
     pfn, asked, pagemap, range_ = find_page(kernel, what)
     layout = kernel.layout

@@ -111,7 +111,7 @@ def _verdict(explanation: Explanation) -> str:
     if not left:
         return account + "it adds up"
     if left < 0:
-        return account + f"{number(-left, 'reference')} fewer than holders"
+        return account + f"{number(-left, 'reference')} missing, put too often"
     words = f"{references(left, explanation.order)} without a known holder"
     if explanation.gaps:
         return account + words + ", as far as could be looked"
@@ -167,11 +167,12 @@ def explain_text(explanation: Explanation) -> str:
     """The report of `zonedev explain`."""
     pagemap, pages = explanation.pagemap, 1 << explanation.order
     asked = explanation.asked_pfn - explanation.pfn
+    counts = "" if explanation.maps_count else ", in which maps take no reference"
     of_folio = f", page {asked} of {pages} from {explanation.pfn:#x}" if explanation.order else ""
     lines = [
         f"pfn {explanation.asked_pfn:#x} ({device_name(pagemap)}, {short_type(pagemap.type)}){of_folio}: refcount"
         f" {explanation.refcount}, mapcount {explanation.mapcount}; free at {explanation.idle_refcount} (scheme"
-        f" {explanation.scheme})"
+        f" {explanation.scheme}{counts})"
     ]
     inside = asked * explanation.page_size
     lines += [line for file in explanation.files for line in _file(file, inside)]
