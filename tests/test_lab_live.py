@@ -109,7 +109,9 @@ def explanation(pfn: int, **changes: Any) -> dict[str, Any]:
 
 
 def test_one_held_page_of_each_sort_is_explained() -> None:
-    lines = record(mapped(0x101, 7), mapped(0x102, 7), mapped(0x103, 7), mapped(0x103, 8))
+    free = {"ev": "unmap", "path": "/dev/dax1.0", "pid": 7, "va": 0x100 << 12, "n": 1}
+    held = mapped(0x101, 7), mapped(0x102, 7), mapped(0x103, 7), mapped(0x103, 8)
+    lines = record(mapped(0x100, 7), free, *held)
     assert [account.pfn for account in live.held_pages(lines)] == [0x101, 0x103]
 
 
