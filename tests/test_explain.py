@@ -453,3 +453,40 @@ def test_what_cannot_be_explained_is_counted(monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_references_in_words(count: int, order: int, words: str) -> None:
     assert references(count, order) == words
+
+
+# ---------------------------------------------------------------- kernels that do not stand still
+
+
+@pytest.mark.parametrize(
+    ("refcounts", "looks", "status", "moved"),
+    [
+        ([2, 2, 2, 2], 4, 1, False),
+        ([2, 1], 2, 0, False),
+        ([1], 1, 0, False),
+        ([2, 2, 3], 3, 3, True),
+    ],
+)
+def test_live_an_account_that_does_not_add_up_is_made_again(
+    refcounts: list[int],
+    looks: int,
+    status: int,
+    moved: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A leaked page's account, as if its count were another one at each look."""
+    vmcore = open_vmcore("7.2-explain")
+    explainer, pfn = Explainer(vmcore.prog), page(vmcore, "map4k mapped, leak get")
+    real, seen = explainer._look, list[int]()
+
+    def look(pfns: list[int]) -> dict[int, Explanation]:
+        seen.append(refcounts[len(seen)])
+        return {pfn: replace(one, refcount=seen[-1]) for pfn, one in real(pfns).items()}
+
+    monkeypatch.setattr(explainer, "_look", look)
+    assert explainer.explain_pfns([pfn])[pfn].refcount == refcounts[0] and len(seen) == 1
+    seen.clear()
+    monkeypatch.setattr(type(explainer._kernel), "live", property(lambda _kernel: True))
+    one = explainer.explain_pfns([pfn])[pfn]
+    assert (len(seen), one.exit_code) == (looks, status)
+    assert ("who holds the page changed while it was looked at" in one.gaps) == moved

@@ -67,6 +67,10 @@ _FINDINGS_MAX = 20
 
 _GAPS_MAX = 20
 
+# How often a page of a live kernel is looked at before an account that does not add up is believed.
+_LOOKS = 4
+_MOVED = "who holds the page changed while it was looked at"
+
 _ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
 
 
@@ -301,6 +305,28 @@ class Explainer:
 
         :raises TargetError: one of them is not ZONE_DEVICE, or cannot be read
         """
+        found = self._look(pfns)
+        if self._kernel.live:
+            self._look_again(found)
+        return found
+
+    def _look_again(self, found: dict[int, Explanation]) -> None:
+        """Let an account that does not add up stand only where further looks agree: holders come and go."""
+        for _ in range(_LOOKS - 1):
+            doubtful = [pfn for pfn, one in found.items() if one.unexplained and one.complete]
+            if not doubtful:
+                return
+            for pfn, again in self._look(doubtful).items():
+                before = found[pfn]
+                if again.unexplained and (again.refcount, again.holders) != (
+                    before.refcount,
+                    before.holders,
+                ):
+                    again = replace(again, gaps=[*again.gaps, _MOVED])
+                found[pfn] = again
+
+    def _look(self, pfns: Iterable[int]) -> dict[int, Explanation]:
+        """The accounts of pages as they are now."""
         wanted = list(dict.fromkeys(pfns))
         folios = {pfn: self._folio(pfn) for pfn in wanted}
         # Several pages of one folio have one account.
