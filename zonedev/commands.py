@@ -72,8 +72,8 @@ class Parser(argparse.ArgumentParser):
         """Parse a whole command line; what is left over is said with the verb that does not take it."""
         parsed, rest = self.parse_known_args(args)
         if rest:
-            core = "; a VMCORE is named with -c" if parsed.verb in _ONE_PAGE else ""
-            core = core if hasattr(parsed, "core") else ""
+            named_by_option = parsed.verb in _ONE_PAGE and hasattr(parsed, "core")
+            core = "; a VMCORE is named with -c" if named_by_option else ""
             raise UsageError(
                 f"unrecognized arguments: {' '.join(rest)}{core} (see {self.prog} {parsed.verb} --help)"
             )
