@@ -155,6 +155,8 @@ def test_reports_that_leave_something_out() -> None:
     quick = audit_dict(audit(vmcore.prog, quick=True))
     diff = compared(full, quick)
     assert any("--quick" in note for note in diff.notes) and diff.exit_code == 3
+    explained = compared(full, audit_dict(audit(vmcore.prog, explain=True)))
+    assert not explained.notes and explained.exit_code == 0
     assert not compared(full, full).notes
 
 
@@ -284,8 +286,9 @@ def test_what_is_no_report(zonedev: Zonedev, tmp_path: Path, text: str, why: str
 def test_files_that_cannot_be_read(zonedev: Zonedev, tmp_path: Path) -> None:
     good = write(tmp_path / "good", report())
     assert_one_line(zonedev("diff", good, tmp_path / "none"), "No such file")
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    assert_one_line(zonedev("diff", good, tmp_path / "binary"), "not text")
+    for content in (b"\xff\xfe\x01", b"\x7fELF\x00", b"{}" + b" " * 5000 + b"\x00"):
+        (tmp_path / "binary").write_bytes(content)
+        assert_one_line(zonedev("diff", good, tmp_path / "binary"), "not text")
     for words in ((), (good,), (good, good, good)):
         assert_one_line(zonedev("diff", *words), "two REPORTs")
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import live
@@ -86,3 +87,63 @@ def test_counters_of_the_churn() -> None:
     assert live.read_counters(data + b"cut off") == {"pmem0.map4k": 5, "failed": 2}
     assert live.difference({"a": 3, "b": 1}, {"a": 1, "b": 1}) == {"a": 2}
     assert live.device_of("dax3.0.io_uring") == "dax3.0"
+
+
+def record(*events: dict[str, Any]) -> list[str]:
+    boot = {"ev": "boot", "release": "7.2.12+deb13-amd64", "scenario": "nvdimm", "cmdline": ""}
+    range_ = {"ev": "range", "type": "devdax", "path": "/dev/dax1.0", "map": "mem", "align": 4096}
+    memory = {"start": 0x100000, "size": 0x40000, "data": 0x100000, "data_size": 0x40000}
+    return [json.dumps(one) for one in (boot, range_ | memory, *events)]
+
+
+def mapped(pfn: int, pid: int) -> dict[str, Any]:
+    words = {"ev": "map", "cat": "hold", "path": "/dev/dax1.0", "ino": 3, "entry": 1, "faults": 1}
+    return words | {"pid": pid, "va": pfn << 12, "off": 0, "pfn": pfn, "n": 1, "step": 1}
+
+
+def explanation(pfn: int, **changes: Any) -> dict[str, Any]:
+    map_ = {"kind": "pte", "pid": 7, "comm": "churn", "address": pfn << 12, "refs": 1, "pins": 0}
+    file = {"path": "dax1.0", "inode": 1, "offset": (pfn - 0x100) << 12, "deleted": False}
+    numbers = {"pfn": pfn, "order": 0, "refcount": 2, "base": 1, "explained": 1, "unexplained": 0}
+    return numbers | {"holders": [map_], "files": [file], "file": file, "gaps": []} | changes
+
+
+def test_one_held_page_of_each_sort_is_explained() -> None:
+    free = {"ev": "unmap", "path": "/dev/dax1.0", "pid": 7, "va": 0x100 << 12, "n": 1}
+    held = mapped(0x101, 7), mapped(0x102, 7), mapped(0x103, 7), mapped(0x103, 8)
+    lines = record(mapped(0x100, 7), free, *held)
+    assert [account.pfn for account in live.held_pages(lines)] == [0x101, 0x103]
+
+
+@pytest.mark.parametrize(
+    ("explanations", "told", "wrong"),
+    [
+        ({0x101: explanation(0x101)}, (1, 0), []),
+        ({}, (0, 0), []),
+        ({0x101: explanation(0x101, unexplained=1, refcount=3)}, (1, 0), ["refcount is 3", "unexplained is 1"]),
+        ({0x101: explanation(0x101, gaps=["DAX entries were not read: live"], files=[])}, (0, 1), []),
+        ({0x101: explanation(0x101, gaps=["tasks were not read"], files=[], file=None)}, (1, 0), ["not among its files"]),
+    ],
+)  # fmt: skip
+def test_explanations_are_compared(
+    explanations: dict[int, Any], told: tuple[int, int], wrong: list[str]
+) -> None:
+    accounts = live.held_pages(record(mapped(0x101, 7)))
+    found = live.explained_event(accounts, explanations)
+    assert (found["pages"], found["blind"]) == told
+    assert len(found["differences"]) == len(wrong)
+    for text, words in zip(found["differences"], wrong):
+        assert words in text
+
+
+def test_a_series_that_explains_has_explained_something() -> None:
+    def problems(**event: Any) -> list[str]:
+        begun = {"ev": "audits", "from": "inside", "count": 0, "devices": [], "explains": True}
+        (one,) = live.series_of([begun, {"ev": "explained", "from": "inside", **event}])
+        return list(live.check_explained(one))
+
+    assert problems(pages=1, differences=[]) == []
+    assert problems(pages=0, differences=[]) == ["no page was explained"]
+    assert problems(pages=1, differences=["pfn 0x1"]) == ["explained: pfn 0x1"]
+    (old,) = live.series_of([{"ev": "audits", "from": "inside", "count": 0, "devices": []}])
+    assert list(live.check_explained(old)) == []

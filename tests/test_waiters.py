@@ -293,7 +293,7 @@ def test_text(zonedev: Zonedev) -> None:
     assert lines[2].startswith("    ? __schedule < ? schedule < ")
     assert not any(line.endswith("?") for line in lines)
     assert lines[-1].endswith(
-        " tasks; waiting for pages of 1 pagemap: 1; types from BTF, symbols from kallsyms"
+        " tasks; 1 waits for pages of 1 pagemap; types from BTF, symbols from kallsyms"
     )
 
 
@@ -323,7 +323,7 @@ def test_nobody_waits(zonedev: Zonedev, monkeypatch: pytest.MonkeyPatch) -> None
     answer = zonedev("waiters", vmcore.core, *vmcore.types)
     assert answer.status == 0
     assert answer.out.count("no task was seen that waits for it") == 2
-    assert answer.out.endswith("; waiting for pages of 5 pagemaps: 0; types from DWARF\n")
+    assert answer.out.endswith("; 0 wait for pages of 5 pagemaps; types from DWARF\n")
 
 
 def test_a_page_that_a_truncate_waits_for() -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _INCOMPLETE = 3
 
+# Verbs whose argument is a page.
+_ONE_PAGE = ("page", "explain")
+
 _WAIT_MAX = 1e6
 
 FORMATS = ("text", "json", "ndjson", "csv")
@@ -34,6 +37,21 @@ SLICE_EXTRAS = ("tasks", "explain")
 _EPILOG = """\
 exit status: 0 clean, 1 violations, 2 usage or target error, 3 incomplete
 """
+
+# What the exit status of a verb says that gives no verdict.
+_EPILOGS = {
+    "list": "exit status: 0, 2 usage or target error, 3 not all pagemaps could be read",
+    "page": "exit status: 0 whatever it finds, 2 usage or target error",
+    "explain": "exit status: 0 the references add up, 1 they do not, 2 usage or target error, 3 they do not, and not"
+    " everything could be looked at",
+    "files": "exit status: 0, 2 usage or target error, 3 not all files could be read",
+    "waiters": "exit status: 0 whoever waits, 2 usage or target error, 3 not everything could be looked at",
+    "scheme": "exit status: 0, 2 usage or target error",
+    "rules": "exit status: 0, 2 usage or target error",
+    "diff": "exit status: 0 nothing is new or worse, 1 something is, 2 usage or target error, 3 a report is incomplete, or"
+    " they were not made alike",
+    "slice": "exit status: 0 written, 2 usage or target error",
+}
 
 
 class Outcome(NamedTuple):
@@ -49,6 +67,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UsageError with the message and the way to help."""
         raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def parse_args(self, args: Optional[Sequence[str]] = None) -> argparse.Namespace:  # type: ignore[override]
+        """Parse a whole command line; what is left over is said with the verb that does not take it."""
+        parsed, rest = self.parse_known_args(args)
+        if rest:
+            named_by_option = parsed.verb in _ONE_PAGE and hasattr(parsed, "core")
+            core = "; a VMCORE is named with -c" if named_by_option else ""
+            raise UsageError(
+                f"unrecognized arguments: {' '.join(rest)}{core} (see {self.prog} {parsed.verb} --help)"
+            )
+        return parsed
 
 
 def _add_target(parser: argparse.ArgumentParser, positional: bool) -> None:
@@ -185,7 +214,11 @@ def build_parser(prog: str, targets: bool) -> Parser:
         name: str, help_: str, positional: bool = False, target: bool = True
     ) -> argparse.ArgumentParser:
         sub = verbs.add_parser(
-            name, help=help_, description=help_, epilog=_EPILOG, allow_abbrev=False
+            name,
+            help=help_,
+            description=help_,
+            epilog=_EPILOGS.get(name, _EPILOG),
+            allow_abbrev=False,
         )
         if targets and target:
             _add_target(sub, positional)

@@ -21,6 +21,7 @@ from zonedev.kernel.vmemmap import SHIFT_MAX
 
 _SCHEMA = "zonedev.audit/1"
 _SIZE_MAX = 1 << 30
+_FIRST = 4096
 
 # A report names a finding by these; numbers that may be missing (of a whole pagemap) are None.
 _FINDING = {
@@ -202,11 +203,16 @@ def read_report(path: str) -> dict[str, Any]:
     :raises TargetError: it cannot be read, or is none
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(_SIZE_MAX)
+        with open(path, "rb") as file:
+            raw = file.read(_FIRST)
+            # A core that was given instead is not read to its end.
+            raw += b"" if b"\0" in raw else file.read(_SIZE_MAX)
+        text = raw.decode()
+        if "\0" in text:
+            raise ValueError("it has zeroes")
     except OSError as err:
         raise TargetError(f"report {path}: {err.strerror or err}") from None
-    except UnicodeDecodeError:
+    except ValueError:
         raise TargetError(
             f"report {path}: not text; give what `zonedev audit --format json` wrote"
         ) from None
@@ -351,11 +357,13 @@ def _pagemaps(
 
 
 def _passes(report: dict[str, Any]) -> list[str]:
-    """The passes that were run."""
+    """The passes that were run and that findings rest on: explanations change none."""
     passes = report.get("passes")
     listed = passes if isinstance(passes, list) else []
     return sorted(
-        str(one.get("pass")) for one in listed if isinstance(one, dict) and one.get("ran")
+        str(one.get("pass"))
+        for one in listed
+        if isinstance(one, dict) and one.get("ran") and one.get("pass") != "explain"
     )
 
 

@@ -75,6 +75,10 @@ _FINDINGS_MAX = 20
 
 _GAPS_MAX = 20
 
+# How often a page of a live kernel is looked at before an account that does not add up is believed.
+_LOOKS = 4
+_MOVED = "who holds the page changed while it was looked at"
+
 _ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
 
 
@@ -126,7 +130,8 @@ class FileAt:
 
 @dataclass
 class Explanation:
-    """The account of one folio. pfn is its first; mapping_words say whose its mapping (the word itself) is, driver what
+    """The account of one folio. pfn is its first, asked_refcount the count of the page that was asked for, which is 0 in
+    a sound tail; mapping_words say whose its mapping (the word itself) is, driver what
     its driver says.
 
     maps_count: the scheme counts maps of this memory type. gaps: what could not be looked at; with gaps, what is
@@ -135,6 +140,7 @@ class Explanation:
     """
 
     asked_pfn: int
+    asked_refcount: int
     pfn: int
     pagemap: Pagemap
     order: int
@@ -164,7 +170,7 @@ class Explanation:
 
     @property
     def unexplained(self) -> int:
-        """References that nobody was found for; negative where there are fewer than holders."""
+        """References that nobody was found for; negative where some are missing."""
         return self.refcount - self.base - self.explained
 
     @property
@@ -178,8 +184,15 @@ class Explanation:
         return not self.gaps
 
     @property
+    def strays(self) -> int:
+        """References that were taken (or, negative, returned) on the tail that was asked for instead of on the head."""
+        return self.asked_refcount if self.asked_pfn != self.pfn else 0
+
+    @property
     def exit_code(self) -> int:
         """0: the references add up; 1: some do not, though everything was looked at; 3: and not everything was."""
+        if self.strays:
+            return EXIT_CODES["violations"]
         if not self.unexplained:
             return 0
         return EXIT_CODES["violations" if self.complete else "incomplete"]
@@ -205,6 +218,7 @@ class _Folio:
     pages: int
     pagemap: Pagemap
     scheme: _zonedev.Scheme
+    asked: dict[str, Any]
     head: dict[str, Any]
     address: int
     places: list[_InFile] = field(default_factory=list)
@@ -307,6 +321,28 @@ class Explainer:
 
         :raises TargetError: one of them is not ZONE_DEVICE, or cannot be read
         """
+        found = self._look(pfns)
+        if self._kernel.live:
+            self._look_again(found)
+        return found
+
+    def _look_again(self, found: dict[int, Explanation]) -> None:
+        """Let an account that does not add up stand only where further looks agree: holders come and go."""
+        for _ in range(_LOOKS - 1):
+            doubtful = [pfn for pfn, one in found.items() if one.unexplained and one.complete]
+            if not doubtful:
+                return
+            for pfn, again in self._look(doubtful).items():
+                before = found[pfn]
+                if again.unexplained and (again.refcount, again.holders) != (
+                    before.refcount,
+                    before.holders,
+                ):
+                    again = replace(again, gaps=[*again.gaps, _MOVED])
+                found[pfn] = again
+
+    def _look(self, pfns: Iterable[int]) -> dict[int, Explanation]:
+        """The accounts of pages as they are now."""
         wanted = list(dict.fromkeys(pfns))
         folios = {pfn: self._folio(pfn) for pfn in wanted}
         # Several pages of one folio have one account.
@@ -316,7 +352,10 @@ class Explainer:
         self._find_maps(list(heads.values()))
         openers = self._find_holders(heads)
         made = {pfn: self._explanation(folio, openers) for pfn, folio in heads.items()}
-        return {pfn: replace(made[folio.pfn], asked_pfn=pfn) for pfn, folio in folios.items()}
+        return {
+            pfn: replace(made[folio.pfn], asked_pfn=pfn, asked_refcount=folio.asked["refcount"])
+            for pfn, folio in folios.items()
+        }
 
     def explain_all(self, pfns: Iterable[int]) -> tuple[dict[int, Explanation], list[str]]:
         """The same of those that can be explained, and why others cannot."""
@@ -336,14 +375,14 @@ class Explainer:
         if pagemap.address not in self._schemes:
             self._schemes[pagemap.address] = calibrated(kernel, pagemap)[0]
         place = Place(kernel, pagemap, range_, self._schemes[pagemap.address], Caps())
-        head = place.decode(pfn)[0]
-        head_pfn = head["head_pfn"] if head["head_pfn"] is not None else pfn
-        if head_pfn != pfn:
-            head = place.decode(head_pfn)[0]
+        page = place.decode(pfn)[0]
+        head_pfn = page["head_pfn"] if page["head_pfn"] is not None else pfn
+        head = page if head_pfn == pfn else place.decode(head_pfn)[0]
         order = order_of(head, pagemap, kernel.layout)
         pages = min(1 << order, range_.end_pfn - head_pfn)
         address = kernel.layout.page_address(head_pfn)
-        return _Folio(head_pfn, pages, pagemap, place.scheme, {**head, "order": order}, address)
+        head = {**head, "order": order}
+        return _Folio(head_pfn, pages, pagemap, place.scheme, page, head, address)
 
     def _read_tasks(self) -> None:
         """Read the tasks, of a dump once."""
@@ -368,7 +407,8 @@ class Explainer:
                 folio.gap(f"{len(folio.entries)} DAX entries name it: {_PLACES_MAX} are told")
                 del folio.entries[_PLACES_MAX:]
             folio.places = list(dict.fromkeys(self._places(folio)))
-            if folio.pagemap.type == FS_DAX and self._dax.why and not folio.places:
+            asks = not folio.places or folio.columns["entry_takes_ref"]
+            if folio.pagemap.type == FS_DAX and self._dax.why and asks:
                 folio.gap(f"DAX entries were not read: {self._dax.why}")
 
     def _places(self, folio: _Folio) -> Iterator[_InFile]:
@@ -585,6 +625,7 @@ class Explainer:
             folio.gap("the page changed while it was looked at")
         return Explanation(
             asked_pfn=folio.pfn,
+            asked_refcount=head["refcount"],
             pfn=folio.pfn,
             pagemap=folio.pagemap,
             order=head["order"],

@@ -209,6 +209,12 @@ class Found(NamedTuple):
     range: PfnRange
 
 
+def _hint(kernel: Kernel, what: str, pfn: int) -> str:
+    """That a number which is no pfn of a pagemap is a physical address of one."""
+    frame = pfn >> kernel.layout.page_shift
+    return f"; phys:{what} is pfn {frame:#x}" if kernel.find(frame) else ""
+
+
 def find_page(kernel: Kernel, what: What) -> Found:
     """The ZONE_DEVICE page that a user means.
 
@@ -217,10 +223,12 @@ def find_page(kernel: Kernel, what: What) -> Found:
     :raises UsageError: it is none of these
     :raises TargetError: it is not ZONE_DEVICE, or has no struct page
     """
-    pfn, asked = _resolve(kernel, _text(what))
+    text = _text(what)
+    pfn, asked = _resolve(kernel, text)
     pagemap = kernel.find(pfn)
     if pagemap is None:
-        raise TargetError(f"{asked}, and no pagemap covers it: it is not ZONE_DEVICE memory")
+        hint = "" if text.startswith("phys:") else _hint(kernel, text, pfn)
+        raise TargetError(f"{asked}, and no pagemap covers it: it is not ZONE_DEVICE memory{hint}")
     if not known_type(pagemap):
         raise TargetError(
             f"{asked} of pagemap {pagemap.address:#x}, whose memory type is {pagemap.type}"

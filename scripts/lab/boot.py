@@ -163,13 +163,14 @@ def live_arguments(out: Path, command: str | None) -> tuple[list[str], list[str]
     return ["-virtfs", share], [f"lab.cmd={script}"]
 
 
-def guest_command(options: argparse.Namespace) -> str | None:
+def guest_command(options: argparse.Namespace, out: Path) -> str | None:
     """What scenario live runs inside of the guest."""
     if options.live_cmd or not options.audits:
         given: str | None = options.live_cmd
         return given
     # guest/init binds its /dev into the chroot: the counters of the churn lie there, too.
     target: list[object] = ["-k", "--counters", "/dev/churn", "-o", "/dev/ttyS1"]
+    target += ["--explain", out / "truth.jsonl"]
     series = [shlex.join(words) for words in audit_commands(options, options.audits, target)]
     return f"cd {live.REPO}; export PYTHONPATH={live.REPO}; {' && '.join(series)}"
 
@@ -185,7 +186,8 @@ def audit_commands(
 def audit_from_outside(options: argparse.Namespace, out: Path) -> None:
     """Audit the running guest through QMP; what the audits say goes to outside.jsonl."""
     target: list[object] = [
-        *("--qemu", out / "qmp", "--record", out / "truth.jsonl", "-o", out / "outside.jsonl")
+        *("--qemu", out / "qmp", "--record", out / "truth.jsonl", "-o", out / "outside.jsonl"),
+        *("--explain", out / "truth.jsonl"),
     ]
     for words in audit_commands(options, options.outside, target):
         subprocess.run(words, env=os.environ | {"PYTHONPATH": str(live.REPO)}, check=True)
@@ -227,7 +229,7 @@ def qemu_command(options: argparse.Namespace, out: Path) -> list[str]:
         command += ["-m", f"{mem}M"]
     extras = [EXTRAS[scenario] for scenario in scenarios if scenario in EXTRAS]
     if "live" in scenarios:
-        extras.append(live_arguments(out, guest_command(options)))
+        extras.append(live_arguments(out, guest_command(options, out)))
     for arguments, words in extras:
         command += arguments
         append += words

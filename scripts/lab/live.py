@@ -7,10 +7,11 @@ usage: live.py audit (-k | --qemu SOCKET) [options] (VMLINUX... | --btf)   (with
 
 audit: opens the kernel once (of the files VMLINUX, the one with the kernel's build id; or by the types that it has
 of itself) and audits it N times as zonedev's users do, one JSON line an audit: what was alarming at first (candidates), what stood,
-and how many operations churn.c did meanwhile. Runs inside of the guest, or beside it through QMP.
+and how many operations churn.c did meanwhile. Then explains pages that the record says are held, one of each sort,
+and compares (explained.py). Runs inside of the guest, or beside it through QMP.
 check: prints one line a series of audits, and a table of the churn. A finding above info must be one that
-the record expects (replay.py), and each audit must have all of those. Exit status 1 for anything else, and
-for audits under which nothing churned.
+the record expects (replay.py), and each audit must have all of those. Exit status 1 for anything else, for
+audits under which nothing churned, and for explanations that are not what the record says.
 
 Owns the series of audits and their judgement; the virtual machine is boot.py's, the record replay.py's.
 """
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from drgn import Program
+    from replay import Account
 
     from zonedev.model import Audit, Finding
 
@@ -92,6 +94,61 @@ def wait_for_change(counters: Callable[[], dict[str, int]], before: dict[str, in
         if counters() != before:
             return
         time.sleep(0.1)
+
+
+# ---------------------------------------------------------------- explanations
+
+
+def held_pages(lines: Iterable[str]) -> list[Account]:
+    """Folios of a record that are held: the first of each sort, which is who holds how much of what."""
+    import replay
+
+    first: dict[tuple[Any, ...], Account] = {}
+    for account in replay.accounts_of(replay.world_of(lines)):
+        held = sorted((holder.kind, holder.refs, holder.pins) for holder in account.holders)
+        if account.certain and (held or account.unexplained):
+            first.setdefault((account.type, account.unexplained, *held), account)
+    return list(first.values())
+
+
+def is_blind(explanation: Event) -> bool:
+    """True where an explanation rests on DAX entries, which are not read of a running kernel."""
+    return any(gap.startswith("DAX entries were not read") for gap in explanation["gaps"])
+
+
+def explained_event(accounts: Iterable[Account], explanations: dict[int, Event]) -> Event:
+    """How explanations compare with the record; a page may be unreadable from inside."""
+    import explained
+
+    seen = [account for account in accounts if account.pfn in explanations]
+    sighted = [account for account in seen if not is_blind(explanations[account.pfn])]
+    wrong = [
+        text for a in sighted for text in explained.differences(a, explanations[a.pfn])
+    ]  # fmt: skip
+    return {
+        "ev": "explained",
+        "pages": len(sighted),
+        "blind": len(seen) - len(sighted),
+        "differences": wrong,
+    }
+
+
+def explain_record(prog: Program, path: Path) -> Event:
+    """Explain held pages of a record that is still being written."""
+    from zonedev.errors import ZonedevError
+    from zonedev.explain import Explainer
+    from zonedev.report.data import explain_dict
+
+    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    accounts = held_pages(line for line in lines if line.endswith("}\n"))
+    start = time.monotonic()
+    try:
+        found, lost = Explainer(prog).explain_all(account.pfn for account in accounts)
+    except (ZonedevError, LookupError, ValueError, OSError) as err:
+        return {"ev": "explained", "pages": 0, "differences": [f"{type(err).__name__}: {err}"]}
+    seconds = round(time.monotonic() - start, 3)
+    explanations = {pfn: explain_dict(explanation) for pfn, explanation in found.items()}
+    return explained_event(accounts, explanations) | {"s": seconds, "unreadable": len(lost)}
 
 
 # ---------------------------------------------------------------- the audits
@@ -198,9 +255,20 @@ def run_audits(options: argparse.Namespace) -> None:
     opened = round(time.monotonic() - start, 1)
     counters = options.churn
     devices = sorted({device_of(name) for name in counters()} - {""})
-    say({"ev": "audits", "count": options.count, "open_s": opened, "devices": devices})
+    explains = options.explain is not None
+    say(
+        {
+            "ev": "audits",
+            "count": options.count,
+            "open_s": opened,
+            "devices": devices,
+            "explains": explains,
+        }
+    )
     how = {"samples": options.samples, "resample_ms": options.resample_ms}
     series(prog, options.count, counters, say, **{k: v for k, v in how.items() if v is not None})
+    if explains:
+        say(explain_record(prog, options.explain))
 
 
 def attached(target: Any) -> Program:
@@ -248,6 +316,8 @@ class Series:
     wanted: int
     devices: list[str]
     audits: list[Event] = dataclasses.field(default_factory=list)
+    explains: bool = False  # announced that it explains pages
+    explained: list[Event] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
 
     def total(self, name: str) -> Counter[str]:
@@ -262,9 +332,13 @@ def series_of(events: Iterable[Event]) -> list[Series]:
     found: dict[str, Series] = {}
     for event in events:
         if event.get("ev") == "audits":
-            found[event["from"]] = Series(event["from"], event["count"], event["devices"])
+            one = Series(event["from"], event["count"], event["devices"])
+            one.explains = event.get("explains", False)
+            found[event["from"]] = one
         elif event.get("ev") == "audit":
             found[event["from"]].audits.append(event)
+        elif event.get("ev") == "explained":
+            found[event["from"]].explained.append(event)
     return list(found.values())
 
 
@@ -343,6 +417,14 @@ def stalled(one: Series) -> list[str]:
     return [device for device in one.devices if device not in moving]
 
 
+def check_explained(one: Series) -> Iterator[str]:
+    """What is wrong with the explanations of a series."""
+    if one.explains and not any(event["pages"] for event in one.explained):
+        yield "no page was explained"
+    for event in one.explained:
+        yield from (f"explained: {text}" for text in event["differences"])
+
+
 def check_series(one: Series, expected: list[Page], churns: bool) -> None:
     """Fill in the problems of a series."""
     for event in one.audits:
@@ -353,6 +435,7 @@ def check_series(one: Series, expected: list[Page], churns: bool) -> None:
     if churns and still:
         one.problems.append(f"nothing churned under {len(still)} audits: {still[:10]}")
     one.problems += [f"nothing churned on {device} in the end" for device in stalled(one)]
+    one.problems += check_explained(one)
 
 
 def named(counts: Counter[str]) -> str:
@@ -382,6 +465,11 @@ def figures(one: Series, expected: list[Page]) -> list[str]:
         f"{sum(n for samples, n in lasted.items() if samples > 1)}, at most {max(lasted, default=0)} samples",
         f"  standing: {named(standing)}; planted: {len(expected)} pages, of which {len(blind)} "
         "may be unreadable from there",
+        *(
+            f"  explained: {event['pages']} pages in {event.get('s')} s, {len(event['differences'])} differences; "
+            f"{event.get('blind', 0)} more rest on DAX entries, {event.get('unreadable', 0)} are unreadable from there"
+            for event in one.explained
+        ),
     ]
 
 
@@ -446,6 +534,9 @@ def main() -> None:
         "--record", dest="churn", type=counters_of_record, metavar="FILE",
         help="truth.jsonl that tells of the churn",
     )  # fmt: skip
+    audits.add_argument(
+        "--explain", type=Path, metavar="FILE", help="truth.jsonl: explain pages that are held"
+    )
     audits.add_argument("--samples", type=int, help="samples that must agree (default: zonedev's)")
     audits.add_argument("--resample-ms", type=int, help="time between them (default: zonedev's)")
     types = audits.add_mutually_exclusive_group(required=True)

@@ -446,6 +446,7 @@ def explain_dict(explanation: Explanation) -> dict[str, Any]:
         "asked": {
             "pfn": explanation.asked_pfn,
             "offset": files[0]["offset"] + inside if files else None,
+            "refcount": explanation.asked_refcount,
         },
         "type": explanation.pagemap.type,
         "device": explanation.pagemap.device,

@@ -90,9 +90,8 @@ def _searched(searched: Searched) -> list[str]:
     """What a search of memory found, how far it came, and that a word is no proof."""
     found = len(searched.hits) + searched.more
     lines = [
-        f"memory: {number(found, 'word')} beside those of the holders above"
-        f" {'points' if found == 1 else 'point'} to it ({_bytes(searched.read)} of {_bytes(searched.total)} searched in"
-        f" {searched.seconds:.1f} s)"
+        f"memory: {number(found, 'word')} beside those of holders {'points' if found == 1 else 'point'} to it"
+        f" ({_bytes(searched.read)} of {_bytes(searched.total)} searched in {searched.seconds:.1f} s)"
     ]
     for hit in searched.hits[:_ROWS_SHOWN]:
         stale = "" if hit.certain else " (may be stale)"
@@ -108,28 +107,48 @@ def _searched(searched: Searched) -> list[str]:
 
 def _verdict(explanation: Explanation) -> str:
     left = explanation.unexplained
-    account = (
-        f"refcount {explanation.refcount} = {explanation.base} without a holder + {explanation.explained} explained"
-        f" + {left} unexplained: "
-    )
+    account = f"refcount {explanation.refcount} = base {explanation.base} + {explanation.explained} explained + {left} unexplained: "
     if not left:
         return account + "it adds up"
     if left < 0:
-        return account + f"{number(-left, 'reference')} fewer than holders"
+        return account + f"{number(-left, 'reference')} missing, put too often"
     words = f"{references(left, explanation.order)} without a known holder"
-    return account + words + (", as far as could be looked" if explanation.gaps else "")
+    if explanation.gaps:
+        return account + words + ", as far as could be looked"
+    if _points_nowhere(explanation):
+        words += "; nothing in memory points to it: leaked, or kept by its pfn or a DMA address"
+    return account + words
+
+
+def _points_nowhere(explanation: Explanation) -> bool:
+    """Whether all of memory was searched, and nothing in it points to the folio."""
+    searched = explanation.searched
+    return searched is not None and not (
+        searched.hits or searched.more or searched.unread or searched.why
+    )
+
+
+def _strays(explanation: Explanation) -> list[str]:
+    """That references of the page that was asked for are not where they belong."""
+    if not explanation.strays:
+        return []
+    return [
+        f"pfn {explanation.asked_pfn:#x} is a tail, and counts {explanation.strays} by itself instead of 0: references were taken or returned"
+        " there and not on the head"
+    ]
 
 
 def explain_line(explanation: Explanation) -> str:
     """The account in one line, and the place in its file."""
     rows = [row for row in _rows(explanation) if row[0] != "0"]
-    terms = [f"{explanation.base} without a holder"]
+    terms = [f"base {explanation.base}"]
     for refs, _, kind, who, _ in rows[:_TERMS_SHOWN]:
         terms.append(f"{refs} {kind}" + (f" of {who}" if who != "-" else ""))
     if len(rows) > _TERMS_SHOWN:
         terms.append(f"{sum(int(row[0]) for row in rows[_TERMS_SHOWN:])} of others")
+    head = f"head {explanation.pfn:#x}: " if explanation.asked_pfn != explanation.pfn else ""
     words = [
-        f"refcount {explanation.refcount} = {' + '.join(terms)} + {explanation.unexplained} unexplained"
+        f"{head}refcount {explanation.refcount} = {' + '.join(terms)} + {explanation.unexplained} unexplained"
     ]
     words += [_file(file)[0] for file in explanation.files[:_TERMS_SHOWN]]
     if explanation.gaps:
@@ -149,19 +168,20 @@ def explain_text(explanation: Explanation) -> str:
     pagemap, pages = explanation.pagemap, 1 << explanation.order
     asked = explanation.asked_pfn - explanation.pfn
     free_at = "?" if explanation.idle_refcount is None else explanation.idle_refcount
-    of_folio = f", page {asked} of {pages}" if explanation.order else ""
+    counts = "" if explanation.maps_count else ", in which maps take no reference"
+    of_folio = f", page {asked} of {pages} from {explanation.pfn:#x}" if explanation.order else ""
     lines = [explanation.asked] if explanation.asked else []
     lines += [
         f"pfn {explanation.asked_pfn:#x} ({device_name(pagemap)}, {short_type(pagemap.type)}){of_folio}: refcount"
         f" {explanation.refcount}, mapcount {explanation.mapcount}; free at {free_at} (scheme"
-        f" {explanation.scheme})"
+        f" {explanation.scheme}{counts})"
     ]
     inside = asked * explanation.page_size
     lines += [line for file in explanation.files for line in _file(file, inside)]
     if explanation.mapping and explanation.mapping not in {f.mapping for f in explanation.files}:
         lines.append(f"mapping: {explanation.mapping_words}")
     lines += [explanation.driver] if explanation.driver else []
-    lines += ["", *_holders(explanation), "", *_maps(explanation)]
+    lines += ["", *_holders(explanation), "", *_maps(explanation), *_strays(explanation)]
     lines += [f"not looked at: {gap}" for gap in explanation.gaps]
     lines += _searched(explanation.searched) if explanation.searched else []
     lines.append(f"{_verdict(explanation)}; {types_words(explanation.types_from)}")

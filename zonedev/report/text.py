@@ -279,7 +279,7 @@ _PASSES = {
         "not every pool could be read, and their pages are judged without",
     ),
     "explain": _Pass(
-        "{explained} of {findings} runs of findings are explained",
+        "{explained} of {findings} runs of findings, of every severity, are explained",
         "the others are less severe, or cannot be",
     ),
     "free-lists": _Pass(

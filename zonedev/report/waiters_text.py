@@ -59,7 +59,8 @@ def _searched(report: WaitersReport) -> str:
     lost = f", the stacks of {waiting.lost} of them could not be read" if waiting.lost else ""
     found = sum(len(held.waiters) for held in report.held)
     pagemaps = number(report.pagemaps, "pagemap")
-    return f"{number(waiting.tasks, 'task')}{lost}; waiting for pages of {pagemaps}: {found}"
+    waits = "waits" if found == 1 else "wait"
+    return f"{number(waiting.tasks, 'task')}{lost}; {found} {waits} for pages of {pagemaps}"
 
 
 def waiters_text(report: WaitersReport) -> str:
