@@ -30,7 +30,8 @@ from drgn import FaultError, Program, offsetof, sizeof
 import zonedev.explain as explain_module
 from zonedev.explain import Explainer, Explanation, explain
 from zonedev.kernel import holders, memory_place, pagetable, rmap, slab, tasks
-from zonedev.kernel.holders import Folios, Requests, Search
+from zonedev.kernel.held import Folios, Search
+from zonedev.kernel.holders import Requests
 from zonedev.kernel.members import Budget, Members
 from zonedev.kernel.slab import slab_object
 from zonedev.kernel.tasks import OpenFile, Tasks
