@@ -29,7 +29,7 @@ from drgn import FaultError, Program, offsetof, sizeof
 
 import zonedev.explain as explain_module
 from zonedev.explain import Explainer, Explanation, explain
-from zonedev.kernel import holders, memory_place, pagetable, rmap, slab, tasks
+from zonedev.kernel import held, memory_place, pagetable, rmap, slab, tasks
 from zonedev.kernel.held import Folios, Search
 from zonedev.kernel.holders import Requests
 from zonedev.kernel.members import Budget, Members
@@ -121,7 +121,7 @@ def test_pages_of_a_ring_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     set_member(prog, buffer, NOWHERE, "nr_bvecs", 1 << 28)
     node = int.from_bytes(prog.read(nodes, 8), "little")
     set_member(prog, Members(prog, "struct io_rsrc_node", "buf"), node, "buf", NOWHERE)
-    monkeypatch.setattr(holders, "_PIECES_IN_ALL", 1 << 18)
+    monkeypatch.setattr(held, "_PIECES_IN_ALL", 1 << 18)
     assert has_gap(explained(vmcore), f"more than {1 << 18} pages")
 
 
@@ -165,9 +165,9 @@ def test_a_bio_is_looked_at_once(bio: Bio) -> None:
 
 def test_bios_and_requests_have_a_bound(bio: Bio, monkeypatch: pytest.MonkeyPatch) -> None:
     vmcore, reader, _ = bio
-    monkeypatch.setattr(holders, "_READS_IN_ALL", len(reader._bios) - 1)
+    monkeypatch.setattr(held, "_READS_IN_ALL", len(reader._bios) - 1)
     assert has_gap(explained(vmcore), "bios and their pieces")
-    monkeypatch.setattr(holders, "_REQUESTS_IN_ALL", 3)
+    monkeypatch.setattr(held, "_REQUESTS_IN_ALL", 3)
     assert has_gap(explained(vmcore), "more than 3 requests")
 
 
