@@ -61,6 +61,7 @@ FUZZ_FINE_kdump := || test $$? = 71
 
 fuzz: $(addprefix fuzz-,$(FUZZ_TARGETS)) $(VENV)/.built
 	$(BIN)/python scripts/corrupt.py --rounds $(FUZZ_ROUNDS)
+	$(BIN)/python scripts/corrupt_explain.py --rounds $(FUZZ_ROUNDS)
 
 fuzz-%:
 	@mkdir -p build/fuzz/$*
