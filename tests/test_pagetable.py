@@ -160,8 +160,14 @@ def test_large_entries(kernel: Kernel, table: int, level: str, shift: int) -> No
 
 
 def test_a_large_entry_that_is_being_split_is_one_still(kernel: Kernel) -> None:
-    kernel.tables[PMD][5] = 512 << 12 | PSE
+    kernel.tables[PMD][5] = (~(512 << 12) & MASK & ~0x1FFFFF) | PSE
     assert [e.pfn for e in kernel.find(range(512, 1024))] == [512]
+
+
+def test_a_large_entry_without_access_is_inverted(kernel: Kernel) -> None:
+    kernel.tables[PMD][5] = (~(1024 << 12) & MASK & ~0x1FFFFF) | PSE | PROTNONE
+    kernel.tables[PMD][6] = 1024 << 12 | PSE | PROTNONE
+    assert [(e.pfn, e.address >> 21) for e in kernel.find(range(1024, 1536))] == [(1024, 5)]
 
 
 def test_protection_without_access_keeps_the_page_inverted(kernel: Kernel) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import Optional, Union
 
-from drgn import PlatformFlags, Program, Type, TypeKind, sizeof
+from drgn import FaultError, PlatformFlags, Program, Type, TypeKind, sizeof
 
 
 def _order(prog: Program) -> str:
@@ -103,7 +103,11 @@ class Members:
 
         :raises FaultError: it cannot be read
         """
-        raw = self._prog.read(address + self._start, self._size)
+        try:
+            raw = self._prog.read(address + self._start, self._size)
+        except (OverflowError, ValueError) as err:
+            # Beyond the last address, or before the first.
+            raise FaultError(f"no address: {err}", address % (1 << 64)) from None
         return tuple(one.unpack_from(raw, at)[0] for one, at in self._unpack)
 
     def each(self, raw: bytes) -> list[tuple[int, ...]]:

@@ -10,7 +10,6 @@ Mirrors arch/x86/include/asm/pgtable*.h, include/linux/swapops.h.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional
@@ -19,6 +18,7 @@ from drgn import Architecture, FaultError, Object, Program
 from drgn.helpers.linux.mm import follow_phys
 
 from zonedev.kernel.members import Members, constant, words_of
+from zonedev.kernel.symbols import vmcoreinfo_number
 
 _PRESENT, _WRITE, _PSE, _PROTNONE = 1 << 0, 1 << 1, 1 << 7, 1 << 8
 _ADDRESS = ((1 << 52) - 1) & ~0xFFF
@@ -146,16 +146,6 @@ def _devmap(prog: Program) -> int:
     return 1 << 57
 
 
-def _number(prog: Program, name: str) -> int:
-    """NUMBER(name) of VMCOREINFO, 0 where it is not there."""
-    try:
-        text = prog["VMCOREINFO"].string_().decode(errors="replace")
-    except LookupError:
-        return 0
-    match = re.search(rf"^NUMBER\({name}\)=(-?\d+)$", text, re.MULTILINE)
-    return int(match[1]) if match else 0
-
-
 class PageTables:
     """The page tables of the processes of one kernel."""
 
@@ -163,10 +153,10 @@ class PageTables:
         self._prog = prog
         assert prog.platform is not None
         self.own = prog.platform.arch == Architecture.X86_64
-        self._levels = 5 if _number(prog, "pgtable_l5_enabled") else 4
+        self._levels = 5 if vmcoreinfo_number(prog, "pgtable_l5_enabled") else 4
         # MAX_PHYSMEM_BITS; above them, a swap entry says more than the page.
         self._pfn_mask = (1 << ((52 if self._levels == 5 else 46) - 12)) - 1
-        self._mask = _ADDRESS & ~_number(prog, "sme_mask")
+        self._mask = _ADDRESS & ~(vmcoreinfo_number(prog, "sme_mask") or 0)
         self._pgd = Members(prog, "struct mm_struct", "pgd")
         self._swap = _swap_types(prog)
         self._devmap = _devmap(prog)
@@ -259,9 +249,8 @@ class PageTables:
     def _entry(self, word: int, level: int) -> Optional[tuple[str, int]]:
         """Kind and pfn of an entry that ends a walk; None for one that names no page."""
         # A large entry stays one while it is split, and is not present for that time: pmd_present().
-        huge = level and word & _PSE
-        if word & (_PRESENT | _PROTNONE) or huge:
-            if not word & _PRESENT and not huge:
+        if word & (_PRESENT | _PROTNONE) or (level and word & _PSE):
+            if not word & _PRESENT:
                 # Inverted where it maps nothing (pgtable-invert.h).
                 word ^= _ADDRESS
             below = (1 << _LEVELS[level][1]) - 1
