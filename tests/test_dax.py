@@ -680,7 +680,7 @@ def test_who_may_hold_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
         for i, (word, trace) in enumerate(tasks, 1):
             stacks[i] = struct.pack("<QQQ", 1, 0, word)
             made.append(Task(i, trace))
-        monkeypatch.setattr(dax_lock, "for_each_task", lambda prog: iter(made))
+        monkeypatch.setattr(dax_lock, "for_each_task", lambda prog, gap: iter(made))
         owners = find_owners(FakeProgram(), [lock])  # type: ignore[arg-type]
         return owners and owners[lock]
 
@@ -707,9 +707,9 @@ def test_who_may_hold_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     # A stack of zeroes is not in the dump.
     stacks_lost = [Task(9, [])]
     stacks[9] = bytes(16)
-    monkeypatch.setattr(dax_lock, "for_each_task", lambda prog: iter(stacks_lost))
+    monkeypatch.setattr(dax_lock, "for_each_task", lambda prog, gap: iter(stacks_lost))
     assert find_owners(FakeProgram(), [lock]) is None  # type: ignore[arg-type]
-    monkeypatch.setattr(dax_lock, "for_each_task", lambda prog: iter(()))
+    monkeypatch.setattr(dax_lock, "for_each_task", lambda prog, gap: iter(()))
     assert find_owners(FakeProgram(), [lock]) is None  # type: ignore[arg-type]
 
 
@@ -732,6 +732,13 @@ def test_pids_that_lead_into_themselves_end(monkeypatch: pytest.MonkeyPatch) -> 
         def __getitem__(self, name: str) -> Any:
             return {"PIDTYPE_PID": Object(prog, "int", 0), "init_pid_ns": pids}[name]
 
+        def type(self, name: str) -> Any:
+            return prog.type(name)
+
+        def read(self, address: int, size: int) -> bytes:
+            return pid[:size].ljust(size, b"\0")
+
+    pid = b"\1"
     fake: Any = FakeProgram()
     monkeypatch.setattr(
         dax_lock, "Object", lambda prog_, type_, value: Object(prog, "unsigned long", value)
@@ -740,7 +747,17 @@ def test_pids_that_lead_into_themselves_end(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(dax_lock, "pid_task", lambda pid, kind: int(pid) % 0x3000)
     lay_node(top, 6, leaf | 2)
     lay_node(leaf, 0, 0x1000, 0x2000, 0x3000)
-    assert list(dax_lock.for_each_task(fake)) == [0x1000, 0x2000]
+    gaps: list[str] = []
+    assert list(dax_lock.for_each_task(fake, gaps.append)) == [0x1000, 0x2000]
+    assert not gaps
+    # Its memory may also have been left out of the dump.
+    pid = b""
+    assert list(dax_lock.for_each_task(fake, gaps.append)) == [0x1000, 0x2000]
+    assert gaps == ["not all pids can be read: one reads as zeroes"]
+    pid = b"\1"
+    lay_over(prog, leaf + offsetof(node, "count"), b"\x05")
+    assert list(dax_lock.for_each_task(fake, gaps.append)) == [0x1000, 0x2000]
+    assert gaps[1:] == ["not all pids can be read: nodes of their tree do not hold what they count"]
     lay_node(leaf, 0, 0x1000, top | 2)
     with pytest.raises(ValueError, match="cannot lie"):
         list(dax_lock.for_each_task(fake))

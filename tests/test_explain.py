@@ -21,7 +21,9 @@ from jsonschema import validate
 from zonedev._zonedev import Scheme
 from zonedev.audit import audit, folio
 from zonedev.errors import TargetError, UsageError
-from zonedev.explain import Explainer, Explanation, Holder, explain
+from zonedev.explain import Explainer, Explanation, Holder, _Folio, explain
+from zonedev.kernel import pagetable
+from zonedev.kernel.held import Held
 from zonedev.kernel.members import Members
 from zonedev.kernel.rmap import Rmap
 from zonedev.kernel.tasks import OpenFile, Tasks
@@ -245,7 +247,8 @@ def test_peer_to_peer_memory_is_found_with_its_file() -> None:
         (1, 1, 1, 0),  # its one reference is that of the map
         (2, 1, 2, 0),
         (1, 0, 1, 0),  # unmapped while a pipe has it
-        (2, 0, 1, 1),
+        (2, 0, 1, 0),  # a leak, or the pool's user has it: said
+        (1025, 0, 1024, 0),
         (2, 0, 2, 0),
         (0, 0, 0, 1),
     ],
@@ -256,14 +259,17 @@ def test_who_gets_the_reference_of_peer_to_peer_memory(
     """6.2 to 6.14, of which no kernel at hand has any."""
     scheme = Scheme.named("E")
     columns = {**scheme.columns(PCI_P2PDMA), "mapped_base": 0, "maps_take_refs": True}
+    gaps: list[str] = []
     folio: Any = SimpleNamespace(
         columns=columns,
         scheme=scheme,
-        pagemap=SimpleNamespace(type=PCI_P2PDMA),
+        pagemap=SimpleNamespace(type=PCI_P2PDMA, foreign_maps=False),
+        gap=gaps.append,
         head={"refcount": refcount, "mapcount": mapcount},
         holders=[Holder("pte", refs=found)],
     )
     assert Explainer._base(object.__new__(Explainer), folio) == base
+    assert bool(gaps) == (not mapcount and 0 < found < refcount)
 
 
 # ---------------------------------------------------------------- what is lost
@@ -342,6 +348,51 @@ def test_too_many_fixed_buffers_are_a_gap(type_: str, member: str, size: int) ->
     lay_over(prog, address + offset, b"\xff" * size)
     one = explain(prog, hex(page(vmcore, "devdax_two_again mapped, leak set")))
     assert any(gap.startswith("io_uring: descriptor") for gap in one.gaps), one.gaps
+
+
+def test_buffers_that_a_driver_has_lent_are_not_pinned() -> None:
+    vmcore = fresh_vmcore("7.2-explain")
+    prog, pfn = vmcore.prog, hex(page(vmcore, "devdax_two_again mapped, leak set"))
+    rings = [
+        Object(prog, "struct io_ring_ctx", address=file.private)
+        for file in files_of(prog, "io_uring_fops")
+    ]
+    for ring in rings:
+        if ring.buf_table.nr and ring.buf_table.nodes[0]:
+            flags = ring.buf_table.nodes[0].buf.flags
+            lay_over(prog, flags.address_, b"\1")
+    before, after = explain(open_vmcore("7.2-explain").prog, pfn), explain(prog, pfn)
+    assert of_kind(before, "io_uring") and not of_kind(after, "io_uring")
+    assert after.unexplained == before.unexplained + 1
+
+
+def test_entries_that_cannot_be_told_are_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pagetable, "_swap_types", lambda prog: None)
+    vmcore = open_vmcore("7.2-hmm-explain")
+    private = [pfn for pfn in pages(vmcore, "leak get") if pfn > 1 << 24]
+    (pfn,) = private
+    one = explain(vmcore.prog, hex(pfn), budget_s=0)
+    assert (one.unexplained, one.exit_code) == (2, 3)
+    assert any("swap_info is not known" in gap for gap in one.gaps)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "order", "refs"), [("H", 0, 2048), ("H", 9, 2), ("C", 0, 2), ("C", 9, 2)]
+)
+def test_what_a_pin_is_worth(scheme: str, order: int, refs: int) -> None:
+    """Before 5.7, of which no kernel is at hand, pins were plain references."""
+    folio: Any = SimpleNamespace(scheme=Scheme.named(scheme), head={"order": order})
+    held = Held("xdp-umem", 1, 2, True, 0x1000, "")
+    holder = Explainer._holder(object.__new__(Explainer), folio, held)
+    assert (holder.refs, holder.pins) == (refs, 2)
+
+
+def test_maps_of_foreign_memory_take_references() -> None:
+    """Xen's pages are mapped like memory, in every scheme; what they rest at stays theirs."""
+    columns = {"maps_take_refs": False}
+    for foreign in (True, False):
+        folio: Any = SimpleNamespace(columns=columns, pagemap=SimpleNamespace(foreign_maps=foreign))
+        assert _Folio.maps_take_refs.fget(folio) is foreign  # type: ignore[attr-defined]
 
 
 def test_a_descriptor_table_that_cannot_be_read_is_a_gap() -> None:

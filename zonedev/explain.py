@@ -233,6 +233,11 @@ class _Folio:
         return range(self.pfn, self.pfn + self.pages)
 
     @property
+    def maps_take_refs(self) -> bool:
+        """Whether each map of the folio takes a reference: of foreign memory (Xen), in every scheme."""
+        return bool(self.columns["maps_take_refs"] or self.pagemap.foreign_maps)
+
+    @property
     def columns(self) -> dict[str, Any]:
         """What the scheme says of the folio's memory type."""
         return self.scheme.columns(self.pagemap.type)
@@ -367,7 +372,11 @@ class Explainer:
                 lost.append(str(err))
             else:
                 good.append(pfn)
-        return self.explain_pfns(good), lost
+        try:
+            return self.explain_pfns(good), lost
+        except TargetError as err:
+            # Of a running kernel, one may be gone meanwhile.
+            return {}, [*lost, str(err)]
 
     def _folio(self, pfn: int) -> _Folio:
         kernel = self._kernel
@@ -410,6 +419,8 @@ class Explainer:
             asks = not folio.places or folio.columns["entry_takes_ref"]
             if folio.pagemap.type == FS_DAX and self._dax.why and asks:
                 folio.gap(f"DAX entries were not read: {self._dax.why}")
+            if self._dax.walk and not self._dax.walk.is_complete(folio.pagemap):
+                folio.gap("not all DAX entries could be read")
 
     def _places(self, folio: _Folio) -> Iterator[_InFile]:
         for entry in folio.entries:
@@ -441,6 +452,8 @@ class Explainer:
             return
         self._left, self._paths = [EVERYWHERE_MAX], {}
         for folio in folios:
+            if folio.pagemap.type == PRIVATE and not self._tables.sees_swap:
+                folio.gap("entries that name a page without mapping it: swap_info is not known")
             try:
                 for vma, indices in self._vmas(rmap, folio):
                     self._look_at(folio, vma, indices)
@@ -504,7 +517,7 @@ class Explainer:
         folio.hold(
             Holder(
                 entry.level if entry.kind == "map" else entry.kind,
-                refs=int(is_map and folio.columns["maps_take_refs"]),
+                refs=int(is_map and folio.maps_take_refs),
                 maps=int(is_map),
                 address=address,
                 object=", ".join(filter(None, [*words, *more])),
@@ -520,7 +533,7 @@ class Explainer:
         lost = [
             folio
             for folio in folios
-            if folio.columns["maps_take_refs"] and folio.head["mapcount"] != len(folio.mapped_at)
+            if folio.maps_take_refs and folio.head["mapcount"] != len(folio.mapped_at)
         ]
         if not lost or self._tasks is None:
             return
@@ -542,11 +555,14 @@ class Explainer:
         """Book a map that only page tables tell of, and the file that its VMA maps."""
         vma = rmap.at(mm, entry.address)
         if vma is None:
-            self._book(folio, mm, entry, ["no VMA"])
+            self._book(folio, mm, entry, ["VMA not known"])
             return
         self._book(folio, mm, entry, self._vma_words(vma))
         if vma.file and folio.pagemap.type == PCI_P2PDMA:
-            mapping = int(Object(self._prog, "struct file *", value=vma.file).f_mapping)
+            try:
+                mapping = int(Object(self._prog, "struct file *", value=vma.file).f_mapping)
+            except _ERRORS:
+                return
             page = vma.pgoff + ((entry.address - vma.start) >> self._kernel.layout.page_shift)
             if _InFile(mapping, page) not in folio.places:
                 folio.places.append(_InFile(mapping, page))
@@ -576,7 +592,9 @@ class Explainer:
         return openers
 
     def _holder(self, folio: _Folio, held: Held) -> Holder:
-        bias = 1 if folio.head["order"] or not held.pins else GUP_PIN_COUNTING_BIAS
+        # Before the schemes that count pins, one was a plain reference.
+        biased = held.pins and folio.scheme.counts_pins and not folio.head["order"]
+        bias = GUP_PIN_COUNTING_BIAS if biased else 1
         return Holder(
             held.kind,
             refs=held.number * bias,
@@ -641,7 +659,7 @@ class Explainer:
             scheme=folio.scheme.id,
             types_from=types_from(self._prog),
             page_size=1 << kernel.layout.page_shift,
-            maps_count=bool(folio.columns["maps_take_refs"]),
+            maps_count=folio.maps_take_refs,
             holders=folio.holders,
             files=[self._file_at(place, openers, folio.pagemap) for place in folio.places],
             gaps=folio.gaps,
@@ -667,9 +685,13 @@ class Explainer:
             return 0
         idle, handed_over = columns["idle"], columns["mapped_base"]
         found = sum(holder.refs for holder in folio.holders)
-        in_use = folio.head["mapcount"] > 0 or 0 < refcount <= found
-        base: int = handed_over if in_use else idle
-        return base
+        if folio.pagemap.foreign_maps or handed_over == idle:
+            return int(idle)
+        if not folio.head["mapcount"] and 0 < found <= refcount - idle:
+            folio.gap(
+                f"whether its first reference was handed over ({found} are explained, and it is not mapped)"
+            )
+        return int(handed_over if folio.head["mapcount"] > 0 or found else idle)
 
 
 def explain_findings(kernel: Kernel, findings: Iterable[Finding]) -> dict[str, Any]:

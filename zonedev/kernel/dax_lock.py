@@ -12,11 +12,11 @@ Mirrors fs/dax.c (grab_mapping_entry(), get_unlocked_entry()).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple, Optional
 
-from drgn import FaultError, Object, PlatformFlags, Program, StackFrame, offsetof
+from drgn import FaultError, Object, PlatformFlags, Program, StackFrame, offsetof, sizeof
 from drgn.helpers.linux.pid import pid_task
 
 from zonedev.kernel.btf import types_from
@@ -86,21 +86,29 @@ def stack_size(prog: Program) -> int:
     raise LookupError("the size of a stack is not known")
 
 
-def for_each_task(prog: Program) -> Iterator[Object]:
+def for_each_task(
+    prog: Program, gap: Callable[[str], None] = lambda text: None
+) -> Iterator[Object]:
     """Every ``struct task_struct *`` of the initial pid namespace: all but the idle tasks.
 
     drgn's helper follows a tree that leads into itself for ever.
 
+    :param gap: called with what could not be read of them
     :raises FaultError: the pids cannot be read
     :raises ValueError: their tree is corrupt
     """
     kind = prog["PIDTYPE_PID"].value_()
     # Since commit 95846ecf9dac ("pid: replace pid bitmap implementation with IDR API") (in v4.15); an xarray
     # of DAX entries is younger.
-    for item in walk_tree(prog["init_pid_ns"].idr.idr_rt).items:
+    tree = walk_tree(prog["init_pid_ns"].idr.idr_rt)
+    if tree.problems:
+        gap("not all pids can be read: nodes of their tree do not hold what they count")
+    for item in tree.items:
         task = pid_task(Object(prog, "struct pid *", value=item.value), kind)
         if task:
             yield task
+        elif not any(prog.read(item.value, sizeof(prog.type("struct pid")))):
+            gap("not all pids can be read: one reads as zeroes")
 
 
 def each_stack(prog: Program) -> Iterator[tuple[Object, bytes]]:
@@ -111,15 +119,16 @@ def each_stack(prog: Program) -> Iterator[tuple[Object, bytes]]:
     :raises ValueError: the tree of tasks is corrupt, or there are none
     """
     size, count = stack_size(prog), 0
-    for task in for_each_task(prog):
+    gaps: list[str] = []
+    for task in for_each_task(prog, gaps.append):
         count += 1
         try:
             stack = prog.read(int(task.stack), size)
         except FaultError:
             stack = b""
         yield task, stack if any(stack) else b""
-    if not count:
-        raise ValueError("no tasks")
+    if gaps or not count:
+        raise ValueError(gaps[0] if gaps else "no tasks")
 
 
 def find_owners(prog: Program, locks: Iterable[Lock]) -> Optional[dict[Lock, bool]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Optional, Protocol
 
-from drgn import Object, Program, sizeof
+from drgn import Object, Program, TypeKind, sizeof
 from drgn.helpers.linux.module import module_address_regions
 
 from zonedev.kernel.device import each_disk
@@ -95,7 +95,7 @@ class IoUring:
         prog = search.prog
         self._search, self._seen = search, set[int]()
         # Since commit 3597f2786b68 ("io_uring/rsrc: unify file and buffer resource tables") (in v6.13) a table of nodes;
-        # before, an array of buffers.
+        # before, an array of pointers to buffers.  Of its first form, an array of buffers (5.1 to 5.12), nothing is known.
         self._nodes = has_member(prog, "struct io_ring_ctx", "buf_table")
         names = (
             ("buf_table.nr", "buf_table.nodes") if self._nodes else ("nr_user_bufs", "user_bufs")
@@ -103,12 +103,30 @@ class IoUring:
         self._ctx = Members(prog, "struct io_ring_ctx", *names)
         self._node = Members(prog, "struct io_rsrc_node", "buf") if self._nodes else None
         self._buffer = Members(prog, "struct io_mapped_ubuf", "nr_bvecs")
-        self._bvec = self._buffer.type.member("bvec").offset
+        bvec = self._buffer.type.member("bvec")
+        if bvec.type.kind != TypeKind.ARRAY:
+            raise LookupError("fixed buffers of this kernel have another form")
+        self._bvec = bvec.offset
+        self._is_kernels = self._kernels_own(prog)
+        self._rings: set[int] = set()
         self._page = Members(prog, "struct bio_vec", "bv_page")
+
+    @staticmethod
+    def _kernels_own(prog: Program) -> Callable[[int], bool]:
+        """Tells buffers that a driver has lent (ublk): their pages are not pinned."""
+        # Since commit 27cb27b6d5ea ("io_uring: add support for kernel registered bvecs") (in v6.15).
+        for name in ("flags", "is_kbuf"):
+            if has_member(prog, "struct io_mapped_ubuf", name):
+                flag = Members(prog, "struct io_mapped_ubuf", name)
+                # IO_REGBUF_F_KBUF is the lowest of the flags.
+                return lambda buffer: bool(flag.read(buffer)[0] & 1)
+        return lambda buffer: False
 
     def _buffers(self, ctx: int) -> Iterator[tuple[int, int]]:
         """(number, address) of the buffers that are registered."""
         count, table = self._ctx.read(ctx)
+        if not any(self._search.prog.read(ctx, self._ctx.size)):
+            raise ValueError("a ring reads as zeroes")
         if count > _BUFFERS_MAX:
             raise ValueError(f"{count} buffers are registered")
         words = (
@@ -123,7 +141,12 @@ class IoUring:
 
     def of(self, file: OpenFile) -> Iterator[Held]:
         """The pages of the buffers of a ring."""
+        if file.private in self._rings:
+            return
+        self._rings.add(file.private)
         for number, buffer in self._buffers(file.private):
+            if self._is_kernels(buffer):
+                continue
             count = self._buffer.read(buffer)[0]
             if count > _PAGES_MAX:
                 raise ValueError(f"a buffer of {count} pieces")

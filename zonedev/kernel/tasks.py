@@ -78,7 +78,7 @@ class Tasks:
         self.tasks: list[Task] = []
         names: dict[int, str] = {}
         lost = 0
-        for task in for_each_task(prog):
+        for task in for_each_task(prog, self._gap):
             address = int(task)
             try:
                 tgid, mm, files, stack = members.read(address)
@@ -132,17 +132,24 @@ class Tasks:
         for task in _first_of_each(self.tasks, "files"):
             if not task.files:
                 continue
+            whose = f"{task.comm} (pid {task.pid})"
             try:
-                for fd, address in self._descriptors(task, table, slots):
-                    files.spend()
-                    found = known.get(address) or file.read(address)
-                    if not any(found):
-                        raise FaultError("a file reads as zeroes", address)
-                    if len(known) < _KNOWN_MAX:
-                        known[address] = found
-                    yield OpenFile(task, fd, address, *found)
+                fds = self._descriptors(task, table, slots)
             except FaultError:
-                self._gap(f"the open files of {task.comm} (pid {task.pid}) cannot be read")
+                self._gap(f"the open files of {whose} cannot be read")
+                continue
+            for fd, address in fds:
+                files.spend()
+                try:
+                    found = known.get(address) or file.read(address)
+                except FaultError:
+                    found = ()
+                if not any(found):
+                    self._gap(f"descriptor {fd} of {whose} cannot be read")
+                    continue
+                if len(known) < _KNOWN_MAX:
+                    known[address] = found
+                yield OpenFile(task, fd, address, *found)
 
     def _gap(self, text: str) -> None:
         if len(self.gaps) < _GAPS_MAX and text not in self.gaps:
@@ -156,6 +163,8 @@ class Tasks:
         """
         fdt = Object(self._prog, "struct files_struct *", value=task.files).fdt
         max_fds, fd = table.read(int(fdt))
+        if not max_fds or not fd:
+            raise FaultError("a table of descriptors reads as zeroes", int(fdt))
         if max_fds > _FDS_MAX:
             self._gap(f"{task.comm} (pid {task.pid}) has {max_fds} descriptors, which is too many")
             max_fds = _FDS_MAX
