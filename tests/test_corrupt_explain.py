@@ -28,6 +28,7 @@ from conftest import (
 from drgn import FaultError, Program, offsetof, sizeof
 
 import zonedev.explain as explain_module
+from zonedev import explain_maps
 from zonedev.explain import Explainer, Explanation, explain
 from zonedev.kernel import held, memory_place, pagetable, rmap, slab, tasks
 from zonedev.kernel.held import Folios, Search
@@ -226,8 +227,8 @@ def test_tables_that_are_one_table_do_not_fill_memory(monkeypatch: pytest.Monkey
         repeat(prog, directory, 4096, levels[0])
     for number, word in enumerate(levels[1:]):
         repeat(prog, FRAME + number * 4096, 4096, word, True)
-    monkeypatch.setattr(explain_module, "_HOLDERS_MAX", 256)
-    monkeypatch.setattr(explain_module, "EVERYWHERE_MAX", 1 << 20)
+    monkeypatch.setattr(explain_maps, "_HOLDERS_MAX", 256)
+    monkeypatch.setattr(explain_maps, "EVERYWHERE_MAX", 1 << 20)
     kept = []
     real = Explainer._explanation
 

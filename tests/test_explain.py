@@ -21,7 +21,8 @@ from jsonschema import validate
 from zonedev._zonedev import Scheme
 from zonedev.audit import audit, folio
 from zonedev.errors import TargetError, UsageError
-from zonedev.explain import Explainer, Explanation, Holder, _Folio, explain
+from zonedev.explain import Explainer, Explanation, Holder, explain
+from zonedev.explain_maps import Folio
 from zonedev.kernel import pagetable
 from zonedev.kernel.held import Held
 from zonedev.kernel.members import Members
@@ -392,7 +393,7 @@ def test_maps_of_foreign_memory_take_references() -> None:
     columns = {"maps_take_refs": False}
     for foreign in (True, False):
         folio: Any = SimpleNamespace(columns=columns, pagemap=SimpleNamespace(foreign_maps=foreign))
-        assert _Folio.maps_take_refs.fget(folio) is foreign  # type: ignore[attr-defined]
+        assert Folio.maps_take_refs.fget(folio) is foreign  # type: ignore[attr-defined]
 
 
 def test_a_descriptor_table_that_cannot_be_read_is_a_gap() -> None:

@@ -11,9 +11,9 @@ Invariant: nothing is explained that was not found; what could not be looked at 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from drgn import FaultError, Object, Program
 from drgn.helpers.common.prog import takes_program_or_default
@@ -21,25 +21,27 @@ from drgn.helpers.common.prog import takes_program_or_default
 from zonedev import _zonedev
 from zonedev.driver_pass import DriverPasses
 from zonedev.errors import TargetError
+from zonedev.explain_maps import Folio, InFile, MapFinder, whose
+from zonedev.explanation import (
+    GUP_PIN_COUNTING_BIAS,
+    Explanation,
+    FileAt,
+    Holder,
+    Opener,
+    is_map,
+)
 from zonedev.kernel.btf import types_from
-from zonedev.kernel.dax import DaxEntry
 from zonedev.kernel.facts import Kernel, read_kernel
 from zonedev.kernel.held import Folios, Held, Search
 from zonedev.kernel.holders import find_holders
 from zonedev.kernel.mapping import describe_mapping, mapping_words
-from zonedev.kernel.memory_search import Progress, Searched, search_pointers
-from zonedev.kernel.pagetable import EVERYWHERE_MAX, Entry, PageTables, Pfns
-from zonedev.kernel.pagetable import CannotWalk as CannotReadTables
-from zonedev.kernel.paths import inode_path, opened_path
-from zonedev.kernel.rmap import CannotWalk, Rmap, Vma
-from zonedev.kernel.tasks import OpenFile, Task, Tasks
+from zonedev.kernel.memory_search import Progress, search_pointers
+from zonedev.kernel.pagetable import PageTables
+from zonedev.kernel.paths import inode_path
+from zonedev.kernel.tasks import OpenFile, Tasks
 from zonedev.model import (
-    COHERENT,
-    EXIT_CODES,
     FS_DAX,
     GENERIC,
-    PCI_P2PDMA,
-    PRIVATE,
     DevDax,
     Finding,
     Pagemap,
@@ -48,23 +50,14 @@ from zonedev.page import Place, What, find_page, order_of
 from zonedev.scanner import Caps, calibrated
 from zonedev.second_pass import DaxPass
 
-GUP_PIN_COUNTING_BIAS = 1024
-"""What a pin adds to the refcount of a folio of one page (include/linux/mm.h); to a larger one's, 1."""
+__all__ = ("Explainer", "Explanation", "FileAt", "Holder", "Opener", "explain", "explain_findings")
 
 SEARCH_S = 10.0
 """How long memory is searched, in seconds, unless something else is asked for."""
 
-_ANONYMOUS = (PRIVATE, COHERENT)
-_ANON = 1
 _TAGS = 3
 
-_MAPS = frozenset(("pte", "pmd", "pud", "device-private", "migration"))
-
-_HOLDERS_MAX = 1 << 16
 _PLACES_MAX = 1 << 10
-_PATHS_MAX = 1 << 12
-# What a walk costs, and an entry that names the page, in entries that do not.
-_FOUND_COST = 1 << 10
 _OPENERS_MAX = 64
 
 # Processes that are named for an anon_vma.
@@ -73,197 +66,11 @@ _NAMED_MAX = 4
 # Findings of an audit that are explained, the most severe first.
 _FINDINGS_MAX = 20
 
-_GAPS_MAX = 20
-
 # How often a page of a live kernel is looked at before an account that does not add up is believed.
 _LOOKS = 4
 _MOVED = "who holds the page changed while it was looked at"
 
 _ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
-
-
-@dataclass
-class Holder:
-    """Something that names a folio: kind (pte, pmd, pud, dax-entry, device-private, migration, pipe, io_uring, bio,
-    xdp-umem, rdma-umem, vfio, driver), and what it is worth in this scheme.
-
-    refs: references it holds; pins: how many of them are pins (of a folio of one page, each is worth 1024). maps:
-    mappings it counts as. address: of a map, where the process has it; else, where the word lies that names the page.
-    """
-
-    kind: str
-    refs: int = 0
-    pins: int = 0
-    maps: int = 0
-    pid: Optional[int] = None
-    comm: Optional[str] = None
-    address: Optional[int] = None
-    object: str = ""
-
-
-def is_map(holder: Holder) -> bool:
-    """Whether a holder is an entry of a process's page tables, and its address one of the process."""
-    return holder.kind in _MAPS
-
-
-@dataclass
-class Opener:
-    """A descriptor of a file."""
-
-    pid: int
-    comm: str
-    fd: int
-
-
-@dataclass
-class FileAt:
-    """A place in a file: path "" where it is not known; offset of the folio's head and size in bytes."""
-
-    path: str
-    deleted: bool
-    inode: Optional[int]
-    offset: int
-    size: Optional[int]
-    mapping: int
-    openers: list[Opener] = field(default_factory=list)
-
-
-@dataclass
-class Explanation:
-    """The account of one folio. pfn is its first, asked_refcount the count of the page that was asked for, which is 0 in
-    a sound tail; mapping_words say whose its mapping (the word itself) is, driver what
-    its driver says.
-
-    maps_count: the scheme counts maps of this memory type. gaps: what could not be looked at; with gaps, what is
-    unexplained may be held by what they name. searched: words of memory that point to it, where references were left.
-    asked: how what was asked for was understood.
-    """
-
-    asked_pfn: int
-    asked_refcount: int
-    pfn: int
-    pagemap: Pagemap
-    order: int
-    refcount: int
-    mapcount: int
-    pincount: Optional[int]
-    idle_refcount: Optional[int]
-    base: int
-    flag_names: list[str]
-    mapping: int
-    mapping_words: str
-    driver: str
-    scheme: str
-    types_from: str
-    page_size: int
-    maps_count: bool
-    holders: list[Holder] = field(default_factory=list)
-    files: list[FileAt] = field(default_factory=list)
-    gaps: list[str] = field(default_factory=list)
-    searched: Optional[Searched] = None
-    asked: str = ""
-
-    @property
-    def explained(self) -> int:
-        """References of the holders that were found."""
-        return sum(holder.refs for holder in self.holders)
-
-    @property
-    def unexplained(self) -> int:
-        """References that nobody was found for; negative where some are missing."""
-        return self.refcount - self.base - self.explained
-
-    @property
-    def maps(self) -> int:
-        """Mappings that were found."""
-        return sum(holder.maps for holder in self.holders)
-
-    @property
-    def complete(self) -> bool:
-        """Whether everything that is known to hold pages was looked at."""
-        return not self.gaps
-
-    @property
-    def strays(self) -> int:
-        """References that were taken (or, negative, returned) on the tail that was asked for instead of on the head."""
-        return self.asked_refcount if self.asked_pfn != self.pfn else 0
-
-    @property
-    def exit_code(self) -> int:
-        """0: the references add up; 1: some do not, though everything was looked at; 3: and not everything was."""
-        if self.strays:
-            return EXIT_CODES["violations"]
-        if not self.unexplained:
-            return 0
-        return EXIT_CODES["violations" if self.complete else "incomplete"]
-
-    def __str__(self) -> str:
-        from zonedev.report.explain_text import explain_text
-
-        return explain_text(self)
-
-
-class _InFile(NamedTuple):
-    """A page of a file: its struct address_space, and the number of the page in it."""
-
-    mapping: int
-    page: int
-
-
-@dataclass
-class _Folio:
-    """A folio that is looked into. mapped_at: (mm, address) of its maps; spaces: the mms of its anon_vma."""
-
-    pfn: int
-    pages: int
-    pagemap: Pagemap
-    scheme: _zonedev.Scheme
-    asked: dict[str, Any]
-    head: dict[str, Any]
-    address: int
-    places: list[_InFile] = field(default_factory=list)
-    entries: list[DaxEntry] = field(default_factory=list)
-    holders: list[Holder] = field(default_factory=list)
-    mapped_at: set[tuple[int, int]] = field(default_factory=set)
-    spaces: set[int] = field(default_factory=set)
-    gaps: list[str] = field(default_factory=list)
-
-    @property
-    def pfns(self) -> range:
-        return range(self.pfn, self.pfn + self.pages)
-
-    @property
-    def maps_take_refs(self) -> bool:
-        """Whether each map of the folio takes a reference: of foreign memory (Xen), in every scheme."""
-        return bool(self.columns["maps_take_refs"] or self.pagemap.foreign_maps)
-
-    @property
-    def columns(self) -> dict[str, Any]:
-        """What the scheme says of the folio's memory type."""
-        return self.scheme.columns(self.pagemap.type)
-
-    def gap(self, text: str) -> None:
-        if text in self.gaps:
-            return
-        if len(self.gaps) < _GAPS_MAX:
-            self.gaps.append(text)
-        elif len(self.gaps) == _GAPS_MAX:
-            self.gaps.append("and more")
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no more holders are kept."""
-        return len(self.holders) >= _HOLDERS_MAX
-
-    def hold(self, holder: Holder) -> None:
-        if not self.is_full:
-            self.holders.append(holder)
-        else:
-            self.gap(f"it has more than {_HOLDERS_MAX} holders")
-
-
-def _whose(task: Optional[Task]) -> dict[str, Any]:
-    return {"pid": task.pid, "comm": task.comm} if task else {}
 
 
 class Explainer:
@@ -279,8 +86,6 @@ class Explainer:
         self._schemes: dict[int, _zonedev.Scheme] = {}
         self._gaps: list[str] = []
         self._tasks: Optional[Tasks] = None
-        self._paths: dict[int, str] = {}
-        self._left: list[int] = []
 
     @cached_property
     def _dax(self) -> DaxPass:
@@ -354,7 +159,8 @@ class Explainer:
         heads = {folio.pfn: folio for folio in folios.values()}
         self._read_tasks()
         self._find_files(heads)
-        self._find_maps(list(heads.values()))
+        shift = self._kernel.layout.page_shift
+        MapFinder(self._prog, shift, self._tasks, self._tables).run(list(heads.values()))
         openers = self._find_holders(heads)
         made = {pfn: self._explanation(folio, openers) for pfn, folio in heads.items()}
         return {
@@ -378,7 +184,7 @@ class Explainer:
             # Of a running kernel, one may be gone meanwhile.
             return {}, [*lost, str(err)]
 
-    def _folio(self, pfn: int) -> _Folio:
+    def _folio(self, pfn: int) -> Folio:
         kernel = self._kernel
         _, _, pagemap, range_ = find_page(kernel, hex(pfn))
         if pagemap.address not in self._schemes:
@@ -391,7 +197,7 @@ class Explainer:
         pages = min(1 << order, range_.end_pfn - head_pfn)
         address = kernel.layout.page_address(head_pfn)
         head = {**head, "order": order}
-        return _Folio(head_pfn, pages, pagemap, place.scheme, page, head, address)
+        return Folio(head_pfn, pages, pagemap, place.scheme, page, head, address)
 
     def _read_tasks(self) -> None:
         """Read the tasks, of a dump once."""
@@ -406,7 +212,7 @@ class Explainer:
 
     # ------------------------------------------------------------ files
 
-    def _find_files(self, heads: dict[int, _Folio]) -> None:
+    def _find_files(self, heads: dict[int, Folio]) -> None:
         """Where in which files the folios lie, as the files have it and as the folios do."""
         fs_dax = [pfn for pfn, folio in heads.items() if folio.pagemap.type == FS_DAX]
         owners = self._dax.owners_of(fs_dax) if fs_dax else {}
@@ -422,16 +228,16 @@ class Explainer:
             if self._dax.walk and not self._dax.walk.is_complete(folio.pagemap):
                 folio.gap("not all DAX entries could be read")
 
-    def _places(self, folio: _Folio) -> Iterator[_InFile]:
+    def _places(self, folio: Folio) -> Iterator[InFile]:
         for entry in folio.entries:
-            yield _InFile(entry.file.mapping, entry.index + folio.pfn - entry.pfn)
+            yield InFile(entry.file.mapping, entry.index + folio.pfn - entry.pfn)
         mapping, pagemap = folio.head["mapping"], folio.pagemap
         if pagemap.type == FS_DAX and mapping and not mapping & _TAGS and self._is_file(mapping):
-            yield _InFile(mapping, folio.head["index"])
+            yield InFile(mapping, folio.head["index"])
         if isinstance(pagemap.dev_dax, DevDax):
             # A page that was never mapped does not say so itself.
             index = folio.pfn - pagemap.index_bias(folio.pfn)
-            yield _InFile(pagemap.dev_dax.mapping, index % (1 << 64))
+            yield InFile(pagemap.dev_dax.mapping, index % (1 << 64))
 
     def _is_file(self, mapping: int) -> bool:
         """Whether a mapping is that of an inode."""
@@ -441,135 +247,9 @@ class Explainer:
         except _ERRORS:
             return False
 
-    # ------------------------------------------------------------ maps
-
-    def _find_maps(self, folios: list[_Folio]) -> None:
-        try:
-            rmap = Rmap(self._prog, self._kernel.layout.page_shift)
-        except LookupError as err:
-            for folio in folios:
-                folio.gap(f"types do not tell what maps pages: {err}")
-            return
-        self._left, self._paths = [EVERYWHERE_MAX], {}
-        for folio in folios:
-            if folio.pagemap.type == PRIVATE and not self._tables.sees_swap:
-                folio.gap("entries that name a page without mapping it: swap_info is not known")
-            try:
-                for vma, indices in self._vmas(rmap, folio):
-                    self._look_at(folio, vma, indices)
-            except (CannotWalk, LookupError) as err:
-                folio.gap(str(err))
-        self._find_stray_maps(rmap, folios)
-
-    def _vmas(self, rmap: Rmap, folio: _Folio) -> Iterator[tuple[Vma, range]]:
-        """VMAs that may map a folio, and for which pages of their object to look there."""
-        for place in folio.places:
-            last = place.page + folio.pages - 1
-            for vma in rmap.of_file(place.mapping, place.page, last):
-                yield vma, range(place.page, last + 1)
-        head, type_ = folio.head, folio.pagemap.type
-        in_use = head["mapcount"] or head["refcount"] > folio.columns["idle"]
-        if type_ in _ANONYMOUS and in_use and head["mapping"] & _TAGS == _ANON:
-            last = head["index"] + folio.pages - 1
-            for vma in rmap.of_anon(head["mapping"], head["index"], last):
-                folio.spaces.add(vma.mm)
-                yield vma, range(head["index"], last + 1)
-
-    def _look_at(self, folio: _Folio, vma: Vma, indices: range) -> None:
-        """Find the entries of a VMA that name a folio."""
-        shift = self._kernel.layout.page_shift
-        start = max(vma.start, vma.at(indices.start, shift))
-        end = min(vma.end, vma.at(indices.stop, shift))
-        self._left[0] -= _FOUND_COST
-        try:
-            for entry in self._tables.entries(vma.mm, start, end, Pfns([folio.pfns]), self._left):
-                self._left[0] -= _FOUND_COST
-                self._book(folio, vma.mm, entry, self._vma_words(vma))
-        except CannotReadTables as err:
-            folio.gap(f"{err} (mm {vma.mm:#x})")
-
-    def _vma_words(self, vma: Vma) -> list[str]:
-        """Permission of a VMA, and the file that it maps."""
-        if not vma.file:
-            return [vma.permission]
-        if vma.file not in self._paths:
-            known = len(self._paths) < _PATHS_MAX
-            file = Object(self._prog, "struct file *", value=vma.file)
-            self._paths[vma.file] = opened_path(file).path if known else ""
-        return [vma.permission, self._paths[vma.file]]
-
-    def _book(self, folio: _Folio, mm: int, entry: Entry, words: list[str]) -> None:
-        """Let a page table entry be a holder of a folio, once."""
-        inside = max(folio.pfn - entry.pfn, 0) << self._kernel.layout.page_shift
-        address = entry.address + inside
-        if (mm, address) in folio.mapped_at or folio.is_full:
-            return
-        folio.mapped_at.add((mm, address))
-        who = self._tasks.of_mm(mm) if self._tasks else []
-        more = ["devmap"] if entry.devmap else []
-        if entry.kind != "map" and entry.level != "pte":
-            more.append(f"a {entry.level} entry")
-        if len(who) > 1:
-            more.append(f"in an address space of {len(who)} processes")
-        if not who and self._tasks:
-            more.append(f"mm {mm:#x} of no task: it is exiting, or a driver has it")
-        is_map = entry.kind != "migration"
-        folio.hold(
-            Holder(
-                entry.level if entry.kind == "map" else entry.kind,
-                refs=int(is_map and folio.maps_take_refs),
-                maps=int(is_map),
-                address=address,
-                object=", ".join(filter(None, [*words, *more])),
-                **_whose(who[0] if who else None),
-            )
-        )
-
-    def _find_stray_maps(self, rmap: Rmap, folios: list[_Folio]) -> None:
-        """Look in all processes for maps of folios that count more of them than their files or anon_vmas tell of.
-
-        Peer-to-peer memory does not say who maps it, nor does a folio that was freed while it was mapped.
-        """
-        lost = [
-            folio
-            for folio in folios
-            if folio.maps_take_refs and folio.head["mapcount"] != len(folio.mapped_at)
-        ]
-        if not lost or self._tasks is None:
-            return
-        pfns, left = Pfns(folio.pfns for folio in lost), [EVERYWHERE_MAX]
-        for mm in self._tasks.address_spaces:
-            try:
-                for entry in self._tables.entries(mm, 0, self._tables.user_end, pfns, left):
-                    for folio in lost:
-                        if entry.pfn < folio.pfns.stop and folio.pfn < entry.pfn + entry.pages:
-                            left[0] -= _FOUND_COST
-                            self._book_stray(rmap, folio, mm, entry)
-            except CannotReadTables as err:
-                for folio in lost:
-                    folio.gap(f"not all processes were searched for maps: {err} (mm {mm:#x})")
-                if left[0] <= 0:
-                    return
-
-    def _book_stray(self, rmap: Rmap, folio: _Folio, mm: int, entry: Entry) -> None:
-        """Book a map that only page tables tell of, and the file that its VMA maps."""
-        vma = rmap.at(mm, entry.address)
-        if vma is None:
-            self._book(folio, mm, entry, ["VMA not known"])
-            return
-        self._book(folio, mm, entry, self._vma_words(vma))
-        if vma.file and folio.pagemap.type == PCI_P2PDMA:
-            try:
-                mapping = int(Object(self._prog, "struct file *", value=vma.file).f_mapping)
-            except _ERRORS:
-                return
-            page = vma.pgoff + ((entry.address - vma.start) >> self._kernel.layout.page_shift)
-            if _InFile(mapping, page) not in folio.places:
-                folio.places.append(_InFile(mapping, page))
-
     # ------------------------------------------------------------ other holders
 
-    def _find_holders(self, heads: dict[int, _Folio]) -> dict[int, list[Opener]]:
+    def _find_holders(self, heads: dict[int, Folio]) -> dict[int, list[Opener]]:
         """Let everything that holds one of the folios be booked; who has their files open, by mapping."""
         openers: dict[int, list[Opener]] = {
             place.mapping: [] for folio in heads.values() for place in folio.places
@@ -591,7 +271,7 @@ class Explainer:
                 folio.gap(gap)
         return openers
 
-    def _holder(self, folio: _Folio, held: Held) -> Holder:
+    def _holder(self, folio: Folio, held: Held) -> Holder:
         # Before the schemes that count pins, one was a plain reference.
         biased = held.pins and folio.scheme.counts_pins and not folio.head["order"]
         bias = GUP_PIN_COUNTING_BIAS if biased else 1
@@ -601,10 +281,10 @@ class Explainer:
             pins=held.number if held.pins else 0,
             address=held.address,
             object=held.object,
-            **_whose(held.task),
+            **whose(held.task),
         )
 
-    def _entry_holders(self, folio: _Folio) -> Iterator[Holder]:
+    def _entry_holders(self, folio: Folio) -> Iterator[Holder]:
         takes = int(folio.columns["entry_takes_ref"])
         for entry in folio.entries:
             special = [name for name in ("locked", "pmd") if getattr(entry, name)]
@@ -613,7 +293,7 @@ class Explainer:
             words = ", ".join([f"page {index:#x} of {inode}", *special])
             yield Holder("dax-entry", refs=takes, object=words)
 
-    def _driver_holders(self, folio: _Folio) -> Iterator[Holder]:
+    def _driver_holders(self, folio: Folio) -> Iterator[Holder]:
         bits = self._drivers.bits_of(folio.pagemap)
         if bits["allocated"] and bits["allocated"].test(folio.pfn):
             yield Holder("driver", object="handed out by the pool of its device")
@@ -622,9 +302,7 @@ class Explainer:
 
     # ------------------------------------------------------------ the account
 
-    def _file_at(
-        self, place: _InFile, openers: dict[int, list[Opener]], pagemap: Pagemap
-    ) -> FileAt:
+    def _file_at(self, place: InFile, openers: dict[int, list[Opener]], pagemap: Pagemap) -> FileAt:
         offset = place.page << self._kernel.layout.page_shift
         who = openers.get(place.mapping, [])
         try:
@@ -637,7 +315,7 @@ class Explainer:
             path = pagemap.device or path
         return FileAt(path, deleted, number, offset, size, place.mapping, who)
 
-    def _explanation(self, folio: _Folio, openers: dict[int, list[Opener]]) -> Explanation:
+    def _explanation(self, folio: Folio, openers: dict[int, list[Opener]]) -> Explanation:
         head, kernel = folio.head, self._kernel
         if kernel.live and self._folio(folio.pfn).head != head:
             folio.gap("the page changed while it was looked at")
@@ -665,7 +343,7 @@ class Explainer:
             gaps=folio.gaps,
         )
 
-    def _mapping_words(self, folio: _Folio) -> str:
+    def _mapping_words(self, folio: Folio) -> str:
         """Whose mapping it is: of anonymous memory, the processes that its anon_vma leads to."""
         words = mapping_words(self._prog, folio.head["mapping"])
         tasks = [
@@ -677,7 +355,7 @@ class Explainer:
         more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
         return f"{words} of {', '.join(names[:_NAMED_MAX])}{more}"
 
-    def _base(self, folio: _Folio) -> int:
+    def _base(self, folio: Folio) -> int:
         """References that need no holder: those of a free folio, unless they were handed over to its user."""
         columns, refcount = folio.columns, folio.head["refcount"]
         if folio.scheme.idle(folio.pagemap.type) is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 from zonedev import _zonedev
 
 if TYPE_CHECKING:
-    from zonedev.explain import Explanation
+    from zonedev.explanation import Explanation
 
 CLASSES = _zonedev.CLASSES
 SEVERITIES = _zonedev.SEVERITIES

@@ -16,7 +16,7 @@ from zonedev.model import Audit, Finding, Pagemap, PagemapResult, Waiter
 
 if TYPE_CHECKING:
     from zonedev.diff import Change, Diff, PagemapChange
-    from zonedev.explain import Explanation, FileAt, Holder
+    from zonedev.explanation import Explanation, FileAt, Holder
     from zonedev.kernel.dax import DaxEntry, DaxFile
     from zonedev.kernel.memory_search import Searched
     from zonedev.page import FolioReport

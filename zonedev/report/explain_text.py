@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby, islice
 
-from zonedev.explain import GUP_PIN_COUNTING_BIAS, Explanation, FileAt, Holder, is_map
+from zonedev.explanation import GUP_PIN_COUNTING_BIAS, Explanation, FileAt, Holder, is_map
 from zonedev.kernel.memory_search import Searched
 from zonedev.model import short_type
 from zonedev.report.text import device_name, number, table, types_words
