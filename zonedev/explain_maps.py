@@ -16,6 +16,7 @@ from drgn import FaultError, Object, Program
 from zonedev import _zonedev
 from zonedev.explanation import Holder
 from zonedev.kernel.dax import DaxEntry
+from zonedev.kernel.gaps import note
 from zonedev.kernel.pagetable import EVERYWHERE_MAX, Entry, PageTables, Pfns
 from zonedev.kernel.pagetable import CannotWalk as CannotReadTables
 from zonedev.kernel.paths import opened_path
@@ -31,7 +32,6 @@ _HOLDERS_MAX = 1 << 16
 _PATHS_MAX = 1 << 12
 # What a walk costs, and an entry that names the page, in entries that do not.
 _FOUND_COST = 1 << 10
-_GAPS_MAX = 20
 
 _ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
 
@@ -78,12 +78,7 @@ class Folio:
 
     def gap(self, text: str) -> None:
         """Note what could not be looked at; of many, that there are more."""
-        if text in self.gaps:
-            return
-        if len(self.gaps) < _GAPS_MAX:
-            self.gaps.append(text)
-        elif len(self.gaps) == _GAPS_MAX:
-            self.gaps.append("and more")
+        note(self.gaps, text)
 
     @property
     def is_full(self) -> bool:

@@ -20,6 +20,7 @@ from drgn import FaultError, Object, Program, offsetof, sizeof
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError
+from zonedev.kernel.gaps import note
 from zonedev.kernel.layout import KernelLayout
 from zonedev.kernel.paths import path_in_file_system
 from zonedev.kernel.strings import text_at, text_of
@@ -41,7 +42,6 @@ _ONE_DEVICE = frozenset(("ext2", "ext4"))
 
 _SUPER_BLOCKS_MAX = 1 << 16
 _NAME_MAX = 256
-_GAPS_MAX = 20
 
 # A pagemap range of more pages than this is not marked (16 TiB of 4 KiB pages).
 _RANGE_PAGES_MAX = 1 << 32
@@ -134,12 +134,7 @@ class Walked:
 
     def gap(self, text: str) -> None:
         """Note what could not be read, once; of many, that there are more."""
-        if text in self.gaps:
-            return
-        if len(self.gaps) < _GAPS_MAX:
-            self.gaps.append(text)
-        elif len(self.gaps) == _GAPS_MAX:
-            self.gaps.append("and more")
+        note(self.gaps, text)
 
 
 # ---------------------------------------------------------------- where members lie

@@ -12,6 +12,7 @@ from typing import NamedTuple, Optional
 
 from drgn import FaultError, Program
 
+from zonedev.kernel.gaps import note
 from zonedev.kernel.members import Budget, Members
 from zonedev.kernel.modules import ModuleSymbols
 from zonedev.kernel.tasks import OpenFile, Task, Tasks
@@ -105,8 +106,7 @@ class Search:
 
     def gap(self, text: str) -> None:
         """Note what could not be looked at."""
-        if len(self.gaps) < _GAPS_MAX and text not in self.gaps:
-            self.gaps.append(text)
+        note(self.gaps, text, _GAPS_MAX)
 
     def array(
         self, address: int, count: int, members: Members

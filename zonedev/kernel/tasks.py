@@ -14,6 +14,7 @@ from typing import NamedTuple, Optional
 from drgn import FaultError, Object, Program, offsetof
 
 from zonedev.kernel.dax_lock import for_each_task, stack_size
+from zonedev.kernel.gaps import note
 from zonedev.kernel.members import Budget, Members, words_of
 from zonedev.kernel.strings import text_of
 
@@ -152,8 +153,7 @@ class Tasks:
                 yield OpenFile(task, fd, address, *found)
 
     def _gap(self, text: str) -> None:
-        if len(self.gaps) < _GAPS_MAX and text not in self.gaps:
-            self.gaps.append(text)
+        note(self.gaps, text, _GAPS_MAX)
 
     def _descriptors(self, task: Task, table: Members, slots: Budget) -> list[tuple[int, int]]:
         """(descriptor, address of its struct file) of a task.
