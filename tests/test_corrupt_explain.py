@@ -31,8 +31,8 @@ import zonedev.explain as explain_module
 from zonedev import explain_maps
 from zonedev.explain import Explainer, Explanation, explain
 from zonedev.kernel import held, memory_place, pagetable, rmap, slab, tasks
+from zonedev.kernel.bios import Requests
 from zonedev.kernel.held import Folios, Search
-from zonedev.kernel.holders import Requests
 from zonedev.kernel.members import Budget, Members
 from zonedev.kernel.slab import slab_object
 from zonedev.kernel.tasks import OpenFile, Tasks
@@ -136,8 +136,8 @@ def bio() -> Bio:
     pfn = page(vmcore, PIPE)
     folios = Folios([(pfn, vmcore.kernel.layout.page_address(pfn), 1)], 64)
     reader = Requests(Search(vmcore.prog, Tasks(vmcore.prog), folios))
-    list(reader.run())
-    first = min(reader._bios._bios)
+    list(reader.run(set()))
+    first = min(reader._bios._met)
     return vmcore, reader._bios, first
 
 
@@ -145,10 +145,11 @@ def test_pieces_of_a_clone_have_a_bound(bio: Bio) -> None:
     """4 GiB in pieces of one byte."""
     vmcore, reader, address = bio
     prog = vmcore.prog
-    flags = reader._bio.read(address)[1] | 1 << reader._cloned
+    flags = reader._read(address).flags | 1 << reader._cloned
     reads = repeat(prog, NOWHERE, 1 << 37, 0x100000001)
     for path, value in {
         "bi_flags": flags,
+        "bi_vcnt": 0,
         "bi_io_vec": NOWHERE,
         "bi_iter.bi_size": 0xFFFFFFFF,
         "bi_iter.bi_idx": 0,
@@ -166,7 +167,7 @@ def test_a_bio_is_looked_at_once(bio: Bio) -> None:
 
 def test_bios_and_requests_have_a_bound(bio: Bio, monkeypatch: pytest.MonkeyPatch) -> None:
     vmcore, reader, _ = bio
-    monkeypatch.setattr(held, "_READS_IN_ALL", len(reader._bios) - 1)
+    monkeypatch.setattr(held, "_READS_IN_ALL", len(reader._met) - 1)
     assert has_gap(explained(vmcore), "bios and their pieces")
     monkeypatch.setattr(held, "_REQUESTS_IN_ALL", 3)
     assert has_gap(explained(vmcore), "more than 3 requests")

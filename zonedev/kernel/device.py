@@ -87,7 +87,7 @@ def _is_endless(head: Object, limit: int) -> bool:
     return True
 
 
-def _is_lost(prog: Program) -> bool:
+def disks_are_lost(prog: Program) -> bool:
     """True where one of the lists that looking for disks walks does not come to an end: first that of
     classes, then that of block devices, of which partitions are skipped without an end.
 
@@ -108,7 +108,7 @@ def _is_lost(prog: Program) -> bool:
 
 def each_disk(prog: Program) -> Iterator[Object]:
     """Every ``struct gendisk *``, a bounded number; none where a list of them does not come to its end."""
-    if not _is_lost(prog):
+    if not disks_are_lost(prog):
         yield from islice(for_each_disk(prog), _MAX_DISKS)
 
 

@@ -1,39 +1,35 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Who holds references on pages beside page tables: pipes, io_uring, AF_XDP, requests to disks, and devices.
 
-Owns the ways to these and how many references each of their words stands for; each kind is a row of _KINDS.  All of
-them are gone through once for many pages; what could not be is a gap.  Pins that devices need for as long as they are
-driven from user space (RDMA, VFIO) are longterm.py's.
+Owns the ways to the first three and how many references each of their words stands for; each kind is a row of _KINDS.
+All of them are gone through once for many pages; what could not be is a gap.  Pins that devices need for as long as
+they are driven from user space (RDMA, VFIO) are longterm.py's, requests bios.py's.
 
-Mirrors fs/pipe.c, io_uring/rsrc.c, net/xdp/xdp_umem.c, block/bio.c.
+Mirrors fs/pipe.c, io_uring/rsrc.c, net/xdp/xdp_umem.c.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Optional, Protocol
 
-from drgn import Object, Program, TypeKind, sizeof
+from drgn import Program, TypeKind, sizeof
 from drgn.helpers.linux.module import module_address_regions
 
-from zonedev.kernel.device import each_disk
+from zonedev.kernel.bios import Requests
 from zonedev.kernel.held import ERRORS, Held, Search, where
 from zonedev.kernel.longterm import IommuFd, Rdma, Vfio
-from zonedev.kernel.members import Members, constant, has_member, words_of
+from zonedev.kernel.members import Members, has_member, words_of
 from zonedev.kernel.modules import each_module
 from zonedev.kernel.strings import text_of
 from zonedev.kernel.tasks import OpenFile
-from zonedev.kernel.tree import walk_tree
 
 # Bounds for what an untrusted dump says.
 _RING_MAX = 1 << 20
 _BUFFERS_MAX = 1 << 16
 _PAGES_MAX = 1 << 28
 _PIECE = 1 << 17
-_BIOS_MAX = 1 << 14
-_VECS_MAX = 1 << 16  # bi_vcnt is a short
-_QUEUES_MAX = 1 << 12
-_TAGS_MAX = 1 << 16
+_VECS_IN_ALL = 1 << 18
 
 _AF_XDP = 44
 
@@ -207,154 +203,6 @@ class Xdp:
                     yield Held("xdp-umem", folio, 1, True, here + 8 * i, text, file.task)
 
 
-# ---------------------------------------------------------------- requests to disks
-
-
-class _Bios:
-    """What bios hold: each page that they were given by a user of direct I/O, until they end."""
-
-    def __init__(self, search: Search) -> None:
-        prog = search.prog
-        self._search = search
-        self._bio = Members(
-            prog,
-            "struct bio",
-            *("bi_next", "bi_flags", "bi_vcnt", "bi_io_vec", "bi_private"),
-            *("bi_iter.bi_size", "bi_iter.bi_idx"),
-        )
-        self._vec = Members(prog, "struct bio_vec", "bv_page", "bv_len", "bv_offset")
-        # Since commits e51bab4e2058 ("block: Replace BIO_NO_PAGE_REF with BIO_PAGE_REFFED with inverted logic") and
-        # fd363244e883 ("block: Add BIO_PAGE_PINNED and associated infrastructure") (in v6.5) a bio says that it holds its
-        # pages, and how; before, that it does not.
-        self._pinned = constant(prog, "BIO_PAGE_PINNED")
-        self._held = constant(prog, "BIO_PAGE_REFFED")
-        self._not_held = constant(prog, "BIO_NO_PAGE_REF")
-        self._cloned = constant(prog, "BIO_CLONED")
-        self._seen: set[int] = set()
-        self._bios: set[int] = set()
-        self._shift = int(prog["PAGE_SHIFT"])
-
-    def _holds(self, flags: int) -> Optional[bool]:
-        """Whether a bio holds its pages, and by pins; None: by nothing."""
-
-        def has(bit: Optional[int]) -> bool:
-            return bit is not None and bool(flags >> bit & 1)
-
-        if has(self._pinned):
-            return True
-        if self._not_held is not None:
-            return None if has(self._not_held) else False
-        return False if has(self._held) else None
-
-    def of_chain(self, bio: int, disk: str) -> Iterator[Held]:
-        """The pages of a request's bios."""
-        for _ in range(_BIOS_MAX):
-            if not bio:
-                return
-            if bio in self._bios:
-                raise ValueError(f"bio {bio:#x} is reached twice")
-            self._bios.add(bio)
-            self._search.reads.spend()
-            following, flags, count, vecs, private, size, index = self._bio.read(bio)
-            if self._cloned is not None and flags >> self._cloned & 1:
-                # It has the vector of the one that it was cloned from, which holds the pages.
-                pins: Optional[bool] = self._pinned is not None
-                pieces = self._cut(vecs + index * self._vec.size, size)
-            else:
-                pins = self._holds(flags)
-                pieces = self._search.array(vecs, count, self._vec)
-            if pins is not None and vecs not in self._seen:
-                self._seen.add(vecs)
-                task = self._search.task_at(bio, private)
-                text = f"request to {disk}, bio {bio:#x}"
-                for at, folio, pages in self._pages(pieces):
-                    yield Held("bio", folio, pages, pins, at, text, task)
-            bio = following
-        raise ValueError(f"a request of more than {_BIOS_MAX} bios")
-
-    def _cut(self, vec: int, size: int) -> Iterator[tuple[int, tuple[int, ...]]]:
-        """As many elements of a vector as have a number of bytes."""
-        for _ in range(_VECS_MAX):
-            if size <= 0:
-                return
-            self._search.reads.spend()
-            found = self._vec.read(vec)
-            yield vec, found
-            if not found[1]:
-                raise ValueError("an empty piece in a vector")
-            vec, size = vec + self._vec.size, size - found[1]
-        raise ValueError(f"a bio of more than {_VECS_MAX} pieces")
-
-    def _pages(
-        self, pieces: Iterable[tuple[int, tuple[int, ...]]]
-    ) -> Iterator[tuple[int, int, int]]:
-        """(address of the bio_vec, folio, how many of its pages) of pieces of a vector."""
-        mask = (1 << self._shift) - 1
-        for at, (page, length, offset) in pieces:
-            if not page:
-                raise ValueError(f"a piece of a bio without a page, at {at:#x}")
-            pages = ((offset & mask) + length + mask) >> self._shift
-            for folio, count in self._search.folios.counts(page, pages).items():
-                yield at, folio, count
-
-
-class Requests:
-    """Requests that disks have not answered yet: their bios hold pages of direct I/O."""
-
-    def __init__(self, search: Search) -> None:
-        prog = search.prog
-        self._search = search
-        self._bios = _Bios(search)
-        self._request = Members(prog, "struct request", "bio", "state")
-        self._idle = constant(prog, "MQ_RQ_IDLE") or 0
-        self._hctx = Members(prog, "struct blk_mq_hw_ctx", "tags", "sched_tags")
-        self._tags = Members(prog, "struct blk_mq_tags", "nr_tags", "static_rqs", "rqs")
-        self._seen: set[int] = set()
-
-    def run(self) -> Iterator[Held]:
-        """The pages of all requests of all disks."""
-        for disk in each_disk(self._search.prog):
-            name = text_of(disk.disk_name.string_())
-            try:
-                for hctx in self._hw_queues(disk.queue.read_()):
-                    yield from self._of_hw_queue(hctx, name)
-            except ERRORS as err:
-                self._search.gap(f"requests to {name} cannot be read: {err}")
-
-    def _hw_queues(self, queue: Object) -> Iterator[int]:
-        """Addresses of the struct blk_mq_hw_ctx of a disk."""
-        count = int(queue.nr_hw_queues)
-        if count > _QUEUES_MAX:
-            raise ValueError(f"{count} hardware queues")
-        # An xarray from commit 4e5cc99e1e48 ("blk-mq: manage hctx map via xarray") (in v5.18) on, until commit
-        # d0c98769ee7d ("blk-mq: use array manage hctx map instead of xarray") (in v6.19).
-        if queue.type_.type.has_member("hctx_table"):
-            yield from (item.value for item in walk_tree(queue.hctx_table).items)
-        elif queue.queue_hw_ctx:
-            raw = self._search.prog.read(int(queue.queue_hw_ctx), 8 * count)
-            yield from filter(None, words_of(self._search.prog, raw))
-
-    def _of_hw_queue(self, hctx: int, name: str) -> Iterator[Held]:
-        for tags in filter(None, self._hctx.read(hctx)):
-            count, *tables = self._tags.read(tags)
-            if count > _TAGS_MAX:
-                raise ValueError(f"{count} tags")
-            for table in filter(None, tables):
-                for request in words_of(
-                    self._search.prog, self._search.prog.read(table, 8 * count)
-                ):
-                    yield from self._of_request(request, name)
-
-    def _of_request(self, request: int, name: str) -> Iterator[Held]:
-        if not request or request in self._seen:
-            return
-        self._seen.add(request)
-        self._search.requests.spend()
-        bio, state = self._request.read(request)
-        if bio and state != self._idle:
-            yield from self._bios.of_chain(bio, name)
-
-
 # ---------------------------------------------------------------- all of them
 
 
@@ -485,13 +333,18 @@ def find_holders(search: Search, opened: Callable[[OpenFile], None]) -> Iterator
 
     :param opened: called with each open file of each task
     """
+    # Vectors of fixed buffers are also those of the bios that they are used for.
+    vecs: set[int] = set()
     try:
-        yield from _of_files(search, opened)
+        for held in _of_files(search, opened):
+            if held.kind == "io_uring" and len(vecs) < _VECS_IN_ALL:
+                vecs.add(held.address)
+            yield held
     except ERRORS as err:
         search.gap(f"open files cannot be read: {err}")
     if search.tasks is not None:
         search.gaps += search.tasks.gaps
     try:
-        yield from Requests(search).run()
+        yield from Requests(search).run(vecs)
     except ERRORS as err:
         search.gap(f"requests to disks cannot be read: {err}")
