@@ -313,6 +313,7 @@ def test_a_bio_of_others_may_hold_its_pages_or_not(
         # The offset is one from the folio's first page.
         ([(page(5), PAGE, 2 * PAGE)], [1]),
         ([(page(5), PAGE, 3 * PAGE)], []),
+        ([(page(1), PAGE, 2 * PAGE)], [1]),
         ([(page(5), PAGE, PAGE + 512)], [2]),
         ([(page(5), PAGE, 2 * PAGE + 512)], [1]),
     ],
@@ -341,7 +342,7 @@ def test_bios_of_a_request(kernel: Kernel) -> None:
 
 def test_a_fixed_buffer_is_held_by_its_ring(kernel: Kernel) -> None:
     """Direct I/O from one has the vector of the buffer, and counts it."""
-    bio = kernel.bio([(page(i), PAGE, 0) for i in range(2)], bi_flags=CLONE)
+    bio = kernel.bio([(page(i), PAGE, 0) for i in range(2)], bi_flags=CLONE, bi_size=PAGE)
     kernel.sda(bio)
     vecs = int(Object(kernel.prog, "struct bio", address=bio).bi_io_vec)
     assert kernel.find([vecs, vecs + 16]) == ([], [])
@@ -364,12 +365,23 @@ def test_parts_of_a_split_bio_are_one_holder(flags: dict[str, int], order: Any) 
     assert {held.object for held in found} == {f"request to sda, bio {own:#x}"}
 
 
-def test_the_rest_of_a_split_bio_has_ended_before_its_front(kernel: Kernel) -> None:
+@pytest.mark.parametrize(("flags", "expected"), [(PINS, PIN), (NONE, REFERENCE)])
+def test_the_rest_of_a_split_bio_has_ended_before_its_front(
+    flags: dict[str, int], expected: list[tuple[int, bool]]
+) -> None:
+    kernel = Kernel(flags)
     own = kernel.bio([(page(i), PAGE, 0) for i in range(3)])
     front = kernel.split(own, 1)
     kernel.set(own, "bio", bi_size=0, bi_idx=3)
     kernel.sda(front)
-    assert counts(kernel.find()[0]) == 3 * PIN
+    assert counts(kernel.find()[0]) == 3 * expected
+
+
+@pytest.mark.parametrize("flags", [PINS, NO_REF, NONE])
+def test_a_bio_without_pages_has_no_vector(flags: dict[str, int]) -> None:
+    kernel = Kernel(flags)
+    kernel.sda(kernel.bio([], bi_opf=DISCARD, bi_io_vec=0, bi_size=PAGE))
+    assert kernel.find() == ([], [])
 
 
 def test_parts_of_a_split_clone_lead_to_whom_they_were_cloned_from(kernel: Kernel) -> None:
@@ -391,6 +403,7 @@ def test_parts_of_a_split_clone_lead_to_whom_they_were_cloned_from(kernel: Kerne
         ({}, True, True),
         # The first piece is done, and whoever has them all still holds it.
         ({"bi_idx": 1, "bi_size": PAGE}, True, True),
+        ({"bi_idx": 2, "bi_size": 0}, True, True),
         ({"bi_size": 1, "bi_bvec_done": PAGE - 1}, True, False),
         ({"bi_size": 1, "bi_bvec_done": PAGE}, True, True),
         ({"bi_opf": WRITE | 1 << 8}, True, True),

@@ -367,7 +367,7 @@ class Requests:
             if not queue:
                 self._unused.add(request)
             name = self._names.get(queue, f"queue {queue:#x}")
-            if bio and state != self._idle:
+            if state != self._idle:
                 yield from self._bios.of_chain(bio, name)
         except ERRORS as err:
             self._gap(name, err)
