@@ -56,7 +56,8 @@ def test_real_cores_give_the_same(
     plain, fast, readers = reports(vmcore.prog, monkeypatch)
     assert plain == fast
     name = "zonedev:kdump" if "kdump" in vmcore.name else "zonedev:elf"
-    assert readers == ["Program.read", *([name] if vmcore.kernel.pagemaps else [])]
+    if len(_zonedev.METHODS) == len(COMPRESS):
+        assert readers == ["Program.read", *([name] if vmcore.kernel.pagemaps else [])]
 
 
 @pytest.mark.parametrize("name", ["7.2-nvdimm-leak", "6.16-hmm-leak", "6.1-kdump-leak"])
@@ -172,7 +173,7 @@ class Case:
             for threads in ("1", "4"):
                 monkeypatch.setenv(THREADS, threads)
                 assert self.feed(memory, merge=merge) == plain, (method, threads)
-            assert memory.used
+            assert memory.used == (method in (None, *_zonedev.METHODS))
         return plain
 
 

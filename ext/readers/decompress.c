@@ -151,6 +151,7 @@ static bool init(struct zd_decompress *decompress)
 {
 	bool done = true;
 
+	(void)decompress;
 #ifdef HAVE_ZLIB
 	decompress->has_zlib = inflateInit(&decompress->zlib) == Z_OK;
 	done &= decompress->has_zlib;

@@ -126,10 +126,13 @@ class DumpMemory:
 
     def read(self, scan: _zonedev.Scan, progress: Callable[[int], None]) -> None:
         """Give a scan what comes next in its range, up to its end or to what is not certain."""
-        self.used = True
-        rest = scan.read(
-            self.memory, self.root, self.levels, thread_count(), bool(self.hole), progress
-        )
+        before = scan.left()
+        try:
+            rest = scan.read(
+                self.memory, self.root, self.levels, thread_count(), bool(self.hole), progress
+            )
+        finally:
+            self.used |= scan.left() < before
         if rest:
             progress(rest)
 
