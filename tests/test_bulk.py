@@ -70,11 +70,11 @@ def test_corrupt_cores_give_the_same(
     rng = random.Random(name)
     path = tmp_path / "vmcore"
     used = 0
-    for _ in range(4):
+    for changes in (3, 10, 40, 200):
         shutil.copy(core.core, path)
         size = path.stat().st_size
         with open(path, "r+b") as file:
-            for _ in range(200):
+            for _ in range(changes):
                 # Headers stay as they are: whether the core can be opened is another question.
                 file.seek(rng.randrange(size // 4, size - 8))
                 file.write(rng.randbytes(rng.choice((1, 8))))
@@ -132,6 +132,8 @@ class Case:
 
     def __init__(self, machine: Machine, memmap: Memmap, pages: int, first: int = 0) -> None:
         self.machine, self.memmap, self.pages, self.first = machine, memmap, pages, first
+        # Dumps of which anything could be read from the file.
+        self.used = 0
 
     def kernel(self, memory: Optional[DumpMemory]) -> Any:
         layout = SimpleNamespace(
@@ -173,7 +175,7 @@ class Case:
             for threads in ("1", "4"):
                 monkeypatch.setenv(THREADS, threads)
                 assert self.feed(memory, merge=merge) == plain, (method, threads)
-            assert memory.used == (method in (None, *_zonedev.METHODS))
+            self.used += memory.used
         return plain
 
 
@@ -187,9 +189,10 @@ def test_random_pages(
     letter: str, type_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(f"{letter}{type_}")
+    used = 0
     for options in ({}, {"vmemmap_shift": 9, "deduplicated": True}, {"vmemmap_shift": 9}):
         machine = Machine(letter, type_, **options)
-        data = typical_pages(machine, rng, 5000) + machine.page() * (2 * CHUNK) + bytes(640)
+        data = typical_pages(machine, rng, 5000) + machine.page() * (6 * CHUNK) + bytes(640)
         case = memmap_of(machine, mutate(data, rng, 40), rng.choice((4, 5)))
         case.first = rng.choice((0, 7, 64))
         for _ in range(rng.randrange(5)):
@@ -202,6 +205,8 @@ def test_random_pages(
             if case.memmap.physical[index] is not None:
                 case.memmap.lose(index)
         case.check(tmp_path / "core", monkeypatch)
+        used += case.used
+    assert used
 
 
 def around_borders(machine: Machine, rng: random.Random, parts: int) -> bytearray:
@@ -241,6 +246,7 @@ def test_parts_of_a_range(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyP
         case.memmap.lose(index - rng.randrange(1, 3))
     result, _, _ = case.check(tmp_path / "core", monkeypatch, merge=seed % 3 > 0)
     assert result["findings"]
+    assert case.used >= 2
 
 
 def test_more_refcounts_than_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,10 +138,11 @@ class Feed:
         while left := self.scan.left():
             count = left
             if self._memory:
-                if self._address % (1 << layout.page_shift) == 0:
-                    chunks = 1 if self._from_file(self._memory) else min(2 * chunks, _CHUNKS_MAX)
+                if self._address % (1 << layout.page_shift) == 0 and self._from_file(self._memory):
+                    chunks = 1
                 count = to_border(self._address, layout)
                 count += (chunks - 1) * (CHUNK_BYTES // layout.page_size)
+                chunks = min(2 * chunks, _CHUNKS_MAX)
             self._through_drgn(min(count, self.scan.left()))
 
 
