@@ -209,43 +209,48 @@ def test_random_pages(
     assert used
 
 
-def around_borders(machine: Machine, rng: random.Random, parts: int) -> bytearray:
-    """Idle pages, but for what reaches over the border of each part."""
-    data = bytearray(machine.page() * (parts * PART))
-    bad = machine.page(refcount=machine.idle + 3, share=0, mapping=0)
-    for border in range(PART, parts * PART, PART):
-        kind = rng.randrange(6)
-        if kind == 0:
-            piece, at = bad * 200, border - 100
-        elif kind == 1:
-            # Runs whose index counts, and goes on otherwise behind the border.
-            mapped = [
-                machine.page(refcount=machine.idle + 5, mapping=MAPPING, share=i) for i in range(64)
-            ]
-            step = rng.choice((0, 1))
-            piece = b"".join(mapped[:3] + [mapped[3 + i * step] for i in range(20)])
-            at = border - 3
-        elif kind == 2:
-            piece, at = machine.folio(9, START + border - 256, refcount=machine.idle), border - 256
-        elif kind == 3:
-            piece, at = machine.folio(9, START + border - 512)[64:], border
-        else:
-            piece, at = mutate(typical_pages(machine, rng, 600), rng, 60), border - 300
-        data[at * 64 : at * 64 + len(piece)] = piece
-    return data
+def over_border(kind: str, machine: Machine, rng: random.Random, border: int) -> tuple[int, bytes]:
+    """Where something begins that reaches over the border of a part, and its struct pages."""
+    if kind == "run":
+        return border - 100, machine.page(refcount=machine.idle + 3) * 200
+    if kind == "index":
+        # A run whose index counts, and one that goes on otherwise behind the border.
+        ahead = rng.choice((1, 2, 3))
+        step = rng.choice((0, 1))
+        shares = [*range(1, 1 + ahead), *(1 + ahead + i * step for i in range(20))]
+        refcount = machine.idle + 5
+        pages = [machine.page(refcount=refcount, mapping=MAPPING, share=i) for i in shares]
+        return border - ahead, b"".join(pages)
+    if kind == "folio":
+        return border - 256, machine.folio(9, START + border - 256, refcount=machine.idle)
+    if kind == "tails":
+        return border, machine.folio(9, START + border - 512)[64:]
+    return border - 300, mutate(typical_pages(machine, rng, 600), rng, 60)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_parts_of_a_range(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Findings in runs, folios and holes over the borders at which threads divide a range."""
-    rng = random.Random(seed)
+@pytest.mark.parametrize("merge", [True, False])
+@pytest.mark.parametrize("lost", [None, 0, 2])
+@pytest.mark.parametrize("kind", ["run", "index", "folio", "tails", "random"])
+def test_parts_of_a_range(
+    kind: str, lost: Optional[int], merge: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Findings in runs, folios and holes over the borders at which threads divide a range.
+
+    lost: of the frames from the one on that the first of them begins in, one that the dump lacks
+    """
+    rng = random.Random(f"{kind}{lost}{merge}")
     machine = Machine(rng.choice("EGH"), rng.choice(("FS_DAX", "GENERIC", "PRIVATE")))
-    case = memmap_of(machine, bytes(around_borders(machine, rng, 4)))
-    if seed % 2:
-        index = PART // IN_FRAME * rng.randrange(1, 4)
-        case.memmap.lose(index - rng.randrange(1, 3))
-    result, _, _ = case.check(tmp_path / "core", monkeypatch, merge=seed % 3 > 0)
-    assert result["findings"]
+    data = bytearray(machine.page() * (3 * PART))
+    places = []
+    for border in (PART, 2 * PART):
+        at, piece = over_border(kind, machine, rng, border)
+        data[at * 64 : at * 64 + len(piece)] = piece
+        places.append(at)
+    case = memmap_of(machine, bytes(data))
+    if lost is not None:
+        case.memmap.lose(places[0] // IN_FRAME + lost)
+    result, _, _ = case.check(tmp_path / "core", monkeypatch, merge)
+    assert result["findings"] or lost is not None
     assert case.used >= 2
 
 
