@@ -19,6 +19,7 @@ from conftest import Vmcore, fresh_vmcore, lay_over, open_vmcore
 from drgn import Program
 from dump_files import COMPRESS, FRAME, Memmap, write_elf, write_kdump
 from pages import MAPPING, START, Machine
+from test_entries import idle_world
 from test_scan import mutate, typical_pages
 
 from zonedev import _zonedev
@@ -143,9 +144,17 @@ class Case:
         )
         return SimpleNamespace(prog=self.memmap, layout=layout, memory=memory)
 
-    def feed(self, memory: Optional[DumpMemory], fast: bool = True, merge: bool = True) -> Any:
+    def feed(
+        self,
+        memory: Optional[DumpMemory],
+        fast: bool = True,
+        merge: bool = True,
+        entries: Optional[_zonedev.Entries] = None,
+    ) -> Any:
         machine = self.machine
-        scan = _zonedev.Scan(machine.layout, machine.scheme, machine.pagemap, merge, fast)
+        scan = _zonedev.Scan(
+            machine.layout, machine.scheme, machine.pagemap, merge, fast, entries=entries
+        )
         scan.begin(START, START + self.pages, machine.memmap)
         if self.first:
             scan.hole(self.first, "skipped")
@@ -289,12 +298,30 @@ def test_every_byte_of_a_repeated_frame(
     assert case.feed(memory)[0]["findings"]
 
 
-def test_entries_tell_repeated_frames_apart() -> None:
-    """What files say of pages is asked for each, also where their bytes repeat: real cores with entries have that."""
-    core = open_vmcore("7.2-entries")
-    found = audit(core.prog)
-    assert "zonedev:elf" in found.readers
-    assert found.passes
+def test_files_tell_repeated_frames_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What files say of a page is asked for each, also where its frame repeats another one."""
+    monkeypatch.setattr(dump_memory, "_is_untouched", lambda _prog: True)
+    world = idle_world(10 * IN_FRAME)
+    world.entries.add(world.file({0: (START + 5 * IN_FRAME + 3, 0), 1: (START + 8 * IN_FRAME, 0)}))
+    case = memmap_of(world.machine, world.machine.page() * (10 * IN_FRAME))
+    memory = case.open(tmp_path / "core", "none")
+    plain = case.feed(None, entries=world.entries)
+    assert case.feed(memory, entries=world.entries) == plain
+    assert len(plain[0]["findings"]) == 2
+    assert case.feed(memory)[0]["findings"] == []
+
+
+def test_a_head_at_the_end_of_a_repeated_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its order lies in the frame behind it."""
+    monkeypatch.setattr(dump_memory, "_is_untouched", lambda _prog: True)
+    machine = Machine("H", "FS_DAX")
+    frame = machine.page() * (IN_FRAME - 1) + machine.folio(2)[:64]
+    case = memmap_of(machine, machine.page() * IN_FRAME + 3 * frame + machine.page() * IN_FRAME)
+    plain = case.feed(None)
+    assert case.feed(case.open(tmp_path / "core", "none")) == plain
+    assert plain[0]["classes"]["not-captured"] == 0
 
 
 # ---------------------------------------------------------------- damage, and what is not certain
