@@ -141,13 +141,11 @@ static const uint8_t *bytes_of(struct worker *worker, size_t i)
 	return place(worker, i);
 }
 
-/** Put the bytes of a frame to its place. */
-static void settle(struct worker *worker, size_t i)
+/** Put the bytes of a frame to its place, too. */
+static void copy_to_place(struct worker *worker, size_t i)
 {
-	if (worker->states[i] != ZD_MEMORY_SAME)
-		return;
-	memcpy(place(worker, i), bytes_of(worker, i), ZD_FRAME);
-	worker->states[i] = ZD_MEMORY_DATA;
+	if (worker->states[i] == ZD_MEMORY_SAME)
+		memcpy(place(worker, i), bytes_of(worker, i), ZD_FRAME);
 }
 
 /** Where a run of frames of one state ends. */
@@ -185,12 +183,13 @@ static struct zd_error *give_whole(struct worker *worker, const struct chunk *ch
 			i += taken;
 			if (error || i == end)
 				continue;
-			settle(worker, i);
+			copy_to_place(worker, i);
+			worker->states[i] = ZD_MEMORY_DATA;
 			end = i + 1;
 		}
 		// A head's own words may lie in the struct pages behind it.
 		if (end < chunk->frames)
-			settle(worker, end);
+			copy_to_place(worker, end);
 		error = zd_scan_pages_ahead(chunk->scan, place(worker, i), pages_of(chunk, i, end),
 					    pages_of(chunk, i, end < chunk->frames ? end + 1 : chunk->frames));
 		i = end;
