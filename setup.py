@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Builds the one extension from ext/; everything else stands in pyproject.toml.
 
-libelf (elfutils) and libkdumpfile are found with pkg-config and are optional: without them
-zonedev works, and says less about files that it cannot open.
+Libraries are found with pkg-config and are optional: without libelf (elfutils) and libkdumpfile zonedev says
+less about files that it cannot open; without zlib, lzo2, snappy or libzstd it reads dumps of that compression
+the slow way.
 """
 
 import glob
@@ -12,7 +13,14 @@ import subprocess
 
 from setuptools import Extension, setup
 
-OPTIONAL = {"libelf": "HAVE_LIBELF", "libkdumpfile": "HAVE_LIBKDUMPFILE"}
+OPTIONAL = {
+    "libelf": "HAVE_LIBELF",
+    "libkdumpfile": "HAVE_LIBKDUMPFILE",
+    "zlib": "HAVE_ZLIB",
+    "lzo2": "HAVE_LZO2",
+    "snappy": "HAVE_SNAPPY",
+    "libzstd": "HAVE_LIBZSTD",
+}
 
 
 def pkg_config(package: str, *options: str) -> "list[str] | None":
@@ -27,7 +35,14 @@ def pkg_config(package: str, *options: str) -> "list[str] | None":
 
 def extension() -> Extension:
     """The extension with whatever optional library this machine has."""
-    compile_args = ["-std=gnu11", "-O3", "-Wall", "-Wextra", "-Wno-missing-field-initializers"]
+    compile_args = [
+        "-std=gnu11",
+        "-O3",
+        "-pthread",
+        "-Wall",
+        "-Wextra",
+        "-Wno-missing-field-initializers",
+    ]
     compile_args += shlex.split(os.environ.get("ZONEDEV_CFLAGS", ""))
     link_args = shlex.split(os.environ.get("ZONEDEV_LDFLAGS", ""))
     macros = []

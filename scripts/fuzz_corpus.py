@@ -20,6 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
 from btf_samples import Writer, every_kind, split  # noqa: E402
 from conftest import VMCORES, open_vmcore  # noqa: E402
 from drgn import Program  # noqa: E402
+from dump_files import write_elf, write_kdump  # noqa: E402
 from kallsyms_samples import BASE, FORMATS, SYMBOLS, sample  # noqa: E402
 
 from zonedev import _zonedev  # noqa: E402
@@ -214,9 +215,17 @@ def file_seeds(out: Path, names: tuple[str, ...], size: int) -> None:
             (out / name).write_bytes(file.read(size))
 
 
+def memory_seeds(out: Path) -> None:
+    """Small dumps of each kind, with frames that repeat and frames that are not there."""
+    frames = [bytes([i]) * 100 + bytes(4096 - 100) for i in (1, 2, 2, 2, 3, 4)]
+    write_elf(out / "elf", dict(zip((0x1000, 0x4000), frames)))
+    places = (0, 0x1000, 0x2000, 0x3000, 0x6000, 0x8000)
+    write_kdump(out / "kdump", dict(zip(places, frames)), "zlib", "lzo", "snappy", "zstd")
+
+
 def main() -> int:
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests" / "corpus"
-    for target in ("scan", "entries", "btf", "kallsyms", "elf", "kdump"):
+    for target in ("scan", "entries", "btf", "kallsyms", "elf", "kdump", "memory"):
         (out / target).mkdir(parents=True, exist_ok=True)
     scan_seeds(out / "scan")
     entries_seeds(out / "entries")
@@ -226,6 +235,7 @@ def main() -> int:
     with open(VMCORES / "7.2-bare" / "vmlinux", "rb") as file:
         (out / "elf" / "vmlinux").write_bytes(file.read())
     file_seeds(out / "kdump", KDUMPS, KDUMP_HEAD)
+    memory_seeds(out / "memory")
     return 0
 
 

@@ -9,7 +9,7 @@ python=${PYTHON:-python3}
 
 say() { printf 'zonedev: %s\n' "$*" >&2; }
 
-# Debian packages that are needed but not there.  libelf and libkdumpfile are optional.
+# Debian packages that are needed but not there.  Libraries are optional.
 missing() {
 	command -v "$python" >/dev/null || echo python3
 	command -v cc >/dev/null || echo gcc libc6-dev
@@ -22,6 +22,10 @@ missing() {
 optional() {
 	pkg-config --exists libelf 2>/dev/null || echo libelf-dev
 	pkg-config --exists libkdumpfile 2>/dev/null || echo libkdumpfile-dev
+	pkg-config --exists zlib 2>/dev/null || echo zlib1g-dev
+	pkg-config --exists lzo2 2>/dev/null || echo liblzo2-dev
+	pkg-config --exists snappy 2>/dev/null || echo libsnappy-dev
+	pkg-config --exists libzstd 2>/dev/null || echo libzstd-dev
 }
 
 # A way to run apt-get without asking anybody; empty where there is none.

@@ -25,6 +25,22 @@ def test_core_under_sanitizers(tmp_path: Path) -> None:
     assert result.stdout == "0 failures\n"
 
 
+@pytest.mark.skipif(why_no_sanitizers() is not None, reason=str(why_no_sanitizers()))
+def test_readers_under_sanitizers(tmp_path: Path) -> None:
+    readers = ROOT / "ext" / "readers"
+    program = build(
+        tmp_path / "test_readers",
+        "-pthread",
+        "-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=pread,--wrap=pread64,--wrap=pthread_create",
+        *CORE,
+        *(readers / f"{name}.c" for name in ("bulk", "memory", "core", "diskdump", "decompress")),
+        ROOT / "ext" / "tests" / "test_readers.c",
+    )
+    result = subprocess.run([program], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "0 failures\n"
+
+
 def test_core_needs_neither_python_nor_drgn() -> None:
     for path in [*CORE, *(ROOT / "ext" / "core").glob("*.h")]:
         includes = re.findall(r'#include [<"](.*?)[>"]', path.read_text())

@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import pytest
 from conftest import ROOT, fresh_vmcore
@@ -32,12 +32,12 @@ needs_sanitizers = pytest.mark.skipif(
 
 
 class Target(NamedTuple):
-    """A target: its sources beside the core's errors, its library, mutations of each seed."""
+    """A target: its sources beside the core's errors, its libraries, mutations of each seed."""
 
     sources: tuple[Path, ...]
     runs: int
-    library: Optional[str] = None
-    define: str = ""
+    libraries: tuple[str, ...] = ()
+    defines: tuple[str, ...] = ()
     # libkdumpfile believes sizes, and loses memory when it is stopped (see fuzz_kdump.c).
     options: str = "allocator_may_return_null=1"
 
@@ -55,30 +55,44 @@ TARGETS = {
     "elf": Target(
         (EXT / "core" / "error.c", EXT / "readers" / "elf.c"),
         1500,
-        "libelf",
-        "-DHAVE_LIBELF=1",
+        ("libelf",),
+        ("-DHAVE_LIBELF=1",),
     ),
     "kdump": Target(
         (EXT / "core" / "error.c", EXT / "readers" / "kdump.c"),
         40,
-        "libkdumpfile",
-        "-DHAVE_LIBKDUMPFILE=1",
+        ("libkdumpfile",),
+        ("-DHAVE_LIBKDUMPFILE=1",),
         "allocator_may_return_null=1:detect_leaks=0",
+    ),
+    "memory": Target(
+        (
+            EXT / "core" / "error.c",
+            *(
+                EXT / "readers" / f"{part}.c"
+                for part in ("memory", "core", "diskdump", "decompress")
+            ),
+        ),
+        700,
+        ("zlib", "lzo2", "snappy", "libzstd"),
+        tuple(f"-DHAVE_{name}=1" for name in ("ZLIB", "LZO2", "SNAPPY", "LIBZSTD")),
     ),
 }
 
 
 def build_target(name: str, directory: Path) -> Path:
     target = TARGETS[name]
-    libraries = pkg_config(target.library) if target.library else []
-    if libraries is None:
-        pytest.skip(
-            f"this target calls {target.library}, which pkg-config does not find: an extension built here "
-            "goes without it, too (make test installs it where it may)"
-        )
-    words = [target.define] if target.define else []
+    words: list[str] = []
+    for library in target.libraries:
+        found = pkg_config(library)
+        if found is None:
+            pytest.skip(
+                f"this target calls {library}, which pkg-config does not find: an extension built here "
+                "goes without it, too (make test installs it where it may)"
+            )
+        words += found
     sources = [*target.sources, EXT / "fuzz" / f"fuzz_{name}.c", EXT / "fuzz" / "driver.c"]
-    return build(directory / f"fuzz_{name}", *words, *sources, *libraries)
+    return build(directory / f"fuzz_{name}", *target.defines, *sources, *words)
 
 
 def run_target(

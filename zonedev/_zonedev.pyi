@@ -101,6 +101,29 @@ class Scheme:
     def with_init_mode(self, type: str, busy: bool, /) -> Scheme:
         """The scheme as a pagemap of a type has it whose init_mode is INIT_PAGEMAP_BUSY, or IDLE (scheme F1)."""
 
+METHODS: tuple[str, ...]
+"""Compressions of kdump-compressed dumps that a Memory knows; "none" is one of them."""
+
+class Memory:
+    """The physical memory of a dump: an ELF core of a 64-bit little-endian machine, or a kdump-compressed file."""
+
+    def __new__(cls, fd: int) -> Memory:
+        """
+        :param fd: a descriptor of the file; it may be closed afterwards
+        :raises ValueError: a file of another kind, a damaged one, or one that is not read here
+        """
+    format: str
+    """elf or kdump."""
+
+    def has_virtual(self, start: int, end: int, /) -> bool:
+        """Whether the file itself says what lies at some of these virtual addresses."""
+
+    def frame(self, address: int, /) -> Optional[bytes]:
+        """The 4096 bytes at a physical address, None where the dump does not hold them.
+
+        :raises ValueError: that is not certain
+        """
+
 class Scan:
     """One walk, upward, over the struct pages of a pagemap."""
 
@@ -134,6 +157,33 @@ class Scan:
 
         :raises ValueError: not whole struct pages, or more than the range has
         """
+
+    def read(
+        self,
+        memory: Memory,
+        root: int,
+        levels: int,
+        threads: int,
+        holes: bool = False,
+        progress: Optional[Callable[[int], object]] = None,
+    ) -> int:
+        """Go on with the struct pages in a dump's memory, up to the end of the range or to a chunk of them of which
+        anything is not certain; the GIL is released.
+
+        The next struct page must begin a page of the vmemmap.
+
+        :param root: physical address of the kernel's top page table (x86-64)
+        :param levels: of page tables, 4 or 5
+        :param threads: 1 to 64
+        :param holes: what the dump does not hold is not-captured (see absent()); if not, it is not certain
+        :param progress: called with pages that are done, now and then
+        :return: pages that progress was not called for
+        :raises ValueError: struct pages do not lie in pages of 4096 bytes
+        :raises KeyboardInterrupt: Ctrl-C; the scan has come to where it was stopped
+        """
+
+    def absent(self) -> int:
+        """Pages of holes that read() has found so far."""
 
     def hole(self, count: int, class_: str, /) -> None:
         """The next *count* pages are of this class without being looked at."""

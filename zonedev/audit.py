@@ -243,6 +243,12 @@ def _severity_order(finding: Finding) -> tuple[int, int]:
     return -rank, -1 if finding.pfn is None else finding.pfn
 
 
+def _readers(kernel: Kernel) -> list[str]:
+    """What memory was read through."""
+    memory = kernel.memory
+    return ["Program.read", *([memory.name] if memory and memory.used else [])]
+
+
 # ---------------------------------------------------------------- the audit
 
 
@@ -442,7 +448,7 @@ def audit(
         kernel=_kernel_facts(kernel),
         scheme=kernel.info,
         types_from=types_from(prog),
-        readers=["Program.read"],
+        readers=_readers(kernel),
         pagemaps=results,
         findings=findings,
         findings_dropped=sum(s.dropped for s in scanner.wanted),

@@ -8,16 +8,16 @@ sys.stdout (drgn redirects by swapping that object) and returns the result objec
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Optional
 
 from drgn import FaultError, Program, ProgramFlags
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError, UsageError
+from zonedev.meter import meter
 from zonedev.target import Target, with_types
 
 if TYPE_CHECKING:
@@ -302,25 +302,6 @@ def build_parser(prog: str, targets: bool) -> Parser:
 # ---------------------------------------------------------------- verbs
 
 
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Something to call with (done, total), which tells a person at a terminal; wiped away at the end."""
-    shown = False
-
-    def tell(done: int, total: int) -> None:
-        nonlocal shown
-        if sys.stderr is not None and sys.stderr.isatty():
-            sys.stderr.write(f"\rzonedev: {what}: {100 * done // max(total, 1)} % ")
-            sys.stderr.flush()
-            shown = True
-
-    try:
-        yield tell
-    finally:
-        if shown:
-            sys.stderr.write("\r\x1b[K")
-
-
 def _print(text: str) -> None:
     sys.stdout.write(text)
 
@@ -360,16 +341,18 @@ def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) ->
     if args.resample_ms < 0 or args.samples < 2:
         raise UsageError("--resample-ms must be 0 or more, --samples 2 or more")
     wanted = sorted({row["id"] for name in args.rule or () for row in _rule_rows(name)})
-    result = audit(
-        prog,
-        types=args.type,
-        pgmaps=args.pgmap,
-        fail_on=args.fail_on,
-        resample_ms=args.resample_ms,
-        samples=args.samples,
-        quick=args.quick,
-        explain=args.explain,
-    )
+    with meter("reading struct pages", "pages") as progress:
+        result = audit(
+            prog,
+            types=args.type,
+            pgmaps=args.pgmap,
+            fail_on=args.fail_on,
+            resample_ms=args.resample_ms,
+            samples=args.samples,
+            quick=args.quick,
+            explain=args.explain,
+            progress=progress,
+        )
     if target:
         result.path = target.path
         result.format = target.format
@@ -406,7 +389,7 @@ def _explain(prog: Program, args: argparse.Namespace) -> Outcome:
 
     if not 0 <= args.budget < _WAIT_MAX:
         raise UsageError(f"--budget must be 0 or more and below {_WAIT_MAX:.0f}")
-    with _progress("searching memory") as progress:
+    with meter("searching memory", "B") as progress:
         result = Explainer(prog).explain(args.what, args.budget, progress)
     _print(str(result) if args.format == "text" else data.to_json(data.explain_dict(result)))
     return Outcome(result, result.exit_code)

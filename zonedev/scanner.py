@@ -13,9 +13,10 @@ from typing import Any, Optional
 
 from zonedev import _zonedev
 from zonedev.driver_pass import DriverPasses
+from zonedev.kernel.dump_memory import DumpMemory, may_read
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.registry import known_type
-from zonedev.kernel.vmemmap import Pages, read_memmap
+from zonedev.kernel.vmemmap import CHUNK_BYTES, Hole, Pages, read_memmap, to_border
 from zonedev.model import FS_DAX, DevDax, Finding, Pagemap, PagemapResult, PfnRange
 from zonedev.pagemap_rules import contradicted_types
 from zonedev.second_pass import DaxPass
@@ -75,27 +76,74 @@ def make_finding(kernel: Kernel, pagemap: Pagemap, raw: dict[str, Any]) -> Findi
     return Finding(pagemap=pagemap.address, flag_names=kernel.layout.flags(raw["flags"]), **raw)
 
 
-def feed(
-    kernel: Kernel, scan: _zonedev.Scan, first_pfn: int, progress: Callable[[int], None]
-) -> tuple[dict[str, int], int]:
-    """Give a scan the rest of its range, from *first_pfn* on.
+# Chunks that are read through drgn at a time, at most, where the dump's file itself does not say for certain.
+_CHUNKS_MAX = 1 << 10
 
-    Returns why pages could not be read (reason -> pages), and how many of them are not-captured.
-    """
-    reasons: dict[str, int] = {}
-    not_captured = 0
-    for piece in read_memmap(
-        kernel.prog, kernel.layout.page_address(first_pfn), scan.left(), kernel.layout
-    ):
-        if isinstance(piece, Pages):
-            scan.pages(piece.data)
-            progress(len(piece.data) // kernel.layout.page_size)
-        else:
-            scan.hole(piece.pages, piece.class_)
-            reasons[piece.reason] = reasons.get(piece.reason, 0) + piece.pages
-            not_captured += piece.pages if piece.class_ == "not-captured" else 0
-            progress(piece.pages)
-    return reasons, not_captured
+
+class Feed:
+    """The rest of a scan's range on its way into it; why pages could not be read (reason -> pages), and how many of
+    them are not-captured."""
+
+    def __init__(
+        self, kernel: Kernel, scan: _zonedev.Scan, first_pfn: int, progress: Callable[[int], None]
+    ) -> None:
+        self.kernel, self.scan, self.progress = kernel, scan, progress
+        self.reasons: dict[str, int] = {}
+        self.not_captured = 0
+        self._end = first_pfn + scan.left()
+        self._memory = kernel.memory
+        start, end = map(kernel.layout.page_address, (first_pfn, self._end))
+        if self._memory and not may_read(self._memory, kernel.prog, kernel.layout, start, end):
+            self._memory = None
+
+    @property
+    def _address(self) -> int:
+        return self.kernel.layout.page_address(self._end - self.scan.left())
+
+    def _book(self, pages: int, class_: str, reason: str) -> None:
+        if pages:
+            self.reasons[reason] = self.reasons.get(reason, 0) + pages
+            self.not_captured += pages if class_ == "not-captured" else 0
+
+    def _through_drgn(self, count: int) -> None:
+        address = self._address
+        for piece in read_memmap(self.kernel.prog, address, count, self.kernel.layout):
+            pages = piece.pages if isinstance(piece, Hole) else self._give(piece)
+            if isinstance(piece, Hole):
+                self.scan.hole(piece.pages, piece.class_)
+                self._book(*piece)
+                if self._memory:
+                    self._memory.learn_hole(self.kernel.prog, address, piece.class_, piece.reason)
+            self.progress(pages)
+            address += pages * self.kernel.layout.page_size
+
+    def _give(self, piece: Pages) -> int:
+        self.scan.pages(piece.data)
+        return len(piece.data) // self.kernel.layout.page_size
+
+    def _from_file(self, memory: DumpMemory) -> int:
+        """Read from the dump's file as far as it is certain; returns how many pages."""
+        before, absent = self.scan.left(), self.scan.absent()
+        try:
+            memory.read(self.scan, self.progress)
+        finally:
+            # Also of what was read before Ctrl-C.
+            if memory.hole:
+                self._book(self.scan.absent() - absent, *memory.hole)
+        return before - self.scan.left()
+
+    def run(self) -> None:
+        """Feed the scan up to the end of its range."""
+        layout, chunks = self.kernel.layout, 1
+        while left := self.scan.left():
+            count = left
+            if self._memory:
+                if self._address % (1 << layout.page_shift) == 0 and self._from_file(self._memory):
+                    chunks = 1
+                count = to_border(self._address, layout)
+                count += (chunks - 1) * (CHUNK_BYTES // layout.page_size)
+                chunks = min(2 * chunks, _CHUNKS_MAX)
+            self._through_drgn(min(count, self.scan.left()))
 
 
 def scan_pages(
@@ -116,7 +164,7 @@ def scan_pages(
     words = bits or {}
     scan = _zonedev.Scan(kernel.layout.layout, scheme, spec, merge=False, entries=entries, **words)
     scan.begin(first, end, kernel.layout.page_address(first), pagemap.index_bias(first))
-    feed(kernel, scan, first, lambda pages: None)
+    Feed(kernel, scan, first, lambda pages: None).run()
     scan.end()
     return scan.result()
 
@@ -170,15 +218,16 @@ class _RangeScan:
         self.scan.end()
 
     def _feed(self, range_: PfnRange) -> None:
+        fed = Feed(self.kernel, self.scan, range_.first_pfn, self.progress)
         try:
-            reasons, not_captured = feed(self.kernel, self.scan, range_.first_pfn, self.progress)
+            fed.run()
         except KeyboardInterrupt:
             self.interrupted = True
-            self._give_up(_INTERRUPTED)
-            return
-        self.not_captured += not_captured
-        for reason, pages in reasons.items():
+        self.not_captured += fed.not_captured
+        for reason, pages in fed.reasons.items():
             self.reasons[reason] = self.reasons.get(reason, 0) + pages
+        if self.interrupted:
+            self._give_up(_INTERRUPTED)
 
 
 def _unjudged(pagemap: Pagemap, reason: str) -> ScanResult:

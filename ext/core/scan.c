@@ -16,6 +16,7 @@
 
 enum {
 	TEMPLATE_WORDS = 8,
+	PAGES_TOGETHER = 4,
 	// The mark of a page that belongs to one file, which agrees.
 	ONE_ENTRY = 1 | ZD_MARK_MATCH,
 	// Pages whose marks are looked at before their words: neither is to run far ahead of the other.
@@ -207,12 +208,33 @@ static inline uint64_t mismatch(const struct zd_template *template, const uint8_
 	return difference;
 }
 
+/** Two words, which most machines look at together. */
+typedef uint64_t pair __attribute__((vector_size(16)));
+
+/** True where PAGES_TOGETHER struct pages all show a template's words: one branch for all of them. */
+static inline bool show_together(const pair *want, const pair *mask, const uint8_t *bytes)
+{
+	pair words[TEMPLATE_WORDS / 2], difference = { 0, 0 };
+
+	for (int page = 0; page < PAGES_TOGETHER; page++) {
+		memcpy(words, bytes + page * sizeof(words), sizeof(words));
+		for (int i = 0; i < TEMPLATE_WORDS / 2; i++)
+			difference |= (words[i] ^ want[i]) & mask[i];
+	}
+	return !(difference[0] | difference[1]);
+}
+
 /** How many of the first @count pages show the template. */
 static uint64_t template_run(const struct zd_template *template, const uint8_t *bytes, uint64_t count)
 {
 	const struct zd_template local = *template;
+	pair want[TEMPLATE_WORDS / 2], mask[TEMPLATE_WORDS / 2];
 	uint64_t i = 0;
 
+	memcpy(want, template->want, sizeof(want));
+	memcpy(mask, template->mask, sizeof(mask));
+	while (count - i >= PAGES_TOGETHER && show_together(want, mask, bytes + i * 64))
+		i += PAGES_TOGETHER;
 	while (i < count && !mismatch(&local, bytes + i * 64))
 		i++;
 	return i;
@@ -453,6 +475,7 @@ struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *rang
 	close_spans(scan);
 	scan->range = *range;
 	scan->next_pfn = scan->known_from = range->start_pfn;
+	scan->asked_from = UINT64_MAX;
 	scan->alias_valid = false;
 	// Each pagemap has files of its own.
 	set_evidence(scan, ZD_EVIDENCE_DAX_ENTRIES,
@@ -633,8 +656,7 @@ static struct zd_driver driver_of(const struct zd_scan *scan, uint64_t pfn)
 }
 
 /** What predicates may look at, for the page at hand. */
-static struct zd_subject subject_of(const struct zd_scan *scan, const struct zd_folio *folio,
-				    enum zd_pattern pattern)
+static struct zd_subject subject_of(struct zd_scan *scan, const struct zd_folio *folio, enum zd_pattern pattern)
 {
 	struct zd_subject subject = {
 		.layout = scan->layout,
@@ -650,6 +672,9 @@ static struct zd_subject subject_of(const struct zd_scan *scan, const struct zd_
 	subject.files = files_of(scan, folio);
 	subject.driver = driver_of(scan, folio->pfn);
 	subject.belongs = folio->tail && span_has(&scan->span, folio);
+	if (folio->tail && !subject.belongs && folio->head_valid && folio->head_pfn >= scan->known_from &&
+	    folio->head_pfn < scan->asked_from)
+		scan->asked_from = folio->head_pfn;
 	subject.head_unknown = folio->tail && !subject.belongs && pattern == ZD_PATTERN_DATA &&
 			       folio->head_valid && folio->head_pfn < scan->known_from;
 	return subject;
@@ -836,14 +861,17 @@ static uint64_t worded_run(const struct zd_scan *scan, const struct zd_template 
 				    : template_run(template, bytes, count);
 }
 
-/** How many show its words, and have its mark where there was a pass over DAX entries. */
+/**
+ * How many show its words, and have its mark where there was a pass over DAX entries.  @bytes: NULL where the
+ * words are known to be its.
+ */
 static uint64_t told_run(const struct zd_scan *scan, const struct zd_template *template, const uint8_t *bytes,
 			 uint64_t count)
 {
 	uint64_t pfn = scan->next_pfn, end = scan->next_pfn + count, ahead, run;
 
 	if (!scan->entries)
-		return worded_run(scan, template, bytes, pfn, count);
+		return bytes ? worded_run(scan, template, bytes, pfn, count) : count;
 	do {
 		bool known;
 		const uint8_t *marks = zd_entries_marks(scan->entries, pfn, &ahead, &known);
@@ -853,8 +881,9 @@ static uint64_t told_run(const struct zd_scan *scan, const struct zd_template *t
 		if (ahead > end - pfn)
 			ahead = end - pfn;
 		run = known ? marked_run(template, marks, ahead) : ahead;
-		run = worded_run(scan, template, bytes + (pfn - scan->next_pfn) * scan->layout->page_size, pfn,
-				 run);
+		if (bytes)
+			run = worded_run(scan, template,
+					 bytes + (pfn - scan->next_pfn) * scan->layout->page_size, pfn, run);
 		pfn += run;
 	} while (run == ahead && pfn < end);
 	return pfn - scan->next_pfn;
@@ -960,20 +989,145 @@ static struct zd_error *scan_run(struct zd_scan *scan, const uint8_t *bytes, uin
 	return NULL;
 }
 
-struct zd_error *zd_scan_pages(struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
+struct zd_error *zd_scan_pages_ahead(struct zd_scan *scan, const uint8_t *bytes, uint64_t count, uint64_t ahead)
 {
-	struct zd_error *error = check_count(scan, count);
+	struct zd_error *error = check_count(scan, ahead);
 	uint64_t done;
 
 	while (!error && count) {
 		keep_alias(scan, bytes, count);
 		error = scan_run(scan, bytes, count, &done);
 		if (!error && !done) {
-			error = scan_page(scan, bytes, count);
+			error = scan_page(scan, bytes, ahead);
 			done = 1;
 		}
 		bytes += done * scan->layout->page_size;
 		count -= done;
+		ahead -= done;
 	}
 	return error;
+}
+
+struct zd_error *zd_scan_pages(struct zd_scan *scan, const uint8_t *bytes, uint64_t count)
+{
+	return zd_scan_pages_ahead(scan, bytes, count, count);
+}
+
+/** Book what repeats the vmemmap page that the walk keeps as aliased; returns pages. */
+static uint64_t repeat_alias(struct zd_scan *scan, const uint8_t *bytes, uint64_t count, uint64_t total)
+{
+	uint64_t frame = scan->frame_pages, left;
+
+	if (!may_alias(scan) || count != frame || (scan->next_pfn - scan->span.head_pfn) % frame ||
+	    memcmp(bytes, scan->alias, frame * scan->layout->page_size) != 0)
+		return 0;
+	left = (scan->span.end_pfn - scan->next_pfn) / frame * frame;
+	total = total < left ? total : left;
+	scan->tally.classes[ZD_SKIPPED] += total;
+	scan->next_pfn += total;
+	return total;
+}
+
+/** Book tails of the folio that the walk is in; returns pages. */
+static uint64_t repeat_tails(struct zd_scan *scan, const uint8_t *bytes, uint64_t count, uint64_t total)
+{
+	uint64_t left = (scan->span.end_pfn - scan->next_pfn) / count * count;
+
+	if (scan->frame_pages || !scan->span.tail_word || template_run(&scan->tail, bytes, count) < count)
+		return 0;
+	total = total < left ? total : left;
+	scan->span.pages += total;
+	scan->next_pfn += total;
+	return total;
+}
+
+/** Book free heads; @ret: pages. */
+static struct zd_error *repeat_heads(struct zd_scan *scan, const uint8_t *bytes, uint64_t count, uint64_t total,
+				     uint64_t *ret)
+{
+	// The one template that looks at nothing but fixed words and marks.
+	const struct zd_template *idle = &scan->head[ZD_TEMPLATE_IDLE];
+
+	if (!idle->serves || template_run(idle, bytes, count) < count)
+		return NULL;
+	*ret = told_run(scan, idle, NULL, total) / count * count;
+	return *ret ? add_head_run(scan, idle, bytes, *ret) : NULL;
+}
+
+struct zd_error *zd_scan_repeat(struct zd_scan *scan, const uint8_t *bytes, uint64_t count, uint64_t times,
+				uint64_t *ret)
+{
+	uint64_t left = scan->range.end_pfn - scan->next_pfn;
+	uint64_t total;
+
+	*ret = 0;
+	if (!count || __builtin_mul_overflow(count, times, &total) || total > left)
+		return check_count(scan, left + 1);
+	*ret = repeat_alias(scan, bytes, count, total);
+	if (*ret || !scan->fast)
+		return NULL;
+	if (!inside_span(scan))
+		return repeat_heads(scan, bytes, count, total, ret);
+	*ret = repeat_tails(scan, bytes, count, total);
+	return NULL;
+}
+
+// ---------------------------------------------------------------- a range in parts
+
+struct zd_error *zd_scan_fork(const struct zd_scan *scan, uint64_t first_pfn, struct zd_scan *ret)
+{
+	*ret = *scan;
+	memset(&ret->tally, 0, sizeof(ret->tally));
+	memset(&ret->span, 0, sizeof(ret->span));
+	ret->outer_count = 0;
+	ret->alias = NULL;
+	ret->alias_valid = false;
+	ret->next_pfn = first_pfn;
+	ret->known_from = scan->range.start_pfn;
+	ret->asked_from = UINT64_MAX;
+	if (first_pfn < scan->range.start_pfn || first_pfn > scan->range.end_pfn)
+		return check_count(scan, UINT64_MAX);
+	if (!scan->frame_pages)
+		return NULL;
+	ret->alias = malloc((size_t)1 << scan->layout->page_shift);
+	return ret->alias ? NULL : zd_error_no_memory();
+}
+
+/** True where no folio reaches over the page that the walk has come to. */
+static bool is_between_folios(const struct zd_scan *scan)
+{
+	if (scan->span.end_pfn > scan->next_pfn || scan->span.claim_pfn > scan->next_pfn)
+		return false;
+	for (size_t i = 0; i < scan->outer_count; i++) {
+		if (scan->outer[i].end_pfn > scan->next_pfn || scan->outer[i].claim_pfn > scan->next_pfn)
+			return false;
+	}
+	return true;
+}
+
+bool zd_scan_can_join(const struct zd_scan *scan, const struct zd_scan *part)
+{
+	// The part took every head before it for known.
+	bool misled = scan->known_from > scan->range.start_pfn && part->asked_from < scan->known_from;
+
+	return is_between_folios(scan) && !misled && zd_tally_can_join(&scan->tally, &part->tally, scan->merge);
+}
+
+struct zd_error *zd_scan_join(struct zd_scan *scan, struct zd_scan *part)
+{
+	uint8_t *alias = scan->alias;
+
+	close_spans(scan);
+	scan->span = part->span;
+	memcpy(scan->outer, part->outer, sizeof(scan->outer));
+	scan->outer_count = part->outer_count;
+	scan->tail = part->tail;
+	scan->next_pfn = part->next_pfn;
+	if (part->known_from > scan->range.start_pfn)
+		scan->known_from = part->known_from;
+	scan->alias = part->alias;
+	scan->alias_head = part->alias_head;
+	scan->alias_valid = part->alias_valid;
+	part->alias = alias;
+	return zd_tally_join(&scan->tally, &part->tally, scan->merge);
 }

@@ -133,3 +133,87 @@ struct zd_error *zd_tally_add_finding(struct zd_tally *tally, const struct zd_fi
 	tally->findings[tally->findings_count++] = *finding;
 	return NULL;
 }
+
+/** True where a run of findings goes on with the next tally's first one. */
+static bool goes_on(const struct zd_tally *tally, const struct zd_finding *next, bool merge)
+{
+	return (merge || next->severity == ZD_INFO) && tally->findings_count &&
+	       continues(&tally->findings[tally->findings_count - 1], next);
+}
+
+/** What the index of @last grows by if @next goes on with it. */
+static uint64_t step_to(const struct zd_finding *last, const struct zd_finding *next)
+{
+	return (next->index - last->index) / last->count;
+}
+
+bool zd_tally_can_join(const struct zd_tally *tally, const struct zd_tally *part, bool merge)
+{
+	const struct zd_finding *first = part->findings;
+
+	// Which refcounts find room is a matter of which come first.
+	if (part->refcounts_other || (tally->refcounts_count < ZD_REFCOUNTS_MAX &&
+				      tally->refcounts_count + part->refcounts_count > ZD_REFCOUNTS_MAX))
+		return false;
+	// A run whose first folio belongs to the one before, and the others do not.
+	return !part->findings_count || first->count == 1 || !goes_on(tally, first, merge) ||
+	       first->index_step == step_to(&tally->findings[tally->findings_count - 1], first);
+}
+
+/** Append a run; one that finds no room would not have become one. */
+static struct zd_error *append_run(struct zd_tally *tally, const struct zd_finding *run)
+{
+	struct zd_error *error;
+
+	if (tally->findings_count >= room_for(run->severity)) {
+		tally->findings_dropped += run->count;
+		return NULL;
+	}
+	error = reserve((void **)&tally->findings, &tally->findings_capacity, tally->findings_count,
+			sizeof(*tally->findings));
+	if (!error)
+		tally->findings[tally->findings_count++] = *run;
+	return error;
+}
+
+static struct zd_error *join_findings(struct zd_tally *tally, const struct zd_tally *part, bool merge)
+{
+	struct zd_error *error = NULL;
+	size_t i = 0;
+
+	if (part->findings_count && goes_on(tally, part->findings, merge)) {
+		struct zd_finding *last = &tally->findings[tally->findings_count - 1];
+
+		last->index_step = step_to(last, part->findings);
+		last->count += part->findings[0].count;
+		last->pages += part->findings[0].pages;
+		i = 1;
+	}
+	for (; !error && i < part->findings_count; i++)
+		error = append_run(tally, &part->findings[i]);
+	tally->findings_dropped += part->findings_dropped;
+	return error;
+}
+
+static void add_counts(uint64_t *counts, const uint64_t *more, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		counts[i] += more[i];
+}
+
+struct zd_error *zd_tally_join(struct zd_tally *tally, const struct zd_tally *part, bool merge)
+{
+	struct zd_error *error = NULL;
+
+	add_counts(tally->classes, part->classes, ZD_CLASSES);
+	add_counts(tally->severities, part->severities, ZD_SEVERITIES);
+	add_counts(tally->idle_looking, part->idle_looking, 3);
+	add_counts(tally->driver_data, part->driver_data, 2);
+	tally->refcounts_other += part->refcounts_other;
+	tally->pages_referenced += part->pages_referenced;
+	tally->heads_above_idle += part->heads_above_idle;
+	tally->pages_mapped += part->pages_mapped;
+	for (size_t i = 0; !error && i < part->refcounts_count; i++)
+		error = zd_tally_add_refcount(tally, part->refcounts[i].refcount, part->refcounts[i].heads);
+	return error ? error : join_findings(tally, part, merge);
+}

@@ -623,6 +623,15 @@ struct zd_error *zd_tally_add_refcount(struct zd_tally *tally, int32_t refcount,
 /** Add one finding, as a new run or (information, or if @merge) to the last one that it continues. */
 struct zd_error *zd_tally_add_finding(struct zd_tally *tally, const struct zd_finding *finding, bool merge);
 
+/**
+ * True where zd_tally_join() makes of @tally what adding everything that @part was made of, in its order, would
+ * have made of it.  Not so where a limit is met, or a run of findings would be divided otherwise.
+ */
+bool zd_tally_can_join(const struct zd_tally *tally, const struct zd_tally *part, bool merge);
+
+/** Add a part to what comes before it; only where zd_tally_can_join().  Errors: no memory. */
+struct zd_error *zd_tally_join(struct zd_tally *tally, const struct zd_tally *part, bool merge);
+
 // ---------------------------------------------------------------- scan
 
 /**
@@ -684,6 +693,7 @@ struct zd_scan {
 	uint32_t evidence; /* bit mask of enum zd_evidence, for the range at hand */
 	uint64_t next_pfn;
 	uint64_t known_from; /* every page from here to next_pfn was read */
+	uint64_t asked_from; /* the lowest head, known_from or above, that a tail outside of its folio named */
 	/** Struct pages in one page of a deduplicated vmemmap, else 0. */
 	uint64_t frame_pages;
 	/** The second vmemmap page of the current compound, which later ones alias. */
@@ -720,6 +730,35 @@ struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *rang
 
 /** The next @count struct pages of the range.  Errors: more than the range has, no memory. */
 struct zd_error *zd_scan_pages(struct zd_scan *scan, const uint8_t *bytes, uint64_t count);
+
+/** As zd_scan_pages(); @ahead struct pages, of the range and @count or more, lie at @bytes to be looked at. */
+struct zd_error *zd_scan_pages_ahead(struct zd_scan *scan, const uint8_t *bytes, uint64_t count,
+				     uint64_t ahead);
+
+/**
+ * The next @times * @count struct pages are the @count ones at @bytes again and again: those that are known to
+ * need no decoding are booked.
+ * @ret: how many, a multiple of @count; the others, if any, are to be given to zd_scan_pages() first.
+ * Errors: more than the range has, no memory.
+ */
+struct zd_error *zd_scan_repeat(struct zd_scan *scan, const uint8_t *bytes, uint64_t count, uint64_t times,
+				uint64_t *ret);
+
+/**
+ * A scan of the part of the range that begins at @first_pfn, for another thread.  It judges as if no folio
+ * reached into the part and all pages before it were read; zd_scan_can_join() tells whether that was so.
+ * @ret is to be given to zd_scan_deinit() in any case.  Errors: not in the range, no memory.
+ */
+struct zd_error *zd_scan_fork(const struct zd_scan *scan, uint64_t first_pfn, struct zd_scan *ret);
+
+/** True where @part, which begins where @scan has come to, can be joined; if not, its pages are to be scanned
+ * again.
+ */
+bool zd_scan_can_join(const struct zd_scan *scan, const struct zd_scan *part);
+
+/** Make @scan as if it had scanned the pages of @part itself; only where zd_scan_can_join().  Errors: no
+ * memory. */
+struct zd_error *zd_scan_join(struct zd_scan *scan, struct zd_scan *part);
 
 /** The next @count pages could not be had, or are not to be looked at: they are of @class. */
 struct zd_error *zd_scan_hole(struct zd_scan *scan, uint64_t count, enum zd_class class);

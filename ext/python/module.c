@@ -41,6 +41,7 @@ static int module_exec(PyObject *module)
 	    add_type(module, &entries_spec, &state->entries_type) ||
 	    add_type(module, &bits_spec, &state->bits_type) || add_type(module, &btf_spec, &state->btf_type) ||
 	    add_type(module, &kallsyms_spec, &state->kallsyms_type) ||
+	    add_type(module, &memory_spec, &state->memory_type) ||
 	    PyModule_AddFunctions(module, table_methods) || PyModule_AddFunctions(module, inspect_methods) ||
 	    PyModule_AddFunctions(module, btf_functions) || PyModule_AddFunctions(module, pointer_functions) ||
 	    add_object(module, "TYPES", names_tuple(zd_type_names, ZD_TYPES)) ||
@@ -48,6 +49,7 @@ static int module_exec(PyObject *module)
 	    add_object(module, "SEVERITIES", names_tuple(zd_severity_names, ZD_SEVERITIES)) ||
 	    add_object(module, "SCHEMES", scheme_letters()) ||
 	    add_object(module, "MEMBERS", names_tuple(zd_member_names, ZD_MEMBERS)) ||
+	    add_object(module, "METHODS", memory_method_names()) ||
 	    add_object(module, "FLAGS", names_tuple(zd_flag_names, ZD_FLAG_COUNT)))
 		return -1;
 	return 0;
@@ -64,6 +66,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
 	Py_VISIT(state->btf_type);
 	Py_VISIT(state->kallsyms_type);
 	Py_VISIT(state->bits_type);
+	Py_VISIT(state->memory_type);
 	return 0;
 }
 
@@ -78,6 +81,7 @@ static int module_clear(PyObject *module)
 	Py_CLEAR(state->btf_type);
 	Py_CLEAR(state->kallsyms_type);
 	Py_CLEAR(state->bits_type);
+	Py_CLEAR(state->memory_type);
 	return 0;
 }
 

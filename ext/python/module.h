@@ -14,6 +14,7 @@
 #include "../core/kallsyms.h"
 #include "../core/pagebits.h"
 #include "../core/zonedev.h"
+#include "../readers/memory.h"
 
 #if PY_VERSION_HEX < 0x030a0000
 // Python 3.9 lacks these two.
@@ -41,6 +42,7 @@ struct module_state {
 	PyTypeObject *btf_type;
 	PyTypeObject *kallsyms_type;
 	PyTypeObject *bits_type;
+	PyTypeObject *memory_type;
 };
 
 struct LayoutObject {
@@ -81,7 +83,13 @@ struct PageBitsObject {
 	WALKER_HEAD struct zd_page_bits bits;
 };
 
-extern PyType_Spec layout_spec, scheme_spec, scan_spec, entries_spec, bits_spec, btf_spec, kallsyms_spec;
+struct MemoryObject {
+	PyObject_HEAD struct zd_memory *memory;
+	int fd;
+};
+
+extern PyType_Spec layout_spec, scheme_spec, scan_spec, entries_spec, bits_spec, btf_spec, kallsyms_spec,
+	memory_spec;
 extern PyMethodDef inspect_methods[], table_methods[], btf_functions[], pointer_functions[];
 
 struct module_state *state_of(PyObject *module);
@@ -106,6 +114,9 @@ int find_name(const char *const *names, int count, const char *name);
 
 /** A tuple of strings. */
 PyObject *names_tuple(const char *const *names, int count);
+
+/** A tuple of the compressions that Memory objects know. */
+PyObject *memory_method_names(void);
 
 /** The letters of the schemes, as a table of names. */
 void scheme_names(const char *names[ZD_SCHEMES]);

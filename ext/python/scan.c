@@ -4,6 +4,8 @@
 
 #include "module.h"
 
+#include "../readers/bulk.h"
+
 struct ScanObject {
 	PyObject_HEAD struct zd_scan scan;
 	struct LayoutObject *layout;
@@ -11,6 +13,7 @@ struct ScanObject {
 	struct EntriesObject *entries;		   /* NULL: none */
 	struct PageBitsObject *allocated, *listed; /* NULL: none */
 	bool busy;
+	uint64_t absent; /* pages of holes that read() has found */
 };
 
 /** "O&" converter: an object of the type or None (NULL) that nobody walks. */
@@ -142,6 +145,84 @@ static PyObject *scan_hole(PyObject *object, PyObject *args)
 	return none_or_error(zd_scan_hole(&self->scan, count, class));
 }
 
+/** What a poll of read() needs. */
+struct reading {
+	PyThreadState *thread;
+	PyObject *progress; /* NULL: none */
+	uint64_t told;
+};
+
+/** Tell of the progress, and look for signals; false with an exception where one came. */
+static bool go_on(void *context, uint64_t pages)
+{
+	struct reading *reading = context;
+	PyObject *result;
+	bool good;
+
+	PyEval_RestoreThread(reading->thread);
+	good = !PyErr_CheckSignals();
+	if (good && reading->progress && pages > reading->told) {
+		result = PyObject_CallFunction(reading->progress, "K",
+					       (unsigned long long)(pages - reading->told));
+		good = result;
+		Py_XDECREF(result);
+		reading->told = pages;
+	}
+	reading->thread = PyEval_SaveThread();
+	return good;
+}
+
+static PyObject *read_bulk(struct ScanObject *self, struct zd_bulk *bulk, PyObject *progress)
+{
+	struct reading reading = { .progress = progress == Py_None ? NULL : progress };
+	uint64_t first = self->scan.next_pfn, absent;
+	struct zd_error *error;
+
+	bulk->poll = go_on;
+	bulk->context = &reading;
+	self->busy = true;
+	reading.thread = PyEval_SaveThread();
+	error = zd_bulk_scan(bulk, &self->scan, &absent);
+	PyEval_RestoreThread(reading.thread);
+	self->busy = false;
+	self->absent += absent;
+	if (PyErr_Occurred()) {
+		zd_error_destroy(error);
+		return NULL;
+	}
+	return error ? set_zd_error(error)
+		     : PyLong_FromUnsignedLongLong(self->scan.next_pfn - first - reading.told);
+}
+
+static PyObject *scan_read(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+	static char *keywords[] = { "memory", "root", "levels", "threads", "holes", "progress", NULL };
+	struct ScanObject *self = (struct ScanObject *)object;
+	struct module_state *state = PyType_GetModuleState(Py_TYPE(object));
+	struct MemoryObject *memory;
+	PyObject *progress = Py_None, *result;
+	struct zd_bulk bulk = { 0 };
+	int holes = 0;
+
+	if (!state || in_use(self) ||
+	    !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O&O&O&|pO:read", keywords, state->memory_type,
+					 &memory, to_u64, &bulk.root, to_u32, &bulk.levels, to_u32,
+					 &bulk.threads, &holes, &progress))
+		return NULL;
+	bulk.memory = memory->memory;
+	bulk.absent_is_hole = holes;
+	Py_INCREF(memory);
+	result = read_bulk(self, &bulk, progress);
+	Py_DECREF(memory);
+	return result;
+}
+
+static PyObject *scan_absent(PyObject *object, PyObject *unused)
+{
+	(void)unused;
+	return PyLong_FromUnsignedLongLong(((struct ScanObject *)object)->absent);
+}
+
 static PyObject *scan_end(PyObject *object, PyObject *unused)
 {
 	struct ScanObject *self = (struct ScanObject *)object;
@@ -242,6 +323,10 @@ static PyMethodDef scan_methods[] = {
 	{ "begin", scan_begin, METH_VARARGS,
 	  "begin(start_pfn, end_pfn, memmap, index_bias=0): the next range" },
 	{ "pages", scan_pages, METH_O, "pages(buffer): the next struct pages; releases the GIL" },
+	{ "read", (PyCFunction)(void (*)(void))scan_read, METH_VARARGS | METH_KEYWORDS,
+	  "read(memory, root, levels, threads, holes=False, progress=None) -> int: go on with a dump's "
+	  "memory" },
+	{ "absent", scan_absent, METH_NOARGS, "absent() -> int: pages of holes that read() has found" },
 	{ "hole", scan_hole, METH_VARARGS, "hole(count, class): pages that could not be had" },
 	{ "end", scan_end, METH_NOARGS, "end(): the range is done; ValueError when pages are missing" },
 	{ "left", scan_left, METH_NOARGS, "left() -> int: pages of the range that are still missing" },

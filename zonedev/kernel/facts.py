@@ -17,6 +17,7 @@ from zonedev.errors import TargetError
 from zonedev.kernel.by_pages import Found, find_by_pages
 from zonedev.kernel.dev_dax import set_dev_dax
 from zonedev.kernel.device import DeviceNames
+from zonedev.kernel.dump_memory import DumpMemory, open_memory
 from zonedev.kernel.layout import KernelLayout, check_zone, kernel_layout, node_of
 from zonedev.kernel.registry import (
     NoRegistry,
@@ -48,6 +49,8 @@ class Kernel:
     registry: Registry
     pagemaps: list[Pagemap]
     problems: list[str]
+    memory: Optional[DumpMemory] = None
+    """Where struct pages are read without drgn."""
 
     def scheme_of(self, pagemap: Pagemap, scheme: _zonedev.Scheme) -> _zonedev.Scheme:
         """*scheme* as this pagemap has it: where its pages rest is its own in F1, and changes at removal."""
@@ -247,4 +250,5 @@ def read_kernel(prog: Program) -> Kernel:
         pagemap.node = node_of(layout, sample)
         pagemap.deduplicated = is_deduplicated(prog, pagemap, layout)
         pagemap.drained = is_drained(prog, pagemap, layout)
+    kernel.memory = open_memory(prog) if pagemaps else None
     return kernel

@@ -19,7 +19,8 @@ from zonedev.kernel.layout import KernelLayout
 from zonedev.kernel.translate import physical_address
 from zonedev.model import Pagemap
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 256 << 10
+"""Struct pages are read in chunks that end at multiples of this; ZD_CHUNK of ext/readers/bulk.h is the same."""
 
 # No compound page has a higher order.
 SHIFT_MAX = 30
@@ -90,17 +91,31 @@ def _read_frames(prog: Program, address: int, count: int, size: int, unit: int) 
         count -= n
 
 
+def _to_border(address: int, layout: KernelLayout, unit: int) -> int:
+    """Struct pages from address on that are read at once: whole vmemmap pages, so that a lost one takes no others along."""
+    size = layout.page_size
+    frame = 1 << layout.page_shift
+    if frame % size or address % size:
+        return max(CHUNK_BYTES // size // unit, 1) * unit
+    if address % frame:
+        return (frame - address % frame) // size
+    chunk = max(CHUNK_BYTES, frame)
+    return (chunk - address % chunk) // size
+
+
+def to_border(address: int, layout: KernelLayout) -> int:
+    """Struct pages from address on up to the next border of chunks."""
+    chunk = max(CHUNK_BYTES, 1 << layout.page_shift)
+    return -(-(chunk - address % chunk) // layout.page_size)
+
+
 def read_memmap(prog: Program, address: int, count: int, layout: KernelLayout) -> Iterator[Piece]:
     """count struct pages from address on, as readable pieces and holes, upward and complete."""
     size = layout.page_size
     frame = 1 << layout.page_shift
-    # As many struct pages as fill whole vmemmap pages, so that a lost one takes no others along.
     unit = frame // size if frame % size == 0 else 64
-    per_chunk = max(CHUNK_BYTES // size // unit, 1) * unit
-    first = (frame - address % frame) // size if frame % size == 0 and address % frame else 0
     while count:
-        n = min(first or per_chunk, count)
-        first = 0
+        n = min(_to_border(address, layout, unit), count)
         try:
             yield Pages(prog.read(address, n * size))
         except (FaultError, OSError, ValueError, OverflowError):

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// A row for each method that makedumpfile has: DUMP_DH_COMPRESSED_* of its descriptors.
+
+#include "decompress.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "memory.h"
+
+#ifdef HAVE_ZLIB
+#include <zlib.h>
+#endif
+#ifdef HAVE_LZO2
+#include <lzo/lzo1x.h>
+#endif
+#ifdef HAVE_SNAPPY
+#include <snappy-c.h>
+#endif
+#ifdef HAVE_LIBZSTD
+#include <zstd.h>
+#endif
+
+struct zd_decompress {
+#ifdef HAVE_ZLIB
+	z_stream zlib;
+	bool has_zlib;
+#endif
+#ifdef HAVE_LIBZSTD
+	ZSTD_DCtx *zstd;
+#endif
+	char unused;
+};
+
+struct method {
+	const char *name;
+	uint32_t flags;
+	bool (*expand)(struct zd_decompress *decompress, const uint8_t *bytes, size_t size, uint8_t *ret);
+};
+
+static bool copy(struct zd_decompress *decompress, const uint8_t *bytes, size_t size, uint8_t *ret)
+{
+	(void)decompress;
+	if (size != ZD_FRAME)
+		return false;
+	memcpy(ret, bytes, size);
+	return true;
+}
+
+#ifdef HAVE_ZLIB
+static bool expand_zlib(struct zd_decompress *decompress, const uint8_t *bytes, size_t size, uint8_t *ret)
+{
+	z_stream *stream = &decompress->zlib;
+
+	if (!decompress->has_zlib || inflateReset(stream) != Z_OK)
+		return false;
+	stream->next_in = (Bytef *)(uintptr_t)bytes;
+	stream->avail_in = size;
+	stream->next_out = ret;
+	stream->avail_out = ZD_FRAME;
+	return inflate(stream, Z_FINISH) == Z_STREAM_END && !stream->avail_out;
+}
+#endif
+
+#ifdef HAVE_LZO2
+static bool expand_lzo(struct zd_decompress *decompress, const uint8_t *bytes, size_t size, uint8_t *ret)
+{
+	lzo_uint length = ZD_FRAME;
+
+	(void)decompress;
+	return lzo1x_decompress_safe(bytes, size, ret, &length, NULL) == LZO_E_OK && length == ZD_FRAME;
+}
+#endif
+
+#ifdef HAVE_SNAPPY
+static bool expand_snappy(struct zd_decompress *decompress, const uint8_t *bytes, size_t size, uint8_t *ret)
+{
+	size_t length;
+
+	(void)decompress;
+	if (snappy_uncompressed_length((const char *)bytes, size, &length) != SNAPPY_OK || length != ZD_FRAME)
+		return false;
+	return snappy_uncompress((const char *)bytes, size, (char *)ret, &length) == SNAPPY_OK &&
+	       length == ZD_FRAME;
+}
+#endif
+
+#ifdef HAVE_LIBZSTD
+static bool expand_zstd(struct zd_decompress *decompress, const uint8_t *bytes, size_t size, uint8_t *ret)
+{
+	return ZSTD_decompressDCtx(decompress->zstd, ret, ZD_FRAME, bytes, size) == ZD_FRAME;
+}
+#endif
+
+static const struct method methods[] = {
+	{ "none", 0, copy },
+#ifdef HAVE_ZLIB
+	{ "zlib", 0x01, expand_zlib },
+#endif
+#ifdef HAVE_LZO2
+	{ "lzo", 0x02, expand_lzo },
+#endif
+#ifdef HAVE_SNAPPY
+	{ "snappy", 0x04, expand_snappy },
+#endif
+#ifdef HAVE_LIBZSTD
+	{ "zstd", 0x20, expand_zstd },
+#endif
+};
+
+enum { METHODS = sizeof(methods) / sizeof(methods[0]) };
+
+const char *const *zd_memory_methods(void)
+{
+	static const char *const names[] = {
+		"none",
+#ifdef HAVE_ZLIB
+		"zlib",
+#endif
+#ifdef HAVE_LZO2
+		"lzo",
+#endif
+#ifdef HAVE_SNAPPY
+		"snappy",
+#endif
+#ifdef HAVE_LIBZSTD
+		"zstd",
+#endif
+		NULL,
+	};
+
+	return names;
+}
+
+void zd_decompress_destroy(struct zd_decompress *decompress)
+{
+	if (!decompress)
+		return;
+#ifdef HAVE_ZLIB
+	if (decompress->has_zlib)
+		inflateEnd(&decompress->zlib);
+#endif
+#ifdef HAVE_LIBZSTD
+	ZSTD_freeDCtx(decompress->zstd);
+#endif
+	free(decompress);
+}
+
+/** Make the contexts; false without memory. */
+static bool init(struct zd_decompress *decompress)
+{
+	bool done = true;
+
+	(void)decompress;
+#ifdef HAVE_ZLIB
+	decompress->has_zlib = inflateInit(&decompress->zlib) == Z_OK;
+	done &= decompress->has_zlib;
+#endif
+#ifdef HAVE_LZO2
+	done &= lzo_init() == LZO_E_OK;
+#endif
+#ifdef HAVE_LIBZSTD
+	decompress->zstd = ZSTD_createDCtx();
+	done &= decompress->zstd != NULL;
+#endif
+	return done;
+}
+
+struct zd_error *zd_decompress_create(struct zd_decompress **ret)
+{
+	struct zd_decompress *decompress = calloc(1, sizeof(*decompress));
+
+	if (!decompress)
+		return zd_error_no_memory();
+	if (!init(decompress)) {
+		zd_decompress_destroy(decompress);
+		return zd_error_no_memory();
+	}
+	*ret = decompress;
+	return NULL;
+}
+
+bool zd_decompress(struct zd_decompress *decompress, uint32_t flags, const uint8_t *bytes, size_t size,
+		   uint8_t *ret)
+{
+	for (int i = 0; i < METHODS; i++) {
+		if (methods[i].flags == flags)
+			return methods[i].expand(decompress, bytes, size, ret);
+	}
+	return false;
+}

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// Kdump-compressed dumps: header, sub header, two bitmaps, a descriptor for each dumped page, the pages.
+// A page's descriptor is found by counting the bits before its own; the counts at the edges of blocks of the
+// bitmap are made once, everything else is read when it is asked for.  Dumps in several files are not read
+// here.
+//
+// Equal frames of a memmap have equal compressed bytes, which lie side by side in the file: a frame whose bytes
+// are those of the frame before is the same frame, and is not decompressed.
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../core/util.h"
+#include "decompress.h"
+#include "format.h"
+
+enum {
+	// Offsets in struct disk_dump_header of 64-bit kernels, and in struct kdump_sub_header.
+	HEADER_VERSION = 8,
+	HEADER_SIZES = 428,
+	HEADER_SIZE = HEADER_SIZES + 16,
+	SUB_SPLIT = 12,
+	SUB_MAX_MAPNR = 96,
+	SUB_SIZE = SUB_MAX_MAPNR + 8,
+	// Versions that brought them.
+	VERSION_SPLIT = 2,
+	VERSION_MAX_MAPNR = 6,
+
+	DESCRIPTOR = 24,
+	// Bytes of the bitmap that are held at a time, descriptors, bytes of compressed pages.
+	BITMAP_BLOCK = 8192,
+	BLOCK_WORDS = BITMAP_BLOCK / 8,
+	BLOCK_PAGES = BITMAP_BLOCK * 8,
+	DESCRIPTORS = 1024,
+	WINDOW_MIN = 2 * ZD_FRAME,
+	WINDOW_MAX = 256 << 10,
+};
+
+// Of 256 TiB of memory, more than 64-bit machines have by far.
+#define BITMAP_MAX (UINT64_C(8) << 30)
+
+struct dump {
+	struct zd_memory memory;
+	uint64_t max_mapnr;
+	uint64_t bitmap, descriptors; /* where they begin in the file */
+	/** Pages that the dump holds before each block of the bitmap. */
+	uint64_t *before;
+	size_t blocks;
+};
+
+struct descriptor {
+	uint64_t offset;
+	uint32_t size, flags;
+};
+
+struct dump_cursor {
+	struct zd_cursor cursor;
+	struct zd_decompress *decompress;
+	/** A block of the bitmap, and how many of its pages come before each word; block_valid. */
+	uint64_t words[BLOCK_WORDS];
+	uint32_t ranks[BLOCK_WORDS];
+	size_t block;
+	bool block_valid;
+	/** Descriptors [first, first + count). */
+	uint8_t descriptors[DESCRIPTORS * DESCRIPTOR];
+	uint64_t descriptors_first;
+	size_t descriptors_count;
+	/** Bytes of the file from window_offset on; more of them are read the more they turn out to be wanted.
+	 */
+	uint64_t window_offset;
+	size_t window_size, window_next;
+	/** The compressed bytes of the last frame, if it has any. */
+	struct descriptor token;
+	bool has_token;
+	uint8_t token_bytes[ZD_FRAME];
+	uint8_t window[WINDOW_MAX];
+};
+
+static bool probe(const uint8_t *magic)
+{
+	return !memcmp(magic, "KDUMP   ", 8) || !memcmp(magic, "DISKDUMP", 8);
+}
+
+static uint64_t number(const uint8_t *bytes, unsigned int size)
+{
+	return zd_load_bytes(bytes, size, false);
+}
+
+static void destroy(struct zd_memory *memory)
+{
+	struct dump *dump = (struct dump *)memory;
+
+	free(dump->before);
+	free(dump);
+}
+
+static bool has_virtual(const struct zd_memory *memory, uint64_t start, uint64_t end)
+{
+	(void)memory;
+	(void)start;
+	(void)end;
+	return false;
+}
+
+static uint32_t count_bits(const uint8_t *bytes)
+{
+	uint32_t count = 0;
+	uint64_t word;
+
+	for (size_t i = 0; i < BLOCK_WORDS; i++) {
+		memcpy(&word, bytes + 8 * i, sizeof(word));
+		count += __builtin_popcountll(word);
+	}
+	return count;
+}
+
+/** Read a block of the bitmap, zeroes behind its end; false where the file has it not. */
+static bool read_block(const struct dump *dump, size_t block, uint8_t bytes[BITMAP_BLOCK])
+{
+	uint64_t pages = dump->max_mapnr - (uint64_t)block * BLOCK_PAGES;
+	size_t size = pages < BLOCK_PAGES ? (pages + 7) / 8 : BITMAP_BLOCK;
+
+	memset(bytes + size, 0, BITMAP_BLOCK - size);
+	return zd_memory_pread(&dump->memory, bytes, size, dump->bitmap + (uint64_t)block * BITMAP_BLOCK);
+}
+
+static struct zd_error *count_pages(struct dump *dump)
+{
+	uint8_t bytes[BITMAP_BLOCK];
+
+	dump->blocks = (dump->max_mapnr + BLOCK_PAGES - 1) / BLOCK_PAGES;
+	dump->before = calloc(dump->blocks + 1, sizeof(*dump->before));
+	if (!dump->before)
+		return zd_error_no_memory();
+	for (size_t i = 0; i < dump->blocks; i++) {
+		if (!read_block(dump, i, bytes))
+			return zd_error_create(ZD_ERROR_FORMAT, "dump: it ends within its bitmap");
+		dump->before[i + 1] = dump->before[i] + count_bits(bytes);
+	}
+	return NULL;
+}
+
+/** What the sub header says: that the dump is whole, and how many pages there could be. */
+static struct zd_error *read_sub_header(struct dump *dump, uint32_t version, uint64_t offset)
+{
+	uint8_t header[SUB_SIZE];
+
+	if (version < VERSION_SPLIT)
+		return NULL;
+	if (!zd_memory_pread(&dump->memory, header, sizeof(header), offset))
+		return zd_error_create(ZD_ERROR_FORMAT, "dump: it ends within its sub header");
+	if (number(header + SUB_SPLIT, 4))
+		return zd_error_create(ZD_ERROR_INVALID, "dump: one of several files");
+	if (version >= VERSION_MAX_MAPNR)
+		dump->max_mapnr = number(header + SUB_MAX_MAPNR, 8);
+	return NULL;
+}
+
+static struct zd_error *read_header(struct dump *dump)
+{
+	uint64_t block_size, sub_blocks, bitmap_size;
+	struct zd_error *error;
+	uint8_t header[HEADER_SIZE];
+
+	if (!zd_memory_pread(&dump->memory, header, sizeof(header), 0))
+		return zd_error_create(ZD_ERROR_FORMAT, "dump: it ends within its header");
+	block_size = number(header + HEADER_SIZES, 4);
+	sub_blocks = number(header + HEADER_SIZES + 4, 4);
+	bitmap_size = number(header + HEADER_SIZES + 8, 4) * block_size;
+	dump->max_mapnr = number(header + HEADER_SIZES + 12, 4);
+	if (block_size != ZD_FRAME || sub_blocks > UINT16_MAX || bitmap_size > BITMAP_MAX)
+		return zd_error_create(ZD_ERROR_INVALID, "dump: of a machine that is not read here");
+	error = read_sub_header(dump, number(header + HEADER_VERSION, 4), block_size);
+	if (error)
+		return error;
+	// The second half of the bitmaps says which pages the dump holds; each half has a bit for every page.
+	if (!dump->max_mapnr || dump->max_mapnr > bitmap_size / 2 * 8)
+		return zd_error_create(ZD_ERROR_INVALID, "dump: its bitmap does not fit its memory");
+	dump->bitmap = block_size * (1 + sub_blocks) + bitmap_size / 2;
+	dump->descriptors = block_size * (1 + sub_blocks) + bitmap_size;
+	return count_pages(dump);
+}
+
+static struct zd_error *open_dump(int fd, uint64_t file_size, struct zd_memory **ret)
+{
+	struct dump *dump = calloc(1, sizeof(*dump));
+	struct zd_error *error;
+
+	if (!dump)
+		return zd_error_no_memory();
+	dump->memory = (struct zd_memory){ &zd_format_kdump, fd, file_size };
+	error = read_header(dump);
+	if (error)
+		destroy(&dump->memory);
+	else
+		*ret = &dump->memory;
+	return error;
+}
+
+static void cursor_destroy(struct zd_cursor *base)
+{
+	struct dump_cursor *cursor = (struct dump_cursor *)base;
+
+	zd_decompress_destroy(cursor->decompress);
+	free(cursor);
+}
+
+static struct zd_error *cursor_create(const struct zd_memory *memory, struct zd_cursor **ret)
+{
+	struct dump_cursor *cursor = calloc(1, sizeof(*cursor));
+	struct zd_error *error;
+
+	if (!cursor)
+		return zd_error_no_memory();
+	cursor->cursor.memory = memory;
+	error = zd_decompress_create(&cursor->decompress);
+	if (error)
+		cursor_destroy(&cursor->cursor);
+	else
+		*ret = &cursor->cursor;
+	return error;
+}
+
+/** Hold a block of the bitmap. */
+static bool load_block(struct dump_cursor *cursor, size_t block)
+{
+	const struct dump *dump = (const struct dump *)cursor->cursor.memory;
+	uint32_t rank = 0;
+
+	if (cursor->block_valid && cursor->block == block)
+		return true;
+	cursor->block_valid = read_block(dump, block, (uint8_t *)cursor->words);
+	cursor->block = block;
+	for (size_t i = 0; i < BLOCK_WORDS; i++) {
+		cursor->ranks[i] = rank;
+		rank += __builtin_popcountll(cursor->words[i]);
+	}
+	return cursor->block_valid;
+}
+
+/** The number of a page's descriptor. */
+static enum zd_memory_state find_page(struct dump_cursor *cursor, uint64_t pfn, uint64_t *ret)
+{
+	const struct dump *dump = (const struct dump *)cursor->cursor.memory;
+	uint64_t word, bit = UINT64_C(1) << pfn % 64;
+	size_t i = pfn % BLOCK_PAGES / 64;
+
+	if (pfn >= dump->max_mapnr)
+		return ZD_MEMORY_ABSENT;
+	if (!load_block(cursor, pfn / BLOCK_PAGES))
+		return ZD_MEMORY_UNSURE;
+	word = cursor->words[i];
+	if (!(word & bit))
+		return ZD_MEMORY_ABSENT;
+	*ret = dump->before[cursor->block] + cursor->ranks[i] + __builtin_popcountll(word & (bit - 1));
+	return ZD_MEMORY_DATA;
+}
+
+static bool read_descriptor(struct dump_cursor *cursor, uint64_t index, struct descriptor *ret)
+{
+	const struct dump *dump = (const struct dump *)cursor->cursor.memory;
+	uint64_t count = dump->before[dump->blocks];
+	const uint8_t *bytes;
+
+	if (index < cursor->descriptors_first ||
+	    index - cursor->descriptors_first >= cursor->descriptors_count) {
+		size_t wanted = DESCRIPTORS;
+
+		if (index >= count)
+			return false;
+		if (wanted > count - index)
+			wanted = count - index;
+		cursor->descriptors_first = index;
+		cursor->descriptors_count = 0;
+		// No product can overflow: there are not more pages than bits in a bitmap.
+		if (!zd_memory_pread(&dump->memory, cursor->descriptors, wanted * DESCRIPTOR,
+				     dump->descriptors + index * DESCRIPTOR))
+			return false;
+		cursor->descriptors_count = wanted;
+	}
+	bytes = cursor->descriptors + (index - cursor->descriptors_first) * DESCRIPTOR;
+	ret->offset = number(bytes, 8);
+	ret->size = number(bytes + 8, 4);
+	ret->flags = number(bytes + 12, 4);
+	return ret->size && ret->size <= ZD_FRAME;
+}
+
+/** The compressed bytes of a page, until the next call; NULL where they cannot be read. */
+static const uint8_t *read_bytes(struct dump_cursor *cursor, const struct descriptor *page)
+{
+	const struct zd_memory *memory = cursor->cursor.memory;
+	uint64_t end = cursor->window_offset + cursor->window_size;
+	size_t size = WINDOW_MIN;
+
+	if (page->offset >= cursor->window_offset && page->offset <= end && page->size <= end - page->offset)
+		return cursor->window + (page->offset - cursor->window_offset);
+	if (page->offset >= memory->file_size || page->size > memory->file_size - page->offset)
+		return NULL;
+	// Pages that follow each other: read on, more at a time.
+	if (cursor->window_size && page->offset >= cursor->window_offset && page->offset <= end)
+		size = cursor->window_next * 4 < WINDOW_MAX ? cursor->window_next * 4 : WINDOW_MAX;
+	cursor->window_next = size;
+	if (size > memory->file_size - page->offset)
+		size = memory->file_size - page->offset;
+	cursor->window_offset = page->offset;
+	cursor->window_size = 0;
+	if (!zd_memory_pread(memory, cursor->window, size, page->offset))
+		return NULL;
+	cursor->window_size = size;
+	return cursor->window;
+}
+
+static bool is_same(const struct dump_cursor *cursor, const struct descriptor *page, const uint8_t *bytes)
+{
+	return cursor->cursor.has_last && cursor->has_token && cursor->token.size == page->size &&
+	       cursor->token.flags == page->flags && !memcmp(cursor->token_bytes, bytes, page->size);
+}
+
+static enum zd_memory_state load_frame(struct dump_cursor *cursor, uint64_t frame, uint8_t *buffer)
+{
+	struct descriptor page;
+	enum zd_memory_state state;
+	const uint8_t *bytes;
+	uint64_t index;
+
+	if (cursor->cursor.has_last && cursor->cursor.last == frame)
+		return ZD_MEMORY_SAME;
+	state = find_page(cursor, frame / ZD_FRAME, &index);
+	if (state != ZD_MEMORY_DATA)
+		return state;
+	if (!read_descriptor(cursor, index, &page))
+		return ZD_MEMORY_UNSURE;
+	bytes = read_bytes(cursor, &page);
+	if (!bytes)
+		return ZD_MEMORY_UNSURE;
+	if (is_same(cursor, &page, bytes))
+		return ZD_MEMORY_SAME;
+	cursor->has_token = false;
+	if (!zd_decompress(cursor->decompress, page.flags, bytes, page.size, buffer))
+		return ZD_MEMORY_UNSURE;
+	cursor->token = page;
+	cursor->has_token = true;
+	memcpy(cursor->token_bytes, bytes, page.size);
+	return ZD_MEMORY_DATA;
+}
+
+static void load(struct zd_cursor *base, const uint64_t *frames, size_t count, uint8_t *buffer, uint8_t *states)
+{
+	struct dump_cursor *cursor = (struct dump_cursor *)base;
+
+	for (size_t i = 0; i < count; i++) {
+		states[i] = load_frame(cursor, frames[i], buffer + i * ZD_FRAME);
+		base->last = frames[i];
+		base->has_last = states[i] <= ZD_MEMORY_SAME;
+	}
+}
+
+const struct zd_format zd_format_kdump = {
+	.name = "kdump",
+	.probe = probe,
+	.open = open_dump,
+	.destroy = destroy,
+	.has_virtual = has_virtual,
+	.cursor_create = cursor_create,
+	.cursor_destroy = cursor_destroy,
+	.load = load,
+};

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/** What the formats of memory.h share: one ops struct each, and reading a file at an offset. */
+#ifndef ZONEDEV_READERS_FORMAT_H
+#define ZONEDEV_READERS_FORMAT_H
+
+#include "memory.h"
+
+struct zd_format {
+	const char *name;
+	/** True for a file that begins with these bytes, 8 of them. */
+	bool (*probe)(const uint8_t *magic);
+	/** Errors as of zd_memory_open(); @ret is the format's own, with a struct zd_memory first. */
+	struct zd_error *(*open)(int fd, uint64_t file_size, struct zd_memory **ret);
+	void (*destroy)(struct zd_memory *memory);
+	bool (*has_virtual)(const struct zd_memory *memory, uint64_t start, uint64_t end);
+	/** @ret is the format's own, with a struct zd_cursor first. */
+	struct zd_error *(*cursor_create)(const struct zd_memory *memory, struct zd_cursor **ret);
+	void (*cursor_destroy)(struct zd_cursor *cursor);
+	void (*load)(struct zd_cursor *cursor, const uint64_t *frames, size_t count, uint8_t *buffer,
+		     uint8_t *states);
+};
+
+struct zd_memory {
+	const struct zd_format *format;
+	int fd;
+	uint64_t file_size;
+};
+
+struct zd_cursor {
+	const struct zd_memory *memory;
+	/** The frame that was asked for last, if has_last. */
+	uint64_t last;
+	bool has_last;
+};
+
+extern const struct zd_format zd_format_elf, zd_format_kdump;
+
+/** Read @size bytes of the file; false where it has not as many, or cannot be read. */
+bool zd_memory_pread(const struct zd_memory *memory, void *buffer, size_t size, uint64_t offset);
+
+#endif

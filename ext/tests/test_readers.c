@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// C tests of reading a dump's file, built with ASan and UBSan: every allocation, every read and every start of
+// a thread failed once.  What the answers are is tested from Python; here it is that a failure is an error or a
+// scan that stops, never another answer, and that nothing is leaked. Link with
+// -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=pread,--wrap=pread64,--wrap=pthread_create.
+
+#define _GNU_SOURCE
+
+#include <elf.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../readers/bulk.h"
+
+enum {
+	FRAMES = 96,
+	PAGES = FRAMES * 64,
+	TABLES = 8,
+	PHYSICAL = 0x100000,
+	HEADERS = 4096,
+};
+
+// Half of the memmap lies in one part, half in the next.
+#define MEMMAP (UINT64_C(0xffffea0004000000) - FRAMES / 2 * ZD_FRAME)
+
+static int failures;
+
+/** What can fail: the number of the call that does, 0 for none, and calls so far. */
+struct fault {
+	unsigned long fail_at, calls;
+};
+
+static struct fault allocation, reading, starting;
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *old, size_t size);
+ssize_t __real_pread(int fd, void *buffer, size_t size, off_t offset);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+			  void *context);
+
+static bool must_fail(struct fault *fault)
+{
+	return fault->fail_at && __atomic_add_fetch(&fault->calls, 1, __ATOMIC_RELAXED) == fault->fail_at;
+}
+
+void *__wrap_malloc(size_t size)
+{
+	return must_fail(&allocation) ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+	return must_fail(&allocation) ? NULL : __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *old, size_t size)
+{
+	return must_fail(&allocation) ? NULL : __real_realloc(old, size);
+}
+
+ssize_t __wrap_pread(int fd, void *buffer, size_t size, off_t offset)
+{
+	if (!must_fail(&reading))
+		return __real_pread(fd, buffer, size, offset);
+	errno = EIO;
+	return -1;
+}
+
+ssize_t __wrap_pread64(int fd, void *buffer, size_t size, off_t offset)
+{
+	return __wrap_pread(fd, buffer, size, offset);
+}
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+			  void *context)
+{
+	return must_fail(&starting) ? EAGAIN : __real_pthread_create(thread, attributes, run, context);
+}
+
+#define CHECK(condition)                                                                                       \
+	do {                                                                                                   \
+		if (!(condition)) {                                                                            \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
+			failures++;                                                                            \
+		}                                                                                              \
+	} while (0)
+
+static const struct zd_layout amd64 = {
+	.page_size = 64, .word_size = 8, .page_shift = 12, .pmd_order = 9,
+	.page_type_limit = -16777216,
+	.field = {
+		[ZD_FLAGS] = { 0, 8, 0 }, [ZD_PGMAP] = { 8, 8, 0 }, [ZD_ZONE_DEVICE_DATA] = { 16, 8, 0 },
+		[ZD_MAPPING] = { 24, 8, 0 }, [ZD_INDEX] = { 32, 8, 0 }, [ZD_SHARE] = { 32, 8, 0 },
+		[ZD_MAPCOUNT] = { 48, 4, 0 }, [ZD_REFCOUNT] = { 52, 4, 0 }, [ZD_MEMCG_DATA] = { 56, 8, 0 },
+		[ZD_ORDER] = { 64, 8, 8 }, [ZD_LARGE_MAPCOUNT] = { 80, 4, 0 }, [ZD_PINCOUNT] = { 92, 4, 0 },
+	},
+	.flag = { 0, 5, 6, 13, 10, 15, 11, 21 },
+	.zone = { 51, 3 }, .node = { 54, 10 }, .zone_device = 4,
+};
+
+static const struct zd_pagemap pagemap = { .address = 0xffff888101234500,
+					   .type = ZD_FS_DAX,
+					   .severity_cap = ZD_ERROR };
+
+/** An entry for @address in the table of @level, the tables being used up one by one. */
+static void map_page(uint64_t (*tables)[512], unsigned int *used, uint64_t address, uint64_t physical)
+{
+	uint64_t *table = tables[0];
+
+	for (unsigned int level = 3; level; level--) {
+		uint64_t *slot = &table[address >> (12 + 9 * level) & 511];
+
+		if (!*slot)
+			*slot = (PHYSICAL + (uint64_t)++ * used * ZD_FRAME) | 0x63;
+		table = tables[(*slot - PHYSICAL) / ZD_FRAME];
+	}
+	table[address >> 12 & 511] = physical | 0x63;
+}
+
+/** A core of page tables and free pages, in each fifth frame with a refcount below 0; returns its descriptor.
+ */
+static int make_core(void)
+{
+	const uint64_t size = (TABLES + FRAMES) * ZD_FRAME;
+	Elf64_Ehdr header = { .e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, 1 },
+			      .e_type = ET_CORE,
+			      .e_phoff = sizeof(header),
+			      .e_phentsize = sizeof(Elf64_Phdr),
+			      .e_phnum = 1 };
+	Elf64_Phdr segment = {
+		.p_type = PT_LOAD, .p_offset = HEADERS, .p_paddr = PHYSICAL, .p_filesz = size, .p_memsz = size
+	};
+	uint64_t idle[8] = { UINT64_C(4) << 51 | 1 << 13, 0xffff888101234500, 0, 0, 0, 0, UINT32_MAX, 0 };
+	uint8_t *bytes = __real_calloc(1, HEADERS + size);
+	uint64_t(*tables)[512] = (void *)(bytes + HEADERS);
+	int fd = memfd_create("core", MFD_CLOEXEC);
+	unsigned int used = 0;
+
+	memcpy(bytes, &header, sizeof(header));
+	memcpy(bytes + sizeof(header), &segment, sizeof(segment));
+	for (uint64_t i = 0; i < FRAMES; i++) {
+		map_page(tables, &used, MEMMAP + i * ZD_FRAME, PHYSICAL + (TABLES + i) * ZD_FRAME);
+		for (int j = 0; j < 64; j++) {
+			idle[6] = i % 5 ? UINT32_MAX : UINT64_MAX;
+			memcpy(bytes + HEADERS + (TABLES + i) * ZD_FRAME + j * 64, idle, 64);
+		}
+	}
+	CHECK(used < TABLES);
+	CHECK(write(fd, bytes, HEADERS + size) == (ssize_t)(HEADERS + size));
+	free(bytes);
+	return fd;
+}
+
+static bool never_stop(void *context, uint64_t pages)
+{
+	(void)context;
+	(void)pages;
+	return true;
+}
+
+/** Scan what can be read of the core; the tally in @ret, which is to be freed. */
+static struct zd_error *scan_core(int fd, unsigned int threads, struct zd_tally *ret)
+{
+	const struct zd_range range = { 1 << 20, (1 << 20) + PAGES, MEMMAP, 0 };
+	struct zd_bulk bulk = { .root = PHYSICAL, .levels = 4, .threads = threads, .poll = never_stop };
+	struct zd_memory *memory = NULL;
+	struct zd_error *error;
+	struct zd_scan scan;
+	uint64_t absent = 0;
+
+	memset(ret, 0, sizeof(*ret));
+	error = zd_scan_init(&scan, &amd64, &zd_schemes[ZD_SCHEME_H], &pagemap, true, true);
+	if (!error)
+		error = zd_scan_begin(&scan, &range);
+	if (!error)
+		error = zd_memory_open(fd, &memory);
+	bulk.memory = memory;
+	if (!error)
+		error = zd_bulk_scan(&bulk, &scan, &absent);
+	if (!error)
+		error = zd_scan_hole(&scan, range.end_pfn - scan.next_pfn, ZD_UNREADABLE);
+	if (!error)
+		error = zd_scan_end(&scan);
+	if (!error) {
+		*ret = scan.tally;
+		memset(&scan.tally, 0, sizeof(scan.tally));
+	}
+	CHECK(!absent);
+	zd_memory_destroy(memory);
+	zd_scan_deinit(&scan);
+	return error;
+}
+
+/** True where @part has nothing that @whole has not, and what it lacks is unreadable. */
+static bool is_part(const struct zd_tally *part, const struct zd_tally *whole)
+{
+	uint64_t sum = 0;
+
+	for (int i = 0; i < ZD_CLASSES; i++) {
+		sum += part->classes[i];
+		if (i != ZD_UNREADABLE && part->classes[i] > whole->classes[i])
+			return false;
+	}
+	return sum == PAGES && part->findings_count <= whole->findings_count;
+}
+
+static bool is_same(const struct zd_tally *one, const struct zd_tally *other)
+{
+	return !memcmp(one->classes, other->classes, sizeof(one->classes)) &&
+	       one->findings_count == other->findings_count && one->findings_count &&
+	       !memcmp(one->findings, other->findings, one->findings_count * sizeof(*one->findings));
+}
+
+/** Fail each call of a kind; whether that must be an error, and of which code. */
+static unsigned long fail_each(int fd, struct fault *fault, unsigned int threads, int code,
+			       const struct zd_tally *whole)
+{
+	unsigned long failed = 0;
+	struct zd_error *error;
+	struct zd_tally tally;
+
+	for (fault->fail_at = 1; fault->fail_at < 10000; fault->fail_at++) {
+		fault->calls = 0;
+		error = scan_core(fd, threads, &tally);
+		CHECK(!error || (int)error->code == code || code < 0);
+		CHECK(error || is_part(&tally, whole));
+		zd_error_destroy(error);
+		if (!error && fault->calls < fault->fail_at)
+			CHECK(is_same(&tally, whole));
+		zd_tally_deinit(&tally);
+		if (fault->calls < fault->fail_at)
+			break;
+		failed++;
+	}
+	fault->fail_at = 0;
+	return failed;
+}
+
+int main(void)
+{
+	int fd = make_core();
+
+	for (unsigned int threads = 1; threads <= 3; threads++) {
+		struct zd_tally whole;
+
+		CHECK(!scan_core(fd, threads, &whole));
+		CHECK(!whole.classes[ZD_UNREADABLE] && whole.classes[ZD_IDLE] && whole.findings_count);
+		CHECK(fail_each(fd, &allocation, threads, ZD_ERROR_NO_MEMORY, &whole) >= 10);
+		CHECK(fail_each(fd, &reading, threads, -1, &whole) >= 8);
+		CHECK(fail_each(fd, &starting, threads, ZD_ERROR_IO, &whole) == threads);
+		zd_tally_deinit(&whole);
+	}
+	close(fd);
+	printf("%d failures\n", failures);
+	return failures != 0;
+}

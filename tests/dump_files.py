@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Dumps of a few frames of memory, written as ELF cores or as what makedumpfile compresses.
+
+A Memmap is struct pages behind page tables of x86-64, as a kernel has them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Optional
+
+from drgn import FaultError
+
+FRAME = 4096
+_PRESENT = 0x63
+_TABLES = 0x100000
+_DATA = 0x40000000
+_PHDR = struct.Struct("<IIQQQQQQ")
+
+
+class Memmap:
+    """Struct pages at a virtual address, and the physical memory that has them.
+
+    root: physical address of the top page table; frames: bytes by physical address.
+    """
+
+    def __init__(self, address: int, data: bytes, levels: int = 4) -> None:
+        assert address % FRAME == 0
+        self.address, self.size, self.levels = address, len(data), levels
+        self.frames: dict[int, bytes] = {}
+        self._tables: dict[int, list[int]] = {}
+        self.root = self._new_table()
+        self.physical: list[Optional[int]] = []
+        for i in range(0, len(data), FRAME):
+            self.frames[_DATA + i] = data[i : i + FRAME].ljust(FRAME, b"\xee")
+            self.physical.append(_DATA + i)
+
+    def _new_table(self) -> int:
+        at = _TABLES + len(self._tables) * FRAME
+        self._tables[at] = [0] * 512
+        return at
+
+    def share(self, index: int, other: int) -> None:
+        """Let a frame of the memmap be the very one that another is."""
+        old = self.physical[index]
+        self.physical[index] = self.physical[other]
+        if old is not None and old not in self.physical:
+            self.frames.pop(old, None)
+
+    def lose(self, index: int) -> None:
+        """Leave a frame out of the dump."""
+        at = self.physical[index]
+        assert at is not None
+        self.frames.pop(at, None)
+
+    def unmap(self, index: int) -> None:
+        self.physical[index] = None
+
+    def _map(self, index: int, physical: int) -> None:
+        address, at = self.address + index * FRAME, self.root
+        for level in range(self.levels - 1, 0, -1):
+            slot = address >> (12 + 9 * level) & 511
+            if not self._tables[at][slot]:
+                self._tables[at][slot] = self._new_table() | _PRESENT
+            at = self._tables[at][slot] & ~(FRAME - 1)
+        self._tables[at][address >> 12 & 511] = physical | _PRESENT
+
+    def memory(self) -> dict[int, bytes]:
+        """All frames of the dump by their physical address, in rising order."""
+        for index, physical in enumerate(self.physical):
+            if physical is not None:
+                self._map(index, physical)
+        tables = {at: struct.pack("<512Q", *slots) for at, slots in self._tables.items()}
+        return dict(sorted((tables | self.frames).items()))
+
+    def translate(self, address: int) -> int:
+        """As physical_address() of zonedev.kernel.translate."""
+        physical = self.physical[(address - self.address) // FRAME]
+        if physical is None:
+            raise FaultError("address is not mapped", address)
+        return physical + address % FRAME
+
+    def read(self, address: int, size: int) -> bytes:
+        """As Program.read()."""
+        data = b""
+        while len(data) < size:
+            at = self.translate(address + len(data))
+            frame = self.frames.get(at - at % FRAME)
+            if frame is None:
+                raise FaultError("could not find physical memory segment", at)
+            data += frame[at % FRAME : at % FRAME + size - len(data)]
+        return data
+
+
+def write_elf(path: Path, memory: dict[int, bytes]) -> None:
+    runs: list[list[int]] = []
+    for at in memory:
+        if runs and runs[-1][-1] + FRAME == at:
+            runs[-1].append(at)
+        else:
+            runs.append([at])
+    offset = (64 + 56 * len(runs) + FRAME - 1) // FRAME * FRAME
+    headers = b""
+    for run in runs:
+        size = len(run) * FRAME
+        headers += _PHDR.pack(1, 6, offset, 0, run[0], size, size, 0)
+        offset += size
+    head = struct.pack(
+        "<16sHHIQQQIHHHHHH",
+        *(b"\x7fELF\x02\x01\x01", 4, 62, 1, 0, 64, 0, 0, 64, 56, len(runs), 0, 0, 0),
+    )
+    with open(path, "wb") as file:
+        file.write(
+            (head + headers).ljust((64 + 56 * len(runs) + FRAME - 1) // FRAME * FRAME, b"\0")
+        )
+        file.writelines(memory.values())
+
+
+def _library(name: str) -> ctypes.CDLL:
+    found = ctypes.util.find_library(name)
+    if found is None:
+        raise LookupError(name)
+    return ctypes.CDLL(found)
+
+
+def _lzo(data: bytes) -> bytes:
+    out, size = ctypes.create_string_buffer(2 * FRAME), ctypes.c_size_t()
+    work = ctypes.create_string_buffer(1 << 18)
+    _library("lzo2").lzo1x_1_compress(data, len(data), out, ctypes.byref(size), work)
+    return out.raw[: size.value]
+
+
+def _snappy(data: bytes) -> bytes:
+    out, size = ctypes.create_string_buffer(2 * FRAME), ctypes.c_size_t(2 * FRAME)
+    _library("snappy").snappy_compress(data, ctypes.c_size_t(len(data)), out, ctypes.byref(size))
+    return out.raw[: size.value]
+
+
+def _zstd(data: bytes) -> bytes:
+    library, out = _library("zstd"), ctypes.create_string_buffer(2 * FRAME)
+    library.ZSTD_compress.restype = ctypes.c_size_t
+    size = library.ZSTD_compress(
+        out, ctypes.c_size_t(len(out)), data, ctypes.c_size_t(len(data)), 1
+    )
+    return out.raw[:size]
+
+
+COMPRESS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
+    "none": (0, bytes),
+    "zlib": (1, zlib.compress),
+    "lzo": (2, _lzo),
+    "snappy": (4, _snappy),
+    "zstd": (0x20, _zstd),
+}
+"""Flags of a page's descriptor, and how it is compressed; LookupError where the library is not there."""
+
+
+def write_kdump(path: Path, memory: dict[int, bytes], *methods: str) -> None:
+    """Frames that differ are compressed by one method after the other."""
+    pages = max(memory) // FRAME + 1
+    blocks = (pages + 8 * FRAME - 1) // (8 * FRAME)
+    bitmap = bytearray(blocks * FRAME)
+    for at in memory:
+        bitmap[at // FRAME // 8] |= 1 << at // FRAME % 8
+    header = struct.pack(
+        "<8si416siiIIIIIII", b"KDUMP   ", 6, b"", FRAME, 1, 2 * blocks, 0, *(0,) * 5
+    )
+    sub = struct.pack("<Qii10QQ", 0, 0, 0, *(0,) * 10, pages)
+    packed: dict[bytes, tuple[int, bytes]] = {}
+    for data in memory.values():
+        if data not in packed:
+            flags, compress = COMPRESS[methods[len(packed) % len(methods)]]
+            small = compress(data)
+            packed[data] = (flags, small) if len(small) < FRAME else (0, data)
+    offset = FRAME * (2 + 2 * blocks) + 24 * len(memory)
+    with open(path, "wb") as file:
+        file.write(header.ljust(FRAME, b"\0") + sub.ljust(FRAME, b"\0") + bitmap + bitmap)
+        for data in memory.values():
+            how, small = packed[data]
+            file.write(struct.pack("<QIIQ", offset, len(small), how, 0))
+            offset += len(small)
+        for data in memory.values():
+            file.write(packed[data][1])
