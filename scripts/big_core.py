@@ -24,13 +24,12 @@ import struct
 import sys
 import zlib
 from array import array
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from drgn import Program, offsetof, sizeof
+from drgn import FaultError, Program, offsetof, sizeof
 
 from zonedev.kernel.facts import Kernel, read_kernel
 from zonedev.kernel.symbols import vmcoreinfo_symbol
@@ -38,10 +37,12 @@ from zonedev.kernel.translate import physical_address
 from zonedev.model import Pagemap
 from zonedev.target import Target, open_target
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent / "lab")]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent / "lab"))
 from coreedit import PT_LOAD, PT_NOTE, read_program_headers
 from unpack_vmcore import unpack
+
+ROOT = Path(__file__).resolve().parent.parent
 
 FRAME = 4096
 GIB = 1 << 30
@@ -82,9 +83,8 @@ class Memory:
                 continue
             try:
                 mapped = physical_address(self.prog, self.direct_map + physical)
-            except LookupError:
-                raise
-            except Exception:  # noqa: S112 - a table that the core lacks
+            except FaultError:
+                # The core lacks a table.
                 continue
             if mapped == physical:
                 yield physical
@@ -297,6 +297,18 @@ class Machine(NamedTuple):
     memmap: Memmap
 
 
+def _without_registers(notes: bytes) -> bytes:
+    """Notes without those of QEMU: libkdumpfile would start at a CPU's page directory, which a slice need not hold."""
+    kept, at = b"", 0
+    while at + 12 <= len(notes):
+        name_size, size, _ = struct.unpack_from("<III", notes, at)
+        end = at + 12 + (name_size + 3 & ~3) + (size + 3 & ~3)
+        if notes[at + 12 : at + 12 + name_size].rstrip(b"\0") != b"QEMU":
+            kept += notes[at:end]
+        at = end
+    return kept
+
+
 def read_machine(core: str) -> tuple[bytes, dict[int, bytearray]]:
     """Notes and frames of an ELF core."""
     notes, frames = b"", {}
@@ -308,7 +320,7 @@ def read_machine(core: str) -> tuple[bytes, dict[int, bytearray]]:
             elif row.kind == PT_LOAD:
                 for at in range(0, row.filesz, FRAME):
                     frames[row.paddr + at] = bytearray(file.read(FRAME).ljust(FRAME, b"\0"))
-    return notes, frames
+    return _without_registers(notes), frames
 
 
 def base_of(busy: int) -> Path:
@@ -427,7 +439,8 @@ def _zstd() -> Compressor:
 
     def compress(data: bytes) -> bytes:
         sizes = ctypes.c_size_t(len(out)), ctypes.c_size_t(len(data))
-        return out.raw[: library.ZSTD_compress(out, sizes[0], data, sizes[1], 1)]
+        size = library.ZSTD_compress(out, sizes[0], data, sizes[1], 1)
+        return out.raw[:size]
 
     return compress
 
@@ -548,7 +561,9 @@ def _add_memmap(pages: Pages, memmap: Memmap, shared: bool) -> None:
 # ---------------------------------------------------------------- the command
 
 
-def make_core(out: Path, gib: int, format_: str = "elf", busy: int = 0, shared: bool = False) -> str:
+def make_core(
+    out: Path, gib: int, format_: str = "elf", busy: int = 0, shared: bool = False
+) -> str:
     """Write a core; the path of its debug file."""
     machine = make_machine(gib, busy)
     scratch = out.with_name(out.name + ".part")
