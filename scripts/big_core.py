@@ -568,12 +568,15 @@ def make_core(
     machine = make_machine(gib, busy)
     scratch = out.with_name(out.name + ".part")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with scratch.open("wb") as file:
-        if format_ == "elf":
-            write_elf(file, machine, shared)
-        else:
-            write_kdump(file, machine, shared, format_)
-    scratch.replace(out)
+    try:
+        with scratch.open("wb") as file:
+            if format_ == "elf":
+                write_elf(file, machine, shared)
+            else:
+                write_kdump(file, machine, shared, format_)
+        scratch.replace(out)
+    finally:
+        scratch.unlink(missing_ok=True)
     return str(base_of(busy) / "vmlinux")
 
 
