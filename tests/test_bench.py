@@ -19,9 +19,11 @@ from zonedev.target import Target, open_target
 PAGES = 1 << 18  # of 1 GiB
 
 
-def make(path: Path, format_: str = "elf", busy: int = 0, shared: bool = False) -> str:
+def make(
+    path: Path, format_: str = "elf", busy: int = 0, shared: bool = False, gib: int = 1
+) -> str:
     try:
-        return big_core.make_core(path, 1, format_, busy, shared)
+        return big_core.make_core(path, gib, format_, busy, shared)
     except SystemExit as err:
         pytest.skip(str(err))
 
@@ -86,6 +88,17 @@ def test_shared_bytes_are_the_same_core(
     assert added(audit_of(shared, vmlinux)).classes["idle"] == PAGES
 
 
+@pytest.mark.parametrize("gib", [2, 256])
+def test_entries_of_the_registry_cover_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gib: int
+) -> None:
+    monkeypatch.setattr(big_core, "SHARED_BYTES", 8 << 20)
+    path = tmp_path / "core"
+    report = audit_of(path, make(path, shared=True, gib=gib))
+    assert added(report).classes["idle"] == gib * PAGES
+    assert report.verdict == "clean" and facts_of(report) == facts_of(base_report(0))
+
+
 def test_frames_in_files_are_all_different(tmp_path: Path) -> None:
     memmap = big_core.make_machine(1, 100).memmap
     assert len({memmap.frame(i) for i in range(memmap.frames)}) == memmap.frames == PAGES // 64
@@ -98,11 +111,12 @@ def test_segments_are_the_struct_pages_of_the_core(tmp_path: Path, format_: str)
     last = subject.segments[-1]
     assert (last.physical, last.size) == (big_core.MEMMAP_PHYSICAL, PAGES * 64)
     assert subject.is_elf == (format_ == "elf")
-    for segment in (last, subject.segments[0]):
+    whole = path.read_bytes()
+    for segment in subject.segments:
         data = subject.kernel.prog.read(segment.virtual, segment.size)
         assert data == subject.kernel.prog.read(segment.physical, segment.size, physical=True)
         if subject.is_elf:
-            assert path.read_bytes()[segment.offset :].startswith(data)
+            assert whole.startswith(data, segment.offset)
 
 
 def seconds_or_reason(run: Any, subject: bench_peers.Subject) -> Optional[str]:
