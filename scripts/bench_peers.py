@@ -121,20 +121,15 @@ def _physical_runs(kernel: Kernel, start: int, end: int) -> list[Segment]:
     return runs
 
 
-def _in_file(core: str, run: Segment) -> list[Segment]:
-    """The parts of a run that an ELF core holds."""
+def _in_file(loads: list[Any], run: Segment) -> list[Segment]:
+    """The parts of a run that the PT_LOADs of an ELF core hold."""
     parts = []
-    for held in _segments(core):
+    for held in loads:
         start, end = max(run.physical, held.start), min(run.physical + run.size, held.end)
         if start < end:
             offset = held.offset + start - held.start
             parts.append(Segment(run.virtual + start - run.physical, start, offset, end - start))
     return parts
-
-
-@functools.lru_cache(maxsize=2)
-def _segments(core: str) -> list[Any]:
-    return read_segments(core)
 
 
 def _readable(kernel: Kernel, run: Segment) -> bool:
@@ -155,7 +150,8 @@ def memmap_segments(kernel: Kernel, core: str, is_elf: bool) -> list[Segment]:
             end = -(-kernel.layout.page_address(range_.end_pfn) // _FRAME) * _FRAME
             runs += _physical_runs(kernel, start, end)
     if is_elf:
-        runs = [part for run in runs for part in _in_file(core, run)]
+        loads = read_segments(core)
+        runs = [part for run in runs for part in _in_file(loads, run)]
     else:
         runs = [run for run in runs if _readable(kernel, run)]
     seen: set[int] = set()
@@ -185,9 +181,13 @@ def _seconds_of(words: list[str], **more: Any) -> float:
     begin = time.perf_counter()
     done = _run(words, **more)
     seconds = time.perf_counter() - begin
-    if done.returncode:
-        raise LeftOut(_last_line(done.stderr) or f"{words[0]}: exit code {done.returncode}")
+    _check(done)
     return seconds
+
+
+def _check(done: subprocess.CompletedProcess[str]) -> None:
+    if done.returncode:
+        raise LeftOut(_last_line(done.stderr) or f"exit code {done.returncode}")
 
 
 def _last_line(text: str) -> str:
@@ -219,8 +219,7 @@ def _in_c(mode: str, threads: int = 1, cache: int = 0) -> Callable[[Subject], fl
     def run(subject: Subject) -> float:
         text = "".join("{} {} {} {}\n".format(*segment) for segment in subject.segments)
         done = _run([peers_program(), mode, subject.core, str(threads), str(cache)], input=text)
-        if done.returncode:
-            raise LeftOut(_last_line(done.stderr))
+        _check(done)
         seconds, size = done.stdout.split()[:2]
         if int(size) != subject.bytes:
             raise LeftOut(f"read {size} bytes of {subject.bytes}")
