@@ -73,7 +73,7 @@ fuzz-%:
 
 format: $(VENV)/.tools
 	$(BIN)/ruff format .
-	clang-format -i ext/*/*.[ch]
+	clang-format -i ext/*/*.[ch] scripts/*.c
 
 $(VENV)/.created:
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh $(VENV)
