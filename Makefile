@@ -16,6 +16,9 @@ comma := ,
 empty :=
 list = $(subst $(empty) $(empty),$(comma),$(strip $(1)))
 
+# make bench: e.g. --gib 4 --rounds 1, growth, guest RELEASE; scripts/bench --help
+BENCHFLAGS ?=
+
 SOURCES := setup.py pyproject.toml $(wildcard ext/core/*.[ch] ext/readers/*.[ch] ext/python/*.[ch])
 
 .PHONY: audit test build bench lab fuzz format clean
@@ -33,7 +36,7 @@ test: $(VENV)/.built $(VENV)/.tools
 build: $(VENV)/.built
 
 bench: $(VENV)/.built
-	$(BIN)/python scripts/bench
+	$(BIN)/python scripts/bench $(BENCHFLAGS)
 
 lab: $(VENV)/.built
 	@sh scripts/lab/setup.sh
@@ -73,7 +76,7 @@ fuzz-%:
 
 format: $(VENV)/.tools
 	$(BIN)/ruff format .
-	clang-format -i ext/*/*.[ch]
+	clang-format -i ext/*/*.[ch] scripts/*.c
 
 $(VENV)/.created:
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh $(VENV)

@@ -40,6 +40,8 @@ NVDIMM_GIG = 3072
 CHURN_NVDIMMS = (192, 320, 224, 512)
 # the same for what is pinned by devices: devdax
 PINS_NVDIMM = 160
+# the one of scenario big: xfs map=mem
+BIG = 64 * 1024
 # device memory starts here as long as the guest has less than 2816 MiB
 NVDIMM_BASE = 4 * GIB
 
@@ -126,6 +128,8 @@ def nvdimm_sizes(options: argparse.Namespace, scenarios: list[str]) -> list[int]
     sizes = list(CHURN_NVDIMMS) if "churn" in scenarios else []
     if "nvdimm" in scenarios:
         sizes += [*NVDIMMS] if options.no_gig else [*NVDIMMS, NVDIMM_GIG]
+    if "big" in scenarios:
+        sizes.append(BIG)
     return [*sizes, PINS_NVDIMM] if "pins" in scenarios else sizes
 
 
@@ -135,7 +139,7 @@ def nvdimm_arguments(out: Path, mem: int, sizes: list[int]) -> list[str]:
     The label area is cut from the end and the rest rounded down: 2 MiB more keep a region of exactly
     that size. Addresses are explicit, because the kernel wants regions aligned to 16 MiB.
     """
-    arguments = ["-m", f"{mem}M,slots={len(sizes) + 1},maxmem={mem + 16384}M"]
+    arguments = ["-m", f"{mem}M,slots={len(sizes) + 1},maxmem={mem + sum(sizes) + 16384}M"]
     address = NVDIMM_BASE
     for i, size in enumerate(sizes):
         if size >= NVDIMM_GIG:
