@@ -63,6 +63,25 @@ class _Covered:
         return self._ranges[i][1] if i >= 0 and pfn < self._ranges[i][1] else None
 
 
+def decode_anyones(
+    prog: Program,
+    layout: KernelLayout,
+    scheme: _zonedev.Scheme,
+    pfn: int,
+    start: int,
+    end: int,
+) -> dict[str, Any]:
+    """The page *pfn* of the pfns [start, end), whosever it is: its words, and those that lead to its head.
+
+    :raises FaultError: it cannot be read
+    """
+    data = prog.read(layout.page_address(pfn), layout.page_size)
+    # Of whose pagemap it is, what is asked does not depend.
+    anyone = {"address": 0, "type": "MEMORY_DEVICE_GENERIC"}
+    place = (start, end, layout.page_address(start))
+    return _zonedev.decode(layout.layout, scheme, anyone, place, pfn, data)
+
+
 class _Search:
     def __init__(
         self, prog: Program, layout: KernelLayout, scheme: _zonedev.Scheme, known: list[Pagemap]
@@ -80,12 +99,7 @@ class _Search:
 
     def _decode(self, pfn: int, start: int, end: int) -> dict[str, Any]:
         """The page *pfn* of the pfns [start, end)."""
-        memmap = self._layout.page_address(start)
-        data = self._prog.read(self._layout.page_address(pfn), self._layout.page_size)
-        # Of whose pagemap it is, what is asked does not depend.
-        anyone = {"address": 0, "type": "MEMORY_DEVICE_GENERIC"}
-        place = (start, end, memmap)
-        return _zonedev.decode(self._layout.layout, self._scheme, anyone, place, pfn, data)
+        return decode_anyones(self._prog, self._layout, self._scheme, pfn, start, end)
 
     def _is_device(self, page: dict[str, Any]) -> bool:
         """Whether a page may be one of ZONE_DEVICE: sections are shared with ordinary memory."""

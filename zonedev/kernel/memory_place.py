@@ -23,8 +23,10 @@ from typing import NamedTuple, Optional, TypeVar
 
 from drgn import FaultError, Object, PlatformFlags, Program, StackFrame, cast, offsetof
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
-from drgn.helpers.linux.mm import compound_head, for_each_vmap_area
+from drgn.helpers.linux.mm import for_each_vmap_area
 
+from zonedev import _zonedev
+from zonedev.kernel.by_pages import decode_anyones
 from zonedev.kernel.dax_lock import call_trace, for_each_task, stack_size
 from zonedev.kernel.device import read_resources
 from zonedev.kernel.layout import KernelLayout
@@ -66,6 +68,9 @@ class Place(NamedTuple):
     certain: bool
     address: Optional[int] = None
 
+
+# What leads from a tail to its head is the same in all of them.
+_ANY_SCHEME = _zonedev.Scheme.named("H")
 
 _NOT_TOLD = Place("not told", False)
 
@@ -241,9 +246,11 @@ class Places:
 
     def _head(self, physical: int) -> Object:
         """The struct page, of a compound page the first one."""
-        address = self._layout.page_address(physical >> self._layout.page_shift)
-        page = Object(self._prog, "struct page *", value=address)
-        return compound_head(page)
+        pfn = physical >> self._layout.page_shift
+        # Not by drgn's helper: an older one does not know how newer kernels name the head.
+        page = decode_anyones(self._prog, self._layout, _ANY_SCHEME, pfn, 0, pfn + 1)
+        head = page["head_pfn"] if page["tail"] and page["head_pfn"] is not None else pfn
+        return Object(self._prog, "struct page *", value=self._layout.page_address(head))
 
     def _member(self, page: Object, name: str, signed: bool = False) -> int:
         offset, size, _bits = self._layout.fields[name]
