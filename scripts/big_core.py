@@ -18,14 +18,11 @@ Invariant: of the added memory, the file holds all or the run fails; x86-64 and 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import ctypes.util
 import struct
 import sys
-import zlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -40,6 +37,7 @@ from zonedev.target import Target, open_target
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "lab"))
 from coreedit import PT_LOAD, PT_NOTE, read_program_headers
+from page_compression import FORMATS, Compressor, LibraryMissing
 from unpack_vmcore import unpack
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -400,59 +398,6 @@ _RAW = 0
 _SUB_HEADER = struct.Struct("<QiiQQQQQQQQQQQ")
 _BITS_PER_BLOCK = FRAME * 8
 
-Compressor = Callable[[bytes], bytes]
-
-
-def _library(name: str) -> ctypes.CDLL:
-    path = ctypes.util.find_library(name)
-    if not path:
-        raise SystemExit(f"big_core.py: lib{name} is not installed: choose another --format")
-    return ctypes.CDLL(path)
-
-
-def _lzo() -> Compressor:
-    library = _library("lzo2")
-    work, out = ctypes.create_string_buffer(1 << 17), ctypes.create_string_buffer(2 * FRAME)
-
-    def compress(data: bytes) -> bytes:
-        size = ctypes.c_size_t(len(out))
-        library.lzo1x_1_compress(data, ctypes.c_size_t(len(data)), out, ctypes.byref(size), work)
-        return out.raw[: size.value]
-
-    return compress
-
-
-def _snappy() -> Compressor:
-    library, out = _library("snappy"), ctypes.create_string_buffer(2 * FRAME)
-
-    def compress(data: bytes) -> bytes:
-        size = ctypes.c_size_t(len(out))
-        library.snappy_compress(data, ctypes.c_size_t(len(data)), out, ctypes.byref(size))
-        return out.raw[: size.value]
-
-    return compress
-
-
-def _zstd() -> Compressor:
-    library, out = _library("zstd"), ctypes.create_string_buffer(2 * FRAME)
-    library.ZSTD_compress.restype = ctypes.c_size_t
-
-    def compress(data: bytes) -> bytes:
-        sizes = ctypes.c_size_t(len(out)), ctypes.c_size_t(len(data))
-        size = library.ZSTD_compress(out, sizes[0], data, sizes[1], 1)
-        return out.raw[:size]
-
-    return compress
-
-
-# Name -> the flag of descriptors and of the header, and what compresses a page.
-FORMATS: dict[str, tuple[int, Callable[[], Compressor]]] = {
-    "zlib": (1, lambda: lambda data: zlib.compress(data, 1)),
-    "lzo": (2, _lzo),
-    "snappy": (4, _snappy),
-    "zstd": (32, _zstd),
-}
-
 
 class Pages:
     """Compressed pages on their way into a file, and their descriptors."""
@@ -564,7 +509,10 @@ def _add_memmap(pages: Pages, memmap: Memmap, shared: bool) -> None:
 def make_core(
     out: Path, gib: int, format_: str = "elf", busy: int = 0, shared: bool = False
 ) -> str:
-    """Write a core; the path of its debug file."""
+    """Write a core; the path of its debug file.
+
+    :raises LibraryMissing: what compresses it is not installed
+    """
     machine = make_machine(gib, busy)
     scratch = out.with_name(out.name + ".part")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -597,7 +545,10 @@ def main() -> None:
     parser.add_argument("--busy", type=int, choices=range(101), default=0, metavar="PERCENT")
     parser.add_argument("--shared", action="store_true")
     options = parser.parse_args()
-    vmlinux = make_core(options.out, options.gib, options.format, options.busy, options.shared)
+    try:
+        vmlinux = make_core(options.out, options.gib, options.format, options.busy, options.shared)
+    except LibraryMissing as err:
+        raise SystemExit(f"big_core.py: {err}: choose another --format") from None
     print(f"{options.out}: {options.out.stat().st_size} bytes; its debug file is {vmlinux}")
 
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -20,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VMCORES = ROOT / "tests" / "vmcores"
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "scripts" / "lab")]
 
+from page_compression import LibraryMissing  # noqa: E402
 from unpack_vmcore import unpack  # noqa: E402
 
 NAMES = sorted(path.parent.name for path in VMCORES.glob("*/vmcore.xz"))
@@ -84,6 +87,18 @@ def skip_without_recording() -> None:
             "slices are recorded by Program.set_linux_kernel_custom(), which drgn before 0.3 lacks: there, "
             "zonedev slice says so and everything else works",
             allow_module_level=True,
+        )
+
+
+@contextlib.contextmanager
+def needs_library() -> Iterator[None]:
+    """Around the making of a compressed dump."""
+    try:
+        yield
+    except LibraryMissing as err:
+        pytest.skip(
+            f"{err}: without it no dump of this kind can be made here to test with; zonedev reads such dumps through drgn "
+            "where it was built without it (make test installs it where it may)"
         )
 
 

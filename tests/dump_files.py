@@ -6,15 +6,13 @@ A Memmap is struct pages behind page tables of x86-64, as a kernel has them.
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
+import functools
 import struct
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Optional
 
 from drgn import FaultError
+from page_compression import FORMATS, Compressor
 
 FRAME = 4096
 _PRESENT = 0x63
@@ -121,47 +119,21 @@ def write_elf(path: Path, memory: dict[int, bytes]) -> None:
         file.writelines(memory.values())
 
 
-def _library(name: str) -> ctypes.CDLL:
-    found = ctypes.util.find_library(name)
-    if found is None:
-        raise LookupError(name)
-    return ctypes.CDLL(found)
+@functools.cache
+def _compressor(method: str) -> tuple[int, Compressor]:
+    flag, make = FORMATS[method]
+    return flag, make()
 
 
-def _lzo(data: bytes) -> bytes:
-    out, size = ctypes.create_string_buffer(2 * FRAME), ctypes.c_size_t()
-    work = ctypes.create_string_buffer(1 << 18)
-    _library("lzo2").lzo1x_1_compress(data, len(data), out, ctypes.byref(size), work)
-    return out.raw[: size.value]
-
-
-def _snappy(data: bytes) -> bytes:
-    out, size = ctypes.create_string_buffer(2 * FRAME), ctypes.c_size_t(2 * FRAME)
-    _library("snappy").snappy_compress(data, ctypes.c_size_t(len(data)), out, ctypes.byref(size))
-    return out.raw[: size.value]
-
-
-def _zstd(data: bytes) -> bytes:
-    library, out = _library("zstd"), ctypes.create_string_buffer(2 * FRAME)
-    library.ZSTD_compress.restype = ctypes.c_size_t
-    size = library.ZSTD_compress(
-        out, ctypes.c_size_t(len(out)), data, ctypes.c_size_t(len(data)), 1
-    )
-    return out.raw[:size]
-
-
-COMPRESS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
-    "none": (0, bytes),
-    "zlib": (1, zlib.compress),
-    "lzo": (2, _lzo),
-    "snappy": (4, _snappy),
-    "zstd": (0x20, _zstd),
-}
-"""Flags of a page's descriptor, and how it is compressed; LookupError where the library is not there."""
+METHODS = ("none", *FORMATS)
+"""How a page may be kept."""
 
 
 def write_kdump(path: Path, memory: dict[int, bytes], *methods: str) -> None:
-    """Frames that differ are compressed by one method after the other."""
+    """Frames that differ are compressed by one method after the other.
+
+    :raises LibraryMissing: what compresses is not installed
+    """
     pages = max(memory) // FRAME + 1
     blocks = (pages + 8 * FRAME - 1) // (8 * FRAME)
     bitmap = bytearray(blocks * FRAME)
@@ -174,7 +146,8 @@ def write_kdump(path: Path, memory: dict[int, bytes], *methods: str) -> None:
     packed: dict[bytes, tuple[int, bytes]] = {}
     for data in memory.values():
         if data not in packed:
-            flags, compress = COMPRESS[methods[len(packed) % len(methods)]]
+            method = methods[len(packed) % len(methods)]
+            flags, compress = (0, bytes) if method == "none" else _compressor(method)
             small = compress(data)
             packed[data] = (flags, small) if len(small) < FRAME else (0, data)
     offset = FRAME * (2 + 2 * blocks) + 24 * len(memory)

@@ -12,6 +12,7 @@ import bench_peers
 import big_core
 import pytest
 from bench_growth import SIZES, Point, Series, draw_growth, print_growth
+from conftest import needs_library
 
 from zonedev.audit import audit
 from zonedev.target import Target, open_target
@@ -22,10 +23,8 @@ PAGES = 1 << 18  # of 1 GiB
 def make(
     path: Path, format_: str = "elf", busy: int = 0, shared: bool = False, gib: int = 1
 ) -> str:
-    try:
+    with needs_library():
         return big_core.make_core(path, gib, format_, busy, shared)
-    except SystemExit as err:
-        pytest.skip(str(err))
 
 
 def facts_of(report: Any) -> tuple[Any, ...]:
