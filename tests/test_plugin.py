@@ -132,6 +132,16 @@ def test_same_arguments_same_output(capsys: pytest.CaptureFixture[str], words: s
     assert capsys.readouterr() == inside and inside.out
 
 
+def test_explanations_are_the_same_and_are_returned(capsys: pytest.CaptureFixture[str]) -> None:
+    vmcore = open_vmcore("7.2-explain")
+    for words in ("explain 0x101215 --budget 0", "explain 0x101215 --budget 0 --format json"):
+        result = run(vmcore.prog, f"zonedev {words}")
+        inside = capsys.readouterr()
+        assert (result.pfn, result.unexplained) == (0x101215, 1)
+        assert main([*words.split(), "-c", vmcore.core, *vmcore.types]) == 1
+        assert capsys.readouterr() == inside and inside.out
+
+
 def test_quiet(newest: Vmcore, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(newest.prog, "zonedev audit -q").verdict == "clean"
     assert capsys.readouterr() == ("", "")
@@ -158,12 +168,12 @@ def test_help(newest: Vmcore, capsys: pytest.CaptureFixture[str], words: str) ->
     assert run(newest.prog, f"zonedev {words}".strip()) is None
     out, err = capsys.readouterr()
     assert out.startswith("usage: %zonedev") and err == ""
-    for verb in ("list", "audit", "page", "rules"):
+    for verb in ("list", "audit", "page", "explain", "waiters", "diff", "rules"):
         assert re.search(rf"^ +{verb} ", out, re.MULTILINE)
     assert "slice" not in out
 
 
-@pytest.mark.parametrize("verb", ["list", "audit", "page", "rules"])
+@pytest.mark.parametrize("verb", ["list", "audit", "page", "explain", "waiters", "diff", "rules"])
 def test_help_of_a_verb(newest: Vmcore, capsys: pytest.CaptureFixture[str], verb: str) -> None:
     for words in (f"help {verb}", f"{verb} --help"):
         assert run(newest.prog, f"zonedev {words}") is None
@@ -191,6 +201,10 @@ def test_help_of_a_verb(newest: Vmcore, capsys: pytest.CaptureFixture[str], verb
         "audit --fail-on frob",
         "page 1",
         "page frob",
+        "explain",
+        "explain 1",
+        "explain frob",
+        "explain 0x101310 --budget nan",
         "rules frob",
     ],
 )
