@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Optional
 
-from drgn import FaultError, Object, Program
+from drgn import Object, Program
 from drgn.helpers.common.prog import takes_program_or_default
 
 from zonedev import _zonedev
@@ -32,6 +32,7 @@ from zonedev.explanation import (
 )
 from zonedev.kernel.btf import types_from
 from zonedev.kernel.facts import Kernel, read_kernel
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.held import Folios, Held, Search
 from zonedev.kernel.holders import find_holders
 from zonedev.kernel.mapping import describe_mapping, mapping_words
@@ -69,8 +70,6 @@ _FINDINGS_MAX = 20
 # How often a page of a live kernel is looked at before an account that does not add up is believed.
 _LOOKS = 4
 _MOVED = "who holds the page changed while it was looked at"
-
-_ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
 
 
 class Explainer:
@@ -206,7 +205,7 @@ class Explainer:
         self._gaps = []
         try:
             self._tasks = Tasks(self._prog)
-        except _ERRORS as err:
+        except ERRORS as err:
             self._tasks = None
             self._gaps.append(f"the tasks cannot be walked, nor what they have open: {err}")
 
@@ -244,7 +243,7 @@ class Explainer:
         try:
             inode = Object(self._prog, "struct address_space *", value=mapping).host
             return bool(inode) and int(inode.i_mapping) == mapping
-        except _ERRORS:
+        except ERRORS:
             return False
 
     # ------------------------------------------------------------ other holders
@@ -309,7 +308,7 @@ class Explainer:
             inode = Object(self._prog, "struct address_space *", value=place.mapping).host
             number, size = int(inode.i_ino), int(inode.i_size)
             path, deleted = inode_path(inode)
-        except _ERRORS:
+        except ERRORS:
             return FileAt("", False, None, offset, None, place.mapping, who)
         if pagemap.type == GENERIC:
             path = pagemap.device or path

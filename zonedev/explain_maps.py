@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
 
-from drgn import FaultError, Object, Program
+from drgn import Object, Program
 
 from zonedev import _zonedev
 from zonedev.explanation import Holder
 from zonedev.kernel.dax import DaxEntry
-from zonedev.kernel.gaps import note
+from zonedev.kernel.gaps import ERRORS, note
 from zonedev.kernel.pagetable import EVERYWHERE_MAX, Entry, PageTables, Pfns
 from zonedev.kernel.pagetable import CannotWalk as CannotReadTables
 from zonedev.kernel.paths import opened_path
@@ -32,8 +32,6 @@ _HOLDERS_MAX = 1 << 16
 _PATHS_MAX = 1 << 12
 # What a walk costs, and an entry that names the page, in entries that do not.
 _FOUND_COST = 1 << 10
-
-_ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
 
 
 class InFile(NamedTuple):
@@ -229,7 +227,7 @@ class MapFinder:
         if vma.file and folio.pagemap.type == PCI_P2PDMA:
             try:
                 mapping = int(Object(self._prog, "struct file *", value=vma.file).f_mapping)
-            except _ERRORS:
+            except ERRORS:
                 return
             page = vma.pgoff + ((entry.address - vma.start) >> self._shift)
             if InFile(mapping, page) not in folio.places:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import Optional
 
-from drgn import FaultError, Object, Program
+from drgn import Object, Program
 
 from zonedev.kernel.dev_dax import dev_dax_name
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.paths import inode_path
 from zonedev.kernel.slab import slab_object
 from zonedev.kernel.strings import text_at, text_of
@@ -21,8 +22,6 @@ from zonedev.kernel.strings import text_at, text_of
 _ANON = 1
 _TAGS = 3
 _MAX_NAME = 32
-
-_ERRORS = (FaultError, LookupError, AttributeError, TypeError, ValueError, OverflowError)
 
 
 def _host(prog: Program, mapping: int) -> Optional[Object]:
@@ -50,14 +49,14 @@ def describe_mapping(prog: Program, mapping: int) -> str:
         device = text_of(super_block.s_id.string_()[:_MAX_NAME])
         kind = text_at(prog, int(super_block.s_type.name), _MAX_NAME)
         return f"inode {int(inode.i_ino)} of {device} ({kind})"
-    except _ERRORS:
+    except ERRORS:
         return f"mapping {mapping:#x} cannot be followed"
 
 
 def _readable_host(prog: Program, mapping: int) -> Optional[Object]:
     try:
         return _host(prog, mapping)
-    except _ERRORS:
+    except ERRORS:
         return None
 
 

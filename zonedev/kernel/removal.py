@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import NamedTuple, Optional
 
-from drgn import FaultError, Object, Program, StackFrame, SymbolKind, offsetof
+from drgn import Object, Program, StackFrame, SymbolKind, offsetof
 
 from zonedev.kernel.dax_lock import call_trace, each_stack
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.layout import KernelLayout
 from zonedev.kernel.members import words_of
 from zonedev.kernel.modules import ModuleSymbols, module_regions
@@ -45,7 +46,7 @@ _FRAMES_MAX = 64
 # Names of one function: it may have been cloned.
 _SYMBOLS_MAX = 8
 
-_ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError, OSError)
+_ERRORS = (*ERRORS, OSError)
 
 
 class _Text(NamedTuple):
