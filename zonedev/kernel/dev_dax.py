@@ -18,9 +18,7 @@ from drgn import Object, Program, container_of, offsetof
 from zonedev.kernel.dax import CannotWalk, list_nodes
 from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.strings import text_at
-from zonedev.model import DevDax, Pagemap
-
-_GENERIC = "MEMORY_DEVICE_GENERIC"
+from zonedev.model import GENERIC, DevDax, Pagemap
 
 # Bounds for what an untrusted dump says.
 _INODES_MAX = 1 << 16
@@ -163,7 +161,7 @@ def _of(pagemap: Pagemap, devices: Union[list[_Device], str]) -> Union[DevDax, s
 
 def set_dev_dax(prog: Program, pagemaps: list[Pagemap], page_shift: int) -> None:
     """Say of GENERIC pagemaps what their pages name once they were mapped, or why that is not known."""
-    mine = [p for p in pagemaps if p.type == _GENERIC]
+    mine = [p for p in pagemaps if p.type == GENERIC]
     devices = _find(prog, page_shift) if mine else []
     for pagemap in mine:
         pagemap.dev_dax = _of(pagemap, devices)
