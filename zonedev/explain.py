@@ -35,7 +35,7 @@ from zonedev.kernel.facts import Kernel, read_kernel
 from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.held import Folios, Held, Search
 from zonedev.kernel.holders import find_holders
-from zonedev.kernel.mapping import describe_mapping, mapping_words
+from zonedev.kernel.mapping import TAGS, describe_mapping, host_inode, mapping_words
 from zonedev.kernel.memory_search import Progress, search_pointers
 from zonedev.kernel.pagetable import PageTables
 from zonedev.kernel.paths import inode_path
@@ -55,8 +55,6 @@ __all__ = ("Explainer", "Explanation", "FileAt", "Holder", "Opener", "explain", 
 
 SEARCH_S = 10.0
 """How long memory is searched, in seconds, unless something else is asked for."""
-
-_TAGS = 3
 
 _PLACES_MAX = 1 << 10
 _OPENERS_MAX = 64
@@ -231,20 +229,17 @@ class Explainer:
         for entry in folio.entries:
             yield InFile(entry.file.mapping, entry.index + folio.pfn - entry.pfn)
         mapping, pagemap = folio.head["mapping"], folio.pagemap
-        if pagemap.type == FS_DAX and mapping and not mapping & _TAGS and self._is_file(mapping):
+        if (
+            pagemap.type == FS_DAX
+            and mapping
+            and not mapping & TAGS
+            and host_inode(self._prog, mapping)
+        ):
             yield InFile(mapping, folio.head["index"])
         if isinstance(pagemap.dev_dax, DevDax):
             # A page that was never mapped does not say so itself.
             index = folio.pfn - pagemap.index_bias(folio.pfn)
             yield InFile(pagemap.dev_dax.mapping, index % (1 << 64))
-
-    def _is_file(self, mapping: int) -> bool:
-        """Whether a mapping is that of an inode."""
-        try:
-            inode = Object(self._prog, "struct address_space *", value=mapping).host
-            return bool(inode) and int(inode.i_mapping) == mapping
-        except ERRORS:
-            return False
 
     # ------------------------------------------------------------ other holders
 
