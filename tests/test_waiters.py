@@ -6,11 +6,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import struct
-from typing import Any, Optional
+from types import SimpleNamespace
+from typing import Any, Literal, Optional
 
 import pytest
 from conftest import ROOT, Vmcore, Zonedev, lay_over, open_vmcore
-from drgn import FaultError, Object, Program
+from drgn import Architecture, FaultError, Object, Platform, PlatformFlags, Program
 from drgn.helpers.linux.pid import find_task
 from jsonschema import validate
 
@@ -240,6 +241,19 @@ def test_what_it_takes_for_a_waiter(words: tuple[int, ...], function: str | None
 def test_the_page_that_is_waited_for(word: int, pfn: int | None) -> None:
     expected = (None, None) if pfn is None else ("dax_break_layout", pfn)
     assert waits_in((7, 0x2010, word)) == expected
+
+
+@pytest.mark.parametrize("machine", [Architecture.X86_64, Architecture.S390X])
+def test_words_of_a_stack_have_the_byte_order_of_the_machine_that_was_dumped(
+    machine: Architecture,
+) -> None:
+    platform = Platform(machine)
+    order: Literal["little", "big"] = (
+        "little" if platform.flags & PlatformFlags.IS_LITTLE_ENDIAN else "big"
+    )
+    stack = b"".join(word.to_bytes(8, order) for word in (1, 2, 3)) + b"rest"
+    task: Any = SimpleNamespace(prog_=Program(platform), thread=None)
+    assert removal._words(task, stack) == (1, 2, 3)
 
 
 def test_many_waiters_are_few_words(monkeypatch: pytest.MonkeyPatch) -> None:

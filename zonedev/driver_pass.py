@@ -19,10 +19,7 @@ from zonedev.kernel.dax import memory_reader
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.free_lists import CannotFind, FreeList, find_lists
 from zonedev.kernel.p2pdma import CannotRead, read_pool
-from zonedev.model import Pagemap
-
-P2PDMA = "MEMORY_DEVICE_PCI_P2PDMA"
-_ANONYMOUS = ("MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
+from zonedev.model import ANONYMOUS, PCI_P2PDMA, Pagemap
 
 POOL_EVIDENCE = "gen_pool bitmap"
 LIST_EVIDENCE = "driver free list"
@@ -90,7 +87,7 @@ class PoolPass(_Read):
             self._run()
 
     def _run(self) -> None:
-        for pagemap in (p for p in self._kernel.pagemaps if p.type == P2PDMA):
+        for pagemap in (p for p in self._kernel.pagemaps if p.type == PCI_P2PDMA):
             try:
                 self._bits[pagemap.address] = self._read(pagemap)
                 self._pages += pagemap.pages
@@ -142,7 +139,7 @@ class PoolPass(_Read):
 
 def keeps_lists(pagemap: Pagemap) -> bool:
     """Whether the driver of a pagemap may keep a list of its free pages."""
-    return pagemap.type in _ANONYMOUS or pagemap.foreign_maps
+    return pagemap.type in ANONYMOUS or pagemap.foreign_maps
 
 
 class FreeListPass(_Read):
@@ -219,7 +216,7 @@ class DriverPasses:
 
     def __init__(self, kernel: Kernel, pagemaps: Iterable[Pagemap], quick: bool = False) -> None:
         chosen = list(pagemaps)
-        pooled = any(p.type == P2PDMA for p in chosen)
+        pooled = any(p.type == PCI_P2PDMA for p in chosen)
         self.pool = PoolPass(kernel, quick) if pooled else None
         self.lists = FreeListPass(kernel, quick) if any(map(keeps_lists, chosen)) else None
 
@@ -232,7 +229,7 @@ class DriverPasses:
 
     def words(self, pagemap: Pagemap, pfn: int) -> str:
         """What the driver says of a page; "" where it has no say."""
-        if self.pool and pagemap.type == P2PDMA:
+        if self.pool and pagemap.type == PCI_P2PDMA:
             return self.pool.words(pagemap, pfn)
         if self.lists and keeps_lists(pagemap):
             return self.lists.words(pagemap, pfn)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Optional
 
-from drgn import FaultError, Object, Program
+from drgn import Object, Program
 from drgn.helpers.common.prog import takes_program_or_default
 
 from zonedev import _zonedev
@@ -32,9 +32,10 @@ from zonedev.explanation import (
 )
 from zonedev.kernel.btf import types_from
 from zonedev.kernel.facts import Kernel, read_kernel
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.held import Folios, Held, Search
 from zonedev.kernel.holders import find_holders
-from zonedev.kernel.mapping import describe_mapping, mapping_words
+from zonedev.kernel.mapping import TAGS, describe_mapping, host_inode, mapping_words
 from zonedev.kernel.memory_search import Progress, search_pointers
 from zonedev.kernel.pagetable import PageTables
 from zonedev.kernel.paths import inode_path
@@ -55,8 +56,6 @@ __all__ = ("Explainer", "Explanation", "FileAt", "Holder", "Opener", "explain", 
 SEARCH_S = 10.0
 """How long memory is searched, in seconds, unless something else is asked for."""
 
-_TAGS = 3
-
 _PLACES_MAX = 1 << 10
 _OPENERS_MAX = 64
 
@@ -69,8 +68,6 @@ _FINDINGS_MAX = 20
 # How often a page of a live kernel is looked at before an account that does not add up is believed.
 _LOOKS = 4
 _MOVED = "who holds the page changed while it was looked at"
-
-_ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
 
 
 class Explainer:
@@ -206,7 +203,7 @@ class Explainer:
         self._gaps = []
         try:
             self._tasks = Tasks(self._prog)
-        except _ERRORS as err:
+        except ERRORS as err:
             self._tasks = None
             self._gaps.append(f"the tasks cannot be walked, nor what they have open: {err}")
 
@@ -232,20 +229,17 @@ class Explainer:
         for entry in folio.entries:
             yield InFile(entry.file.mapping, entry.index + folio.pfn - entry.pfn)
         mapping, pagemap = folio.head["mapping"], folio.pagemap
-        if pagemap.type == FS_DAX and mapping and not mapping & _TAGS and self._is_file(mapping):
+        if (
+            pagemap.type == FS_DAX
+            and mapping
+            and not mapping & TAGS
+            and host_inode(self._prog, mapping)
+        ):
             yield InFile(mapping, folio.head["index"])
         if isinstance(pagemap.dev_dax, DevDax):
             # A page that was never mapped does not say so itself.
             index = folio.pfn - pagemap.index_bias(folio.pfn)
             yield InFile(pagemap.dev_dax.mapping, index % (1 << 64))
-
-    def _is_file(self, mapping: int) -> bool:
-        """Whether a mapping is that of an inode."""
-        try:
-            inode = Object(self._prog, "struct address_space *", value=mapping).host
-            return bool(inode) and int(inode.i_mapping) == mapping
-        except _ERRORS:
-            return False
 
     # ------------------------------------------------------------ other holders
 
@@ -309,7 +303,7 @@ class Explainer:
             inode = Object(self._prog, "struct address_space *", value=place.mapping).host
             number, size = int(inode.i_ino), int(inode.i_size)
             path, deleted = inode_path(inode)
-        except _ERRORS:
+        except ERRORS:
             return FileAt("", False, None, offset, None, place.mapping, who)
         if pagemap.type == GENERIC:
             path = pagemap.device or path

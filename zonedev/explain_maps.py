@@ -11,29 +11,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
 
-from drgn import FaultError, Object, Program
+from drgn import Object, Program
 
 from zonedev import _zonedev
 from zonedev.explanation import Holder
 from zonedev.kernel.dax import DaxEntry
-from zonedev.kernel.gaps import note
+from zonedev.kernel.gaps import ERRORS, note
+from zonedev.kernel.mapping import ANON, TAGS
 from zonedev.kernel.pagetable import EVERYWHERE_MAX, Entry, PageTables, Pfns
 from zonedev.kernel.pagetable import CannotWalk as CannotReadTables
 from zonedev.kernel.paths import opened_path
 from zonedev.kernel.rmap import CannotWalk, Rmap, Vma
 from zonedev.kernel.tasks import Task, Tasks
-from zonedev.model import COHERENT, PCI_P2PDMA, PRIVATE, Pagemap
-
-_ANONYMOUS = (PRIVATE, COHERENT)
-_ANON = 1
-_TAGS = 3
+from zonedev.model import ANONYMOUS, PCI_P2PDMA, PRIVATE, Pagemap
 
 _HOLDERS_MAX = 1 << 16
 _PATHS_MAX = 1 << 12
 # What a walk costs, and an entry that names the page, in entries that do not.
 _FOUND_COST = 1 << 10
-
-_ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
 
 
 class InFile(NamedTuple):
@@ -137,7 +132,7 @@ class MapFinder:
                 yield vma, range(place.page, last + 1)
         head, type_ = folio.head, folio.pagemap.type
         in_use = head["mapcount"] or head["refcount"] > folio.columns["idle"]
-        if type_ in _ANONYMOUS and in_use and head["mapping"] & _TAGS == _ANON:
+        if type_ in ANONYMOUS and in_use and head["mapping"] & TAGS == ANON:
             last = head["index"] + folio.pages - 1
             for vma in rmap.of_anon(head["mapping"], head["index"], last):
                 folio.spaces.add(vma.mm)
@@ -229,7 +224,7 @@ class MapFinder:
         if vma.file and folio.pagemap.type == PCI_P2PDMA:
             try:
                 mapping = int(Object(self._prog, "struct file *", value=vma.file).f_mapping)
-            except _ERRORS:
+            except ERRORS:
                 return
             page = vma.pgoff + ((entry.address - vma.start) >> self._shift)
             if InFile(mapping, page) not in folio.places:

@@ -26,6 +26,9 @@ FS_DAX = "MEMORY_DEVICE_FS_DAX"
 GENERIC = "MEMORY_DEVICE_GENERIC"
 PCI_P2PDMA = "MEMORY_DEVICE_PCI_P2PDMA"
 
+ANONYMOUS = (PRIVATE, COHERENT)
+"""Types whose pages, once they are in use, are anonymous memory of processes."""
+
 _TYPE_PREFIX = "MEMORY_DEVICE_"
 
 

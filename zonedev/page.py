@@ -22,7 +22,7 @@ from zonedev.kernel.mapping import describe_mapping
 from zonedev.kernel.registry import known_type
 from zonedev.kernel.translate import physical_address
 from zonedev.kernel.vmemmap import classify_fault, order_max
-from zonedev.model import FS_DAX, Finding, Pagemap, PfnRange
+from zonedev.model import ANONYMOUS, FS_DAX, Finding, Pagemap, PfnRange
 from zonedev.scanner import Caps, Scanner, calibrated, make_finding, pagemap_spec, scan_pages
 from zonedev.second_pass import DaxPass
 
@@ -31,8 +31,6 @@ _FOLIO_PAGES = 4
 
 What = Union[str, int, Object]
 """How a page may be named: see :func:`find_page()`."""
-
-_ANONYMOUS = ("MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
 
 
 @dataclass
@@ -185,7 +183,7 @@ def _judge(place: Place, head_pfn: int, end: int, pfn: int) -> tuple[str, list[F
 def _learn_driver_data(kernel: Kernel, pagemap: Pagemap, head: dict[str, Any]) -> bool:
     """Look whether other pages in use have their driver's data, for one that has none; whether they do."""
     in_use = head["refcount"] > 0 or head["mapcount"] > 0
-    if pagemap.type in _ANONYMOUS and in_use and not head["zone_device_data"]:
+    if pagemap.type in ANONYMOUS and in_use and not head["zone_device_data"]:
         Scanner(kernel, [pagemap]).run()
     return pagemap.driver_data
 

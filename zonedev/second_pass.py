@@ -19,6 +19,7 @@ from zonedev import _zonedev
 from zonedev.kernel.dax import CannotWalk, DaxEntry, DaxFile, DaxWalk, describe_entry, describe_file
 from zonedev.kernel.dax_lock import Lock, find_owners
 from zonedev.kernel.facts import Kernel
+from zonedev.kernel.mapping import TAGS
 from zonedev.kernel.registry import known_type
 from zonedev.model import FS_DAX, Finding, Pagemap
 
@@ -28,9 +29,6 @@ STUCK, ORDER = "dax-lock-stuck", "entry-order-vs-folio"
 
 LIVE = "not applicable: live kernel, whose entries change while they are read"
 QUICK = "left out (--quick)"
-
-# Bits of a mapping word that make it no pointer.
-_TAGS = 3
 
 # Findings whose files are looked up, those of them whose whole folio is, and files that are named for one page.
 _NAMED_PAGES_MAX = 1000
@@ -137,7 +135,7 @@ class DaxPass:
             return False
         rules = {MISMATCH, WITHOUT_ENTRY}
         mappings = {f.mapping for f in findings if f.mapping and rules & {f.rule, *f.also}}
-        return self.walk.settle(m for m in mappings if m & _TAGS == 0)
+        return self.walk.settle(m for m in mappings if m & TAGS == 0)
 
     # ------------------------------------------------------------ findings that no page carries
 

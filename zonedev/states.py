@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
 
 from zonedev import _zonedev
-from zonedev.model import COHERENT, FS_DAX, GENERIC, PCI_P2PDMA, PRIVATE, Audit
-
-_ANON = (PRIVATE, COHERENT)
+from zonedev.model import ANONYMOUS, FS_DAX, GENERIC, PCI_P2PDMA, Audit
 
 _NULL = "NULL"
 
@@ -30,7 +28,7 @@ class State(NamedTuple):
 
 def _file(type_: str, columns: dict[str, Any]) -> str:
     """What a page in use has in its mapping word."""
-    if type_ in _ANON:
+    if type_ in ANONYMOUS:
         return "anon_vma"
     if type_ == PCI_P2PDMA or columns["unassociated"]:
         return _NULL
@@ -48,7 +46,7 @@ def _free(scheme: _zonedev.Scheme, type_: str, columns: dict[str, Any]) -> State
 
 def _unmapped(type_: str, columns: dict[str, Any]) -> Optional[State]:
     """In use and not mapped; None where that is no state of its own."""
-    if type_ in _ANON:
+    if type_ in ANONYMOUS:
         return State(type_, "allocated, not mapped", str(columns["mapped_base"] + 1), "0", _NULL)
     if type_ == PCI_P2PDMA:
         return State(type_, "allocated, not mapped", str(columns["idle"]), "0", _NULL)

@@ -18,7 +18,8 @@ from typing import NamedTuple, Optional
 from drgn import Object, Program, sizeof
 
 from zonedev.kernel.device import disks_are_lost, each_disk
-from zonedev.kernel.held import ERRORS, Held, Search
+from zonedev.kernel.gaps import ERRORS
+from zonedev.kernel.held import Held, Search
 from zonedev.kernel.members import Members, constant, words_of
 from zonedev.kernel.strings import text_of
 from zonedev.kernel.tree import walk_tree

@@ -22,6 +22,7 @@ from drgn import FaultError, Program
 
 from zonedev import _zonedev
 from zonedev.kernel.device import DeviceNames
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.layout import KernelLayout
 from zonedev.kernel.registry import known_type, read_pagemap
 from zonedev.kernel.sections import Sections
@@ -29,8 +30,6 @@ from zonedev.model import Pagemap
 
 # Subsections that are looked at, of 2 MiB each.
 _PAGES_MAX = 1 << 20
-
-_ERRORS = (FaultError, OverflowError, ValueError, LookupError, AttributeError, TypeError)
 
 
 class Found(NamedTuple):
@@ -125,7 +124,7 @@ class _Search:
             return None
         try:
             pagemap = read_pagemap(self._prog, address, [], self._names, self._layout)
-        except _ERRORS:
+        except ERRORS:
             return None
         believed = known_type(pagemap) and pagemap.covers(pfn) and pagemap.ref.state != "dead"
         return pagemap if believed else None

@@ -20,6 +20,7 @@ from drgn import FaultError, Object, PlatformFlags, Program, StackFrame, offseto
 from drgn.helpers.linux.pid import pid_task
 
 from zonedev.kernel.btf import types_from
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.tree import walk_tree
 
 _FRAMES_MAX = 64
@@ -31,7 +32,7 @@ _INIT_STACK = ("init_stack", "init_task")
 # In the trace of a task that waits for somebody else to unlock an entry.
 _WAITERS = frozenset(("get_unlocked_entry", "get_next_unlocked_entry", "wait_entry_unlocked"))
 
-_ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError, OSError)
+_ERRORS = (*ERRORS, OSError)
 
 
 class Lock(NamedTuple):

@@ -13,20 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Union
 
-from drgn import FaultError, Object, Program, container_of, offsetof
+from drgn import Object, Program, container_of, offsetof
 
 from zonedev.kernel.dax import CannotWalk, list_nodes
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.strings import text_at
-from zonedev.model import DevDax, Pagemap
-
-_GENERIC = "MEMORY_DEVICE_GENERIC"
+from zonedev.model import GENERIC, DevDax, Pagemap
 
 # Bounds for what an untrusted dump says.
 _INODES_MAX = 1 << 16
 _RANGES_MAX = 1 << 10
 _NAME_MAX = 64
-
-_ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
 
 
 class _Range(NamedTuple):
@@ -102,7 +99,7 @@ def _devices(prog: Program, page_shift: int) -> Iterator[_Device]:
     for address in list_nodes(prog, super_block.s_inodes, _INODES_MAX):
         try:
             yield _device(Object(prog, type_, address=address - node - inode), page_shift)
-        except _ERRORS:
+        except ERRORS:
             continue
 
 
@@ -114,7 +111,7 @@ def dev_dax_name(inode: Object) -> str:
             return ""
         dax_device = container_of(inode, "struct dax_device", "inode")
         return text_at(prog, int(_dev_dax(dax_device[0]).dev.kobj.name), _NAME_MAX)
-    except _ERRORS:
+    except ERRORS:
         return ""
 
 
@@ -147,7 +144,7 @@ def _find(prog: Program, page_shift: int) -> Union[list[_Device], str]:
         return list(_devices(prog, page_shift))
     except LookupError as err:
         return f"types and symbols do not tell where the device-dax devices are: {err}"
-    except (CannotWalk, *_ERRORS) as err:
+    except (CannotWalk, *ERRORS) as err:
         return f"the device-dax devices cannot be found: {err}"
 
 
@@ -164,7 +161,7 @@ def _of(pagemap: Pagemap, devices: Union[list[_Device], str]) -> Union[DevDax, s
 
 def set_dev_dax(prog: Program, pagemaps: list[Pagemap], page_shift: int) -> None:
     """Say of GENERIC pagemaps what their pages name once they were mapped, or why that is not known."""
-    mine = [p for p in pagemaps if p.type == _GENERIC]
+    mine = [p for p in pagemaps if p.type == GENERIC]
     devices = _find(prog, page_shift) if mine else []
     for pagemap in mine:
         pagemap.dev_dax = _of(pagemap, devices)

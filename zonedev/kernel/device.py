@@ -17,6 +17,7 @@ from drgn import FaultError, Object, Program
 from drgn.helpers.linux.block import disk_name, for_each_disk
 from drgn.helpers.linux.device import class_to_subsys
 
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.strings import text_at, text_of
 
 # Bounds for a tree out of an untrusted dump.
@@ -123,7 +124,7 @@ def read_disks(prog: Program) -> list[_Disk]:
             except FaultError:
                 word = None
             disks.append(_Disk(text_of(disk_name(disk)), private, word))
-    except (LookupError, FaultError, AttributeError, TypeError, ValueError, OverflowError):
+    except ERRORS:
         pass
     return disks
 

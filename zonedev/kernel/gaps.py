@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Lists of what could not be read, as every look at a kernel's memory keeps one."""
+"""What could not be read: what drgn raises then, and the list that every look at a kernel's memory keeps of it."""
 
 from __future__ import annotations
+
+from drgn import FaultError
+
+ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
+"""What drgn raises for memory that is not there, or makes no sense."""
 
 _MORE = "and more"
 

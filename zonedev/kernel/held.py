@@ -10,16 +10,12 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional
 
-from drgn import FaultError, Program
+from drgn import Program
 
 from zonedev.kernel.gaps import note
 from zonedev.kernel.members import Budget, Members
 from zonedev.kernel.modules import ModuleSymbols
 from zonedev.kernel.tasks import OpenFile, Task, Tasks
-
-ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
-"""What drgn raises for memory that is not there, or makes no sense."""
-
 
 # Bounds of one search, which is to take seconds: what lies in arrays, what is read one by one, and requests.
 _PIECES_IN_ALL = 1 << 24

@@ -17,7 +17,8 @@ from drgn import Program, TypeKind, sizeof
 from drgn.helpers.linux.module import module_address_regions
 
 from zonedev.kernel.bios import Requests
-from zonedev.kernel.held import ERRORS, Held, Search, where
+from zonedev.kernel.gaps import ERRORS
+from zonedev.kernel.held import Held, Search, where
 from zonedev.kernel.longterm import IommuFd, Rdma, Vfio
 from zonedev.kernel.members import Members, has_member, words_of
 from zonedev.kernel.modules import each_module

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 
-from drgn import FaultError, Program, sizeof
+from drgn import Program, sizeof
 from drgn.helpers.linux.printk import get_printk_records
 
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.strings import text_of
 
 _MAX_LINES = 50
@@ -78,6 +79,6 @@ def kernel_log_warnings(prog: Program) -> list[str]:
             text = text_of(record.text)
             if ("WARNING:" in text or "BUG" in text) and _SOURCES.search(text):
                 lines.append(f"[{record.timestamp / 1e9:13.6f}] {text}")
-    except (LookupError, FaultError, ValueError, AttributeError, TypeError, OverflowError):
+    except ERRORS:
         return lines[:_MAX_LINES]
     return lines[:_MAX_LINES]

@@ -18,7 +18,8 @@ from typing import NamedTuple, Optional
 
 from drgn import Object, Program, offsetof
 
-from zonedev.kernel.held import ERRORS, Held, Search, where
+from zonedev.kernel.gaps import ERRORS
+from zonedev.kernel.held import Held, Search, where
 from zonedev.kernel.members import Members, enumerator, has_member
 from zonedev.kernel.pagetable import EVERYWHERE_MAX, CannotWalk, Entry, PageTables, Pfns
 from zonedev.kernel.strings import text_of

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 from typing import Optional
 
-from drgn import FaultError, Object, Program
+from drgn import Object, Program
 
 from zonedev.kernel.dev_dax import dev_dax_name
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.paths import inode_path
 from zonedev.kernel.slab import slab_object
 from zonedev.kernel.strings import text_at, text_of
 
-_ANON = 1
-_TAGS = 3
-_MAX_NAME = 32
+ANON, TAGS = 1, 3
+"""The low bits of a mapping word that make it no pointer to an address_space: of anonymous memory, and all of them."""
 
-_ERRORS = (FaultError, LookupError, AttributeError, TypeError, ValueError, OverflowError)
+_MAX_NAME = 32
 
 
 def _host(prog: Program, mapping: int) -> Optional[Object]:
@@ -40,8 +40,8 @@ def describe_mapping(prog: Program, mapping: int) -> str:
         return ""
     if mapping == 1:
         return "shared by several files"
-    if mapping & _TAGS:
-        return "anonymous memory" if mapping & _ANON else f"mapping {mapping:#x} with unknown tags"
+    if mapping & TAGS:
+        return "anonymous memory" if mapping & ANON else f"mapping {mapping:#x} with unknown tags"
     try:
         inode = _host(prog, mapping)
         if inode is None:
@@ -50,14 +50,15 @@ def describe_mapping(prog: Program, mapping: int) -> str:
         device = text_of(super_block.s_id.string_()[:_MAX_NAME])
         kind = text_at(prog, int(super_block.s_type.name), _MAX_NAME)
         return f"inode {int(inode.i_ino)} of {device} ({kind})"
-    except _ERRORS:
+    except ERRORS:
         return f"mapping {mapping:#x} cannot be followed"
 
 
-def _readable_host(prog: Program, mapping: int) -> Optional[Object]:
+def host_inode(prog: Program, mapping: int) -> Optional[Object]:
+    """The ``struct inode *`` of an address_space, None where it does not point back or cannot be read."""
     try:
         return _host(prog, mapping)
-    except _ERRORS:
+    except ERRORS:
         return None
 
 
@@ -65,12 +66,12 @@ def mapping_words(prog: Program, mapping: int) -> str:
     """What describe_mapping() says and, as far as that can be told, the path ("inode 13 of pmem0 (ext4),
     /mnt/pmem0/file") or the device ("inode 0 of dax (dax), dax0.0"), or whose memory a lost address_space has become."""
     words = describe_mapping(prog, mapping)
-    if not mapping or mapping & _TAGS:
+    if not mapping or mapping & TAGS:
         return words
     found = slab_object(prog, mapping)
     if found and found.allocated is False:
         return f"stale mapping {mapping:#x}: a freed object of {found.cache}"
-    inode = _readable_host(prog, mapping)
+    inode = host_inode(prog, mapping)
     if inode is not None:
         name = dev_dax_name(inode) or str(inode_path(inode))
         return f"{words}, {name}" if name else words

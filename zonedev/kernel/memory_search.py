@@ -31,6 +31,7 @@ from drgn.helpers.linux.mm import phys_to_virt
 from zonedev import _zonedev
 from zonedev.diskdump import Dumped, read_dumped
 from zonedev.kernel.device import read_resources
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.layout import KernelLayout
 from zonedev.kernel.memory_place import Place, Places
 from zonedev.kernel.translate import physical_address
@@ -53,7 +54,6 @@ _FRAMES_MAX = 1 << 14
 _RAM = "System RAM"
 _OTHERS = "Crash kernel"
 
-_ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError)
 _READ_ERRORS = (FaultError, OSError, ValueError, OverflowError)
 
 Range = tuple[int, int]
@@ -109,7 +109,7 @@ def _direct_map(prog: Program) -> Optional[int]:
     try:
         # CONFIG_RANDOMIZE_MEMORY of x86.
         return int(prog.read_word(prog.symbol("page_offset_base").address))
-    except _ERRORS:
+    except ERRORS:
         return None
 
 
@@ -155,7 +155,7 @@ def _frames_of(prog: Program, address: int, end: int, frame: int) -> Optional[li
         return None
     try:
         return sorted({physical_address(prog, page) // frame * frame for page in pages})
-    except (*_ERRORS, NotImplementedError):
+    except (*ERRORS, NotImplementedError):
         return None
 
 
@@ -230,7 +230,7 @@ class _Search:
             return address - base
         try:
             return physical_address(self._prog, address)
-        except (*_ERRORS, NotImplementedError):
+        except (*ERRORS, NotImplementedError):
             return None
 
     def _is_own_tail(self, word: _Word) -> bool:

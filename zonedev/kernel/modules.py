@@ -16,9 +16,10 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
-from drgn import FaultError, Object, PlatformFlags, Program, ProgramFlags, offsetof
+from drgn import Object, PlatformFlags, Program, ProgramFlags, offsetof
 from drgn.helpers.linux.module import module_address_regions
 
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.strings import text_at
 
 # What a module's type data has below /sys; that of the kernel itself is one of the files.
@@ -32,7 +33,7 @@ _NAME_MAX = 512
 # Of one module, in bytes.
 _BTF_MAX = 64 << 20
 
-_ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError, OSError)
+_ERRORS = (*ERRORS, OSError)
 
 
 class ModuleSymbol(NamedTuple):

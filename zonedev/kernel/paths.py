@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple, Optional
 
-from drgn import FaultError, Object, TypeKind, container_of, offsetof
+from drgn import Object, TypeKind, container_of, offsetof
 from drgn.helpers.linux.list import list_for_each_entry
 
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.strings import text_at, text_of
 
 # NAME_MAX and a NUL.
@@ -31,8 +32,6 @@ _TRIES_MAX = 4
 
 # Pointers from here on are errors: MAX_ERRNO of include/linux/err.h.
 _ERR_PTR = (1 << 64) - 4095
-
-_ERRORS = (FaultError, LookupError, AttributeError, TypeError, ValueError, OverflowError)
 
 
 class FilePath(NamedTuple):
@@ -111,7 +110,7 @@ def path_in_file_system(inode: Object) -> str:
     try:
         dentry = _alias(inode)
         return _path(_way_up(dentry)) if dentry is not None else ""
-    except _ERRORS:
+    except ERRORS:
         return ""
 
 
@@ -143,7 +142,7 @@ def _first_namespace(mount: Object) -> int:
     """The mount namespace that init was started in, or 0."""
     try:
         return int(mount.prog_["init_task"].nsproxy.mnt_ns)
-    except _ERRORS:
+    except ERRORS:
         return 0
 
 
@@ -162,7 +161,7 @@ def _mounts_above(way: list[Object]) -> list[Object]:
             if at in above and _is_mounted(mount):
                 elsewhere = int(mount.mnt_ns) != _first_namespace(mount)
                 found.append((elsewhere, at != root, int(mount.mnt_id), mount))
-    except _ERRORS:
+    except ERRORS:
         pass
     return [row[-1] for row in sorted(found, key=lambda row: row[:-1])[:_TRIES_MAX]]
 
@@ -202,7 +201,7 @@ def _path_of(dentry: Object) -> str:
     for mount in _mounts_above(way):
         try:
             return _whole_path(mount, dentry)
-        except _ERRORS:
+        except ERRORS:
             continue
     return _unmounted(dentry, _path(way))
 
@@ -210,7 +209,7 @@ def _path_of(dentry: Object) -> str:
 def _has_no_links(inode: Object) -> bool:
     try:
         return not inode.i_nlink
-    except _ERRORS:
+    except ERRORS:
         return False
 
 
@@ -223,7 +222,7 @@ def inode_path(inode: Object) -> FilePath:
         if dentry is None:
             return FilePath("", unlinked)
         return FilePath(_path_of(dentry), unlinked or _is_unlinked(dentry))
-    except _ERRORS:
+    except ERRORS:
         return FilePath("", unlinked)
 
 
@@ -269,5 +268,5 @@ def opened_path(file: Object) -> FilePath:
     the namespace's root for its own."""
     try:
         return _opened(file.f_path)
-    except _ERRORS:
+    except ERRORS:
         return FilePath("", False)

@@ -22,6 +22,7 @@ from drgn.helpers.linux.kallsyms import module_kallsyms
 from zonedev import _zonedev
 from zonedev.errors import TargetError
 from zonedev.kernel.device import DeviceNames
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.layout import KernelLayout
 from zonedev.kernel.percpu_ref import read_percpu_ref, release_function
 from zonedev.kernel.scheme import has_symbol
@@ -335,7 +336,7 @@ def _symbol_name(prog: Program, address: int) -> Optional[str]:
             for symbol in module_kallsyms(module.object):
                 if symbol.address == address:
                     return str(symbol.name)
-    except (LookupError, FaultError, ValueError, AttributeError, TypeError, OverflowError):
+    except ERRORS:
         pass
     return f"[{module.name}]"
 

@@ -11,16 +11,17 @@ Mirrors mm/memremap.c (memunmap_pages()), fs/dax.c (dax_break_layout()), and wha
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import NamedTuple, Optional
 
-from drgn import FaultError, Object, Program, StackFrame, SymbolKind, offsetof
+from drgn import Object, Program, StackFrame, SymbolKind, offsetof
 
 from zonedev.kernel.dax_lock import call_trace, each_stack
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.layout import KernelLayout
+from zonedev.kernel.members import words_of
 from zonedev.kernel.modules import ModuleSymbols, module_regions
 from zonedev.kernel.strings import text_of
 from zonedev.model import Pagemap, Waiter
@@ -45,7 +46,7 @@ _FRAMES_MAX = 64
 # Names of one function: it may have been cloned.
 _SYMBOLS_MAX = 8
 
-_ERRORS = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError, OSError)
+_ERRORS = (*ERRORS, OSError)
 
 
 class _Text(NamedTuple):
@@ -129,8 +130,7 @@ def _depth(task: Object, stack: bytes) -> int:
 
 def _words(task: Object, stack: bytes) -> tuple[int, ...]:
     """The words of the frames that a task is in, innermost first."""
-    live = stack[_depth(task, stack) & ~7 :]
-    return struct.unpack(f"={len(live) // 8}Q", live[: len(live) // 8 * 8])
+    return words_of(task.prog_, stack[_depth(task, stack) & ~7 :])
 
 
 def _innermost(words: tuple[int, ...], functions: list[_Text]) -> Optional[str]:

@@ -16,11 +16,10 @@ from typing import NamedTuple, Optional
 
 from drgn import FaultError, Program, offsetof, sizeof
 
+from zonedev.kernel.mapping import ANON
 from zonedev.kernel.members import Budget, Members, has_member, words_of
 
 _NODES_MAX = 1 << 20
-
-_ANON = 1
 
 # The types that a node's pointer names in bits 3 to 6 (enum maple_type), and how nodes of them are laid out.
 _MAPLE_LEAF = 1
@@ -184,7 +183,7 @@ class Rmap:
         """The same of anonymous memory; mapping is the word of its pages, tag included."""
         root = Members(self._prog, "struct anon_vma", "rb_root.rb_root.rb_node")
         yield from self._walk(
-            self._root(root, mapping - _ANON),
+            self._root(root, mapping - ANON),
             self._avc_node,
             self._avc,
             lambda _, found: found[3],

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple, Optional
 
-from drgn import FaultError, Object, Program
+from drgn import Object, Program
 from drgn.helpers import ValidationError
 from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.list import list_for_each_entry
@@ -20,6 +20,7 @@ from drgn.helpers.linux.nodemask import for_each_online_node
 from drgn.helpers.linux.percpu import per_cpu_ptr
 from drgn.helpers.linux.slab import find_containing_slab_cache, slab_object_info
 
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.strings import text_at
 
 _NAME_MAX = 64
@@ -28,15 +29,7 @@ _NAME_MAX = 64
 _OBJECTS_MAX = 1 << 12
 _SHEAVES_MAX = 1 << 10
 
-_ERRORS = (
-    FaultError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    ValueError,
-    OverflowError,
-    ValidationError,
-)
+_ERRORS = (*ERRORS, ValidationError)
 
 
 class SlabObject(NamedTuple):

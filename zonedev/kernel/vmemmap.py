@@ -15,6 +15,7 @@ from drgn import FaultError, Program
 from drgn.helpers.linux.mmzone import NODE_DATA
 from drgn.helpers.linux.nodemask import for_each_online_node
 
+from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.layout import KernelLayout
 from zonedev.kernel.translate import physical_address
 from zonedev.model import Pagemap
@@ -204,7 +205,7 @@ def zone_device_spans(prog: Program) -> Optional[list[tuple[int, int]]]:
         zones = [NODE_DATA(prog, nid).node_zones[index] for nid in for_each_online_node(prog)]
         starts = [(int(zone.zone_start_pfn), int(zone.spanned_pages)) for zone in zones]
         return [(start, start + pages) for start, pages in starts if pages]
-    except (FaultError, LookupError, AttributeError, TypeError, ValueError, OverflowError):
+    except ERRORS:
         return None
 
 
