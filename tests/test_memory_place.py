@@ -12,7 +12,7 @@ import pytest
 from conftest import fresh_vmcore, lay_over
 from drgn import FaultError, Object, Program, TypeMember
 from made_up import tell_objects, tell_symbols, tell_types
-from test_memory_search import DIRECT_MAP, FRAME, START, lay
+from test_memory_search import DIRECT_MAP, FRAME, START
 
 from zonedev.kernel import memory_place
 from zonedev.kernel.device import _Resource
@@ -222,7 +222,7 @@ def structs(around: Around) -> Around:
 def test_what_a_word_looks_like(structs: Around, words: bytes, looks: str) -> None:
     data = bytearray(FRAME)
     data[WORD % FRAME + 8 : WORD % FRAME + 8 + len(words)] = words
-    lay(structs.prog, START, bytes(data))
+    lay_over(structs.prog, START, bytes(data), physical=True)
     assert structs.of().where == "not told" + looks
     assert structs.of(tag=2).where == "not told, low bits 2"
 
