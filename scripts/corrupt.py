@@ -14,6 +14,7 @@ reads of it), frame (anything in it), notes, elf, kdump (headers of the file), c
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import pickle
@@ -25,9 +26,9 @@ import struct
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, BinaryIO, NamedTuple, Optional
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "scripts" / "lab")]
@@ -109,6 +110,21 @@ def in_child(work: Callable[[], int]) -> tuple[int, int]:
     return status, usage.ru_maxrss << 10
 
 
+def found_in_child(find: Callable[[], Any], what: str) -> Any:
+    """What *find* gives, of a child: a process in which drgn has started threads must not fork."""
+    with tempfile.TemporaryFile() as file:
+
+        def work() -> int:
+            pickle.dump(find(), file)
+            file.flush()
+            return 0
+
+        status, _ = in_child(work)
+        assert status == 0, f"{what} cannot be found"
+        file.seek(0)
+        return pickle.load(file)
+
+
 def _limited_run(words: list[str], out: int, err: int, limit: Callable[[], object]) -> int:
     os.dup2(out, 1)
     os.dup2(err, 2)
@@ -142,6 +158,13 @@ def run_zonedev(words: list[str], limit: Callable[[], object]) -> Answer:
 # ---------------------------------------------------------------- where things lie
 
 
+def place_of(file: BinaryIO, offset: int, size: int) -> Place:
+    """A place in a file; with the pointer that it begins with, if it does, for an address."""
+    file.seek(offset)
+    word = int.from_bytes(file.read(min(size, 8)), "little")
+    return Place(offset, min(size, 4096), word if word >> 47 == 0x1FFFF else 0)
+
+
 def _read_places(core: str, vmlinux: str) -> list[Place]:
     """What opening and auditing an ELF core read, once each, in the order of the first reads."""
     from drgn import Program
@@ -159,14 +182,8 @@ def _read_places(core: str, vmlinux: str) -> list[Place]:
 
     target._set_core = set_core_and_overlay
     audit_program(target.open_target(target.Target(core, [vmlinux])))
-    places = []
     with open(core, "rb") as file:
-        for offset, size in dict.fromkeys(overlays[0].reads):
-            file.seek(offset)
-            word = int.from_bytes(file.read(min(size, 8)), "little")
-            # Words that are no pointers leave the place without an address of its own.
-            places.append(Place(offset, min(size, 4096), word if word >> 47 == 0x1FFFF else 0))
-    return places
+        return [place_of(file, *read) for read in dict.fromkeys(overlays[0].reads)]
 
 
 def _memory_places(core: str, vmlinux: str) -> dict[str, list[Place]]:
@@ -249,18 +266,8 @@ def make_plan(name: str, scratch: Path) -> Plan:
     shutil.copyfile(unpack(VMCORES / name, ROOT / "build" / "vmcores"), core)
     places = _file_places(core)
     if "elf" in places:
-        # In a child: a process in which drgn has started threads must not fork.
-        with tempfile.TemporaryFile() as file:
-
-            def look() -> int:
-                pickle.dump(_memory_places(str(core), str(vmlinux)), file)
-                file.flush()
-                return 0
-
-            status, _ = in_child(look)
-            assert status == 0, f"{name}: its structures cannot be found"
-            file.seek(0)
-            places.update(pickle.load(file))
+        look = functools.partial(_memory_places, str(core), str(vmlinux))
+        places.update(found_in_child(look, f"{name}: its structures"))
     answer = audit(core, vmlinux)
     assert answer.signal == 0 and answer.status in (0, 1), answer
     return Plan(name, core, vmlinux, places, answer)
@@ -353,22 +360,29 @@ def _hidden(before: dict[str, Any], after: dict[str, Any]) -> Optional[str]:
     return None
 
 
+def misbehaved(answer: Answer, seconds: int, limits: Container[int]) -> Optional[str]:
+    """What is wrong with any answer, whatever it says; *limits* are the signals that end one after so many seconds."""
+    if answer.signal in limits:
+        return f"took longer than {seconds} s"
+    if answer.signal:
+        return f"killed by signal {answer.signal}"
+    if answer.resident > RESIDENT_MAX:
+        return f"had {answer.resident >> 20} MiB in memory"
+    if "Traceback" in answer.err or "internal error" in answer.err:
+        return "an error of its own"
+    if answer.status not in (0, 1, 2, 3):
+        return f"exit status {answer.status}"
+    is_line = answer.err.count("\n") == 1 and answer.err.startswith("zonedev: error: ")
+    if answer.status == 2 and (answer.out or not is_line):
+        return "an error that is not one line"
+    return None
+
+
 def judge(before: Answer, after: Answer) -> Optional[str]:
     """What is wrong with the answer to a corrupt core; None for nothing."""
-    if after.signal == signal.SIGALRM:
-        return f"took longer than {SECONDS} s"
-    if after.signal:
-        return f"killed by signal {after.signal}"
-    if after.resident > RESIDENT_MAX:
-        return f"had {after.resident >> 20} MiB in memory"
-    if "Traceback" in after.err or "internal error" in after.err:
-        return "an error of its own"
-    if after.status == 2:
-        if after.out or after.err.count("\n") != 1 or not after.err.startswith("zonedev: error: "):
-            return "an error that is not one line"
-        return None
-    if after.status not in (0, 1, 3):
-        return f"exit status {after.status}"
+    wrong = misbehaved(after, SECONDS, (signal.SIGALRM,))
+    if wrong or after.status == 2:
+        return wrong
     verdict = after.report["summary"]["verdict"]
     if {"clean": 0, "violations": 1, "incomplete": 3}[verdict] != after.status:
         return f"exit status {after.status} with verdict {verdict}"
@@ -388,10 +402,13 @@ def run_case(plan: Plan, kind: str, number: int) -> tuple[list[Edit], Answer, Op
     return edits, answer, judge(plan.answer, answer)
 
 
-def cases(plan: Plan, kinds: list[str], first: int, rounds: int) -> Iterator[tuple[str, int]]:
+def cases(
+    places: dict[str, list[Place]], kinds: list[str], first: int, rounds: int
+) -> Iterator[tuple[str, int]]:
+    """Kinds and numbers; of kinds that the core has places for."""
     for number in range(first, first + rounds):
         for kind in kinds:
-            if plan.places.get(kind):
+            if places.get(kind):
                 yield kind, number
 
 
@@ -399,7 +416,7 @@ def _run_all(names: list[str], kinds: list[str], first: int, rounds: int, scratc
     outcomes: Counter[str] = Counter()
     for name in names:
         plan = make_plan(name, scratch)
-        for kind, number in cases(plan, kinds, first, rounds):
+        for kind, number in cases(plan.places, kinds, first, rounds):
             _, answer, wrong = run_case(plan, kind, number)
             outcomes["wrong" if wrong else f"exit {answer.status}"] += 1
             if wrong:
@@ -426,27 +443,35 @@ def _show(case: str, scratch: Path) -> int:
     return 1 if wrong else 0
 
 
-def main() -> int:
+RunAll = Callable[[list[str], list[str], int, int, Path], int]
+
+
+def command(
+    usage: str,
+    cores: tuple[str, ...],
+    kinds: tuple[str, ...],
+    rounds: int,
+    run_all: RunAll,
+    show: Callable[[str, Path], int],
+) -> int:
+    """The command line of a script that corrupts cores: *cores*, *kinds* and *rounds* are those where none are named."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=usage, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("cores", nargs="*", metavar="CORE", help=f"default: {' '.join(CORES)}")
-    parser.add_argument("--rounds", type=int, default=100, help="cases of each kind on each core")
+    parser.add_argument("cores", nargs="*", metavar="CORE", help=f"default: {' '.join(cores)}")
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help="cases of each kind on each core"
+    )
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
-    parser.add_argument("--kind", action="append", choices=KINDS)
+    parser.add_argument("--kind", action="append", choices=kinds)
     parser.add_argument("--case", metavar="CORE:KIND:N")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="zonedev-corrupt-") as scratch:
         if args.case:
-            return _show(args.case, Path(scratch))
-        return _run_all(
-            args.cores or list(CORES),
-            args.kind or list(KINDS),
-            args.first,
-            args.rounds,
-            Path(scratch),
-        )
+            return show(args.case, Path(scratch))
+        names, chosen = args.cores or list(cores), args.kind or list(kinds)
+        return run_all(names, chosen, args.first, args.rounds, Path(scratch))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command(__doc__, CORES, KINDS, 100, _run_all, _show))

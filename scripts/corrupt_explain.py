@@ -16,19 +16,16 @@ a genuine one has, too.
 
 from __future__ import annotations
 
-import argparse
+import functools
 import json
 import os
-import pickle
 import random
 import resource
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -37,14 +34,17 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "scripts" / "lab")]
 
 from coreedit import read_segments  # noqa: E402
 from corrupt import (  # noqa: E402
-    RESIDENT_MAX,
     VMCORES,
     Answer,
     Edit,
     Place,
     apply,
-    in_child,
+    cases,
+    command,
+    found_in_child,
     make_value,
+    misbehaved,
+    place_of,
     run_zonedev,
 )
 from unpack_vmcore import unpack  # noqa: E402
@@ -123,20 +123,14 @@ def _look(core: str, debug_files: list[str], truth: Path) -> tuple[Any, ...]:
     before = {offset // _FRAME for offset, _ in audited}
     places: dict[str, list[Place]] = {kind: [] for kind in KINDS}
     with open(core, "rb") as file:
-
-        def place(offset: int, size: int) -> Place:
-            file.seek(offset)
-            word = int.from_bytes(file.read(min(size, 8)), "little")
-            return Place(offset, size, word if word >> 47 == 0x1FFFF else 0)
-
         known = set(audited)
         for read in explained:
             offset, size = read
             if read in known:
                 continue
-            places["only"].append(place(offset, min(size, _FRAME)))
+            places["only"].append(place_of(file, offset, size))
             for at in range(offset & ~7, min(offset + size, offset + 512), 8):
-                word = place(at, 8)
+                word = place_of(file, at, 8)
                 if word.address:
                     places["word"].append(word)
         places["swap"] = places["only"]
@@ -161,18 +155,8 @@ def make_plan(name: str, scratch: Path) -> Plan:
         for path in (directory / "vmlinux", *directory.glob("*.ko.debug"))
         if path.exists()
     ]
-    with tempfile.TemporaryFile() as file:
-
-        def look() -> int:
-            truth = directory / "truth-states.json"
-            pickle.dump(_look(str(core), debug_files, truth), file)
-            file.flush()
-            return 0
-
-        status, _ = in_child(look)
-        assert status == 0, f"{name}: what explains its pages cannot be found"
-        file.seek(0)
-        places, pages, holders = pickle.load(file)
+    look = functools.partial(_look, str(core), debug_files, directory / "truth-states.json")
+    places, pages, holders = found_in_child(look, f"{name}: what explains its pages")
     budget = ["--budget", str(_BUDGET_S), "--format", "json"]
     questions = [["explain", *budget, hex(pfn)] for pfn in pages]
     dice = random.Random(name)
@@ -245,24 +229,9 @@ def _explanations(verb: str, report: dict[str, Any]) -> list[dict[str, Any]]:
 
 def judge(question: list[str], answer: Answer) -> Optional[str]:
     """What is wrong with the answer to a question of a corrupt core; None for nothing."""
-    if answer.signal in (signal.SIGALRM, signal.SIGXCPU, signal.SIGKILL):
-        return f"took longer than {SECONDS} s"
-    if answer.signal:
-        return f"killed by signal {answer.signal}"
-    if answer.resident > RESIDENT_MAX:
-        return f"had {answer.resident >> 20} MiB in memory"
-    if "Traceback" in answer.err or "internal error" in answer.err:
-        return "an error of its own"
-    if answer.status == 2:
-        if (
-            answer.out
-            or answer.err.count("\n") != 1
-            or not answer.err.startswith("zonedev: error: ")
-        ):
-            return "an error that is not one line"
-        return None
-    if answer.status not in (0, 1, 3):
-        return f"exit status {answer.status}"
+    wrong = misbehaved(answer, SECONDS, (signal.SIGALRM, signal.SIGXCPU, signal.SIGKILL))
+    if wrong or answer.status == 2:
+        return wrong
     for one in _explanations(question[0], answer.report):
         if not _adds_up(one):
             return f"the account of pfn {one['pfn']:#x} does not add up"
@@ -276,7 +245,7 @@ def judge(question: list[str], answer: Answer) -> Optional[str]:
 
 def new_holders(plan: Plan, question: list[str], answer: Answer) -> list[tuple[Any, ...]]:
     """Holders that are named and that the whole core does not have, of pages whose holders are known."""
-    if answer.signal or answer.status == 2 or answer.status not in (0, 1, 3):
+    if answer.status not in (0, 1, 3):
         return []
     new: list[tuple[Any, ...]] = []
     for one in _explanations(question[0], answer.report):
@@ -300,17 +269,13 @@ def run_case(
     return edits, question, answer, judge(question, answer)
 
 
-def _cases(kinds: list[str], first: int, rounds: int) -> Iterator[tuple[str, int]]:
-    return ((kind, number) for number in range(first, first + rounds) for kind in kinds)
-
-
 def _run_all(names: list[str], kinds: list[str], first: int, rounds: int, scratch: Path) -> int:
     outcomes: Counter[str] = Counter()
     strange = 0
     for name in names:
         begun = time.monotonic()
         plan = make_plan(name, scratch)
-        for kind, number in _cases(kinds, first, rounds):
+        for kind, number in cases(plan.places, kinds, first, rounds):
             _, question, answer, wrong = run_case(plan, kind, number)
             outcomes["wrong" if wrong else f"exit {answer.status}"] += 1
             case = f"{name}:{kind}:{number}"
@@ -347,22 +312,5 @@ def _show(case: str, scratch: Path) -> int:
     return 1 if wrong else 0
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("cores", nargs="*", metavar="CORE", help=f"default: {' '.join(CORES)}")
-    parser.add_argument("--rounds", type=int, default=50, help="cases of each kind on each core")
-    parser.add_argument("--first", type=int, default=0, help="number of the first case")
-    parser.add_argument("--kind", action="append", choices=KINDS)
-    parser.add_argument("--case", metavar="CORE:KIND:N")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="zonedev-corrupt-") as scratch:
-        if args.case:
-            return _show(args.case, Path(scratch))
-        names, kinds = args.cores or list(CORES), args.kind or list(KINDS)
-        return _run_all(names, kinds, args.first, args.rounds, Path(scratch))
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command(__doc__, CORES, KINDS, 50, _run_all, _show))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import pytest
-from drgn import Program
+from drgn import FaultError, Program
 
 from zonedev.cli import main
 from zonedev.kernel.facts import Kernel, read_kernel
@@ -73,11 +73,23 @@ def fresh_vmcore(name: str) -> Vmcore:
     return open_vmcore.__wrapped__(name)
 
 
-def lay_over(prog: Program, address: int, data: bytes) -> None:
+def lay_over(prog: Program, address: int, data: bytes, physical: bool = False) -> None:
     """What reads of [address, address + len(data)) shall find."""
     prog.add_memory_segment(
-        address, len(data), lambda _address, count, offset, _physical: data[offset : offset + count]
+        address,
+        len(data),
+        lambda _address, count, offset, _physical: data[offset : offset + count],
+        physical,
     )
+
+
+def lose(prog: Program, address: int, size: int) -> None:
+    """Leave [address, address + size) out of the dump."""
+
+    def missing(at: int, _count: int, _offset: int, _physical: bool) -> bytes:
+        raise FaultError("could not find physical memory segment", at)
+
+    prog.add_memory_segment(address, size, missing)
 
 
 def skip_without_recording() -> None:

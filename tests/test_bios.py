@@ -14,18 +14,15 @@ from typing import Any, Optional, cast
 import pytest
 from drgn import (
     Architecture,
-    FindObjectFlags,
     Object,
     Platform,
     Program,
-    Symbol,
-    SymbolBinding,
     SymbolKind,
     Type,
     TypeEnumerator,
-    TypeKindSet,
     TypeMember,
 )
+from made_up import tell_objects, tell_symbols, tell_types
 
 from zonedev.kernel import bios
 from zonedev.kernel.bios import Requests
@@ -113,7 +110,6 @@ class Kernel:
         self.lost = False
         self.asked: list[tuple[int, ...]] = []
         self._free = BASE + PAGE
-        types = types_of(prog, queue)
         known = {**(PINS if flags is None else flags), "REQ_OP_DISCARD": DISCARD}
         enum = prog.enum_type(
             "flags",
@@ -121,27 +117,11 @@ class Kernel:
             [TypeEnumerator(name, value) for name, value in known.items()],
         )
 
-        def find_type(_: Any, kinds: TypeKindSet, name: str, file: Optional[str]) -> Optional[Type]:
-            return types.get(name)
-
-        def find_object(
-            _: Any, name: str, flags: FindObjectFlags, file: Optional[str]
-        ) -> Optional[Object]:
-            if name == "PAGE_SHIFT":
-                return Object(prog, "int", 12)
-            return Object(prog, enum, known[name]) if name in known else None
-
-        def find_symbol(_: Any, name: Any, address: Any, one: bool) -> list[Symbol]:
-            return [
-                Symbol(each, at, 16, SymbolBinding.GLOBAL, SymbolKind.FUNC)
-                for each, at in END.items()
-                if each == name or at == address
-            ]
-
+        objects = {name: Object(prog, enum, value) for name, value in known.items()}
         prog.add_memory_segment(BASE, SIZE, self._read)
-        prog.register_type_finder("test", find_type, enable_index=0)
-        prog.register_object_finder("test", find_object, enable_index=0)
-        prog.register_symbol_finder("test", find_symbol, enable_index=0)
+        tell_types(prog, types_of(prog, queue))
+        tell_objects(prog, {"PAGE_SHIFT": Object(prog, "int", 12), **objects})
+        tell_symbols(prog, END, 16, SymbolKind.FUNC)
 
     def _read(self, address: int, count: int, offset: int, physical: bool) -> bytes:
         return bytes(self.memory[offset : offset + count])

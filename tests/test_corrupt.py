@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, fresh_vmcore, lay_over
+from corrupt import Answer, judge
 from drgn import Object, Program, sizeof
 
 from zonedev.audit import audit, list_pagemaps
@@ -187,9 +188,9 @@ def test_a_tree_of_modules_that_leads_into_itself_is_not_walked() -> None:
 # ---------------------------------------------------------------- random corruption
 
 
-def corrupt(*words: str) -> subprocess.CompletedProcess[str]:
+def corrupt(*words: str, script: str = "corrupt.py") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, ROOT / "scripts" / "corrupt.py", *words],
+        [sys.executable, ROOT / "scripts" / script, *words],
         capture_output=True,
         text=True,
         timeout=300,
@@ -205,9 +206,6 @@ def test_random_corruption_neither_hangs_nor_deceives(name: str) -> None:
 
 
 def test_the_judge_of_corrupt_cores_is_strict() -> None:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    from corrupt import Answer, judge
-
     def report(verdict: str, pages: int, skipped: int = 0) -> str:
         classes = f'{{"idle": {pages - skipped}, "skipped": {skipped}}}'
         return f'{{"summary": {{"verdict": "{verdict}", "pages": {pages}, "classes": {classes}}}}}'

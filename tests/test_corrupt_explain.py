@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import (
-    ROOT,
     Vmcore,
     Zonedev,
     assert_one_line,
@@ -25,7 +22,11 @@ from conftest import (
     open_vmcore,
     skip_without_recording,
 )
+from corrupt import Answer
+from corrupt_explain import judge
 from drgn import FaultError, Program, offsetof, sizeof
+from test_corrupt import corrupt
+from test_explain import files_of, page
 
 import zonedev.explain as explain_module
 from zonedev import explain_maps
@@ -35,7 +36,7 @@ from zonedev.kernel.bios import Requests
 from zonedev.kernel.held import Folios, Search
 from zonedev.kernel.members import Budget, Members
 from zonedev.kernel.slab import slab_object
-from zonedev.kernel.tasks import OpenFile, Tasks
+from zonedev.kernel.tasks import Tasks
 
 NAME = "7.2-explain"
 PIPE = "vmsplice_mapped mapped, pinned by vmsplice"
@@ -43,10 +44,6 @@ PIPE = "vmsplice_mapped mapped, pinned by vmsplice"
 # Addresses that nothing is at.
 NOWHERE = 0xFFFFA00000000000
 FRAME = 0x7000000000
-
-
-def page(vmcore: Vmcore, word: str) -> int:
-    return next(int(s["pfn"]) for s in vmcore.states if s["why"].endswith(word))
 
 
 def explained(vmcore: Vmcore, word: str = PIPE) -> Explanation:
@@ -76,11 +73,6 @@ def set_member(prog: Program, members: Members, address: int, path: str, value: 
     for name in path.split("."):
         type_ = type_.member(name).type
     lay_over(prog, address + members.offset(path), value.to_bytes(sizeof(type_), "little"))
-
-
-def files_of(prog: Program, op: str) -> list[OpenFile]:
-    address = prog.symbol(op).address
-    return [file for file in Tasks(prog).open_files() if file.op == address]
 
 
 def has_gap(explanation: Explanation, words: str) -> bool:
@@ -365,28 +357,14 @@ def test_pages_of_a_slice_that_are_none(zonedev: Zonedev, tmp_path: Path) -> Non
 # ---------------------------------------------------------------- random corruption
 
 
-def corrupt(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, ROOT / "scripts" / "corrupt_explain.py", *words],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("name", [NAME, "6.1-btf-explain"])
 def test_random_corruption_neither_hangs_nor_deceives(name: str) -> None:
-    result = corrupt("--rounds", "1", name)
+    result = corrupt("--rounds", "1", name, script="corrupt_explain.py")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "6 cases" in result.stdout and "wrong" not in result.stdout
 
 
 def test_the_judge_of_explanations_is_strict() -> None:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    from corrupt import Answer
-    from corrupt_explain import judge
-
     def report(refcount: int, refs: int, unexplained: int, **more: Any) -> str:
         one = {"pfn": 1, "base": 0, "holders": [{"refs": refs}], "explained": refs}
         return json.dumps(

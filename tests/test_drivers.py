@@ -12,8 +12,8 @@ import struct
 from typing import Any, Callable, Optional
 
 import pytest
-from conftest import VMCORES, Zonedev, lay_over, open_vmcore
-from drgn import FaultError, Object, Program, cast, container_of, offsetof
+from conftest import VMCORES, Zonedev, lay_over, lose, open_vmcore
+from drgn import Object, Program, cast, container_of, offsetof
 from pages import START, Machine
 from test_mock_kernels import opened
 from test_mock_kernels import pytestmark as pytestmark
@@ -252,12 +252,7 @@ def between(prog: Program) -> None:
 
 def lost_link(prog: Program) -> None:
     page = cast("unsigned long", head_of(prog).zone_device_data)
-    frame = int(page) & ~4095
-
-    def fail(*_: Any) -> bytes:
-        raise FaultError("gone", frame)
-
-    prog.add_memory_segment(frame, 4096, fail)
+    lose(prog, int(page) & ~4095, 4096)
 
 
 LISTS: dict[str, tuple[Damage, str, int]] = {

@@ -429,10 +429,7 @@ def test_what_is_left_is_searched_for() -> None:
     all_of_it = replace(one, searched=replace(one.searched, unread=0))
     assert "known holder; nothing in memory points to it: leaked, or kept by" in str(all_of_it)
     word = vmcore.kernel.layout.page_address(one.pfn).to_bytes(8, "little")
-    frame = word.rjust(4096, b"\0")
-    prog.add_memory_segment(
-        FRAME, len(frame), lambda _a, count, at, _p: frame[at : at + count], True
-    )
+    lay_over(prog, FRAME, word.rjust(4096, b"\0"), physical=True)
     again = explain(prog, hex(one.pfn))
     assert again.searched
     assert [hit.physical for hit in again.searched.hits] == [FRAME + 4088]

@@ -10,8 +10,9 @@ from typing import Any, Optional
 
 import pytest
 from conftest import fresh_vmcore, lay_over
-from drgn import FaultError, Object, Program, Symbol, SymbolBinding, SymbolKind, TypeMember
-from test_memory_search import DIRECT_MAP, FRAME, START, lay
+from drgn import FaultError, Object, Program, TypeMember
+from made_up import tell_objects, tell_symbols, tell_types
+from test_memory_search import DIRECT_MAP, FRAME, START
 
 from zonedev.kernel import memory_place
 from zonedev.kernel.device import _Resource
@@ -176,24 +177,6 @@ def test_a_helper_that_gives_up_keeps_nobody_else_from_telling(
     assert around.of() == Place(USERS, False)
 
 
-def symbols(prog: Program, **addresses: int) -> None:
-    """Symbols of 0x4000 bytes each."""
-    each = [
-        Symbol(name, at, 0x4000, SymbolBinding.LOCAL, SymbolKind.OBJECT)
-        for name, at in addresses.items()
-    ]
-
-    def find(_prog: Program, name: Any, address: Any, one: bool) -> list[Symbol]:
-        found = [
-            s
-            for s in each
-            if s.name == name or (address is not None and 0 <= address - s.address < s.size)
-        ]
-        return found[:1] if one else found
-
-    prog.register_symbol_finder("laid over", find, enable_index=0)
-
-
 # What the word looks like.
 
 
@@ -212,10 +195,12 @@ def structs(around: Around) -> Around:
         "bio_vec": prog.struct_type("bio_vec", 16, bio_vec),
         "pipe_buffer": prog.struct_type("pipe_buffer", 40, pipe_buffer),
     }
-    prog.register_type_finder(
-        "laid over", lambda prog, kinds, name, filename: types.get(name), enable_index=0
+    tell_types(prog, types)
+    tell_symbols(
+        prog,
+        {"user_page_pipe_buf_ops": 0xFFFFFFFF82000000, "other_ops": 0xFFFFFFFF82100000},
+        0x4000,
     )
-    symbols(prog, user_page_pipe_buf_ops=0xFFFFFFFF82000000, other_ops=0xFFFFFFFF82100000)
     return around
 
 
@@ -237,7 +222,7 @@ def structs(around: Around) -> Around:
 def test_what_a_word_looks_like(structs: Around, words: bytes, looks: str) -> None:
     data = bytearray(FRAME)
     data[WORD % FRAME + 8 : WORD % FRAME + 8 + len(words)] = words
-    lay(structs.prog, START, bytes(data))
+    lay_over(structs.prog, START, bytes(data), physical=True)
     assert structs.of().where == "not told" + looks
     assert structs.of(tag=2).where == "not told, low bits 2"
 
@@ -344,7 +329,7 @@ def test_the_image(around: Around, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_place, "vmcoreinfo_symbol", lambda prog, name: text)
     monkeypatch.setattr(memory_place, "physical_address", lambda prog, a: START - 0x1000)
     monkeypatch.setattr(memory_place, "read_resources", resources("Kernel bss"))
-    symbols(around.prog, some_list=text + 0x1900)
+    tell_symbols(around.prog, {"some_list": text + 0x1900}, 0x4000)
     around.page(flags=around.flag("reserved"))
     address = text + 0x1000 + WORD % FRAME
     assert around.of() == Place("kernel image: some_list+0x18", True, address)
@@ -358,15 +343,12 @@ def test_the_image(around: Around, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_data_of_a_cpu(around: Around, monkeypatch: pytest.MonkeyPatch) -> None:
     prog = around.prog
-    symbols(prog, some_batch=0x10900, __per_cpu_start=0x10000, __per_cpu_end=0x20000)
+    bounds = {"__per_cpu_start": 0x10000, "__per_cpu_end": 0x20000}
+    tell_symbols(prog, {"some_batch": 0x10900, **bounds}, 0x4000)
     long = prog.int_type("unsigned long", 8, False)
     offsets = [0, DIRECT_MAP + START - 0x10000]
     array = Object(prog, prog.array_type(long, 2), offsets)
-    prog.register_object_finder(
-        "laid over",
-        lambda prog, name, flags, filename: array if name == "__per_cpu_offset" else None,
-        enable_index=0,
-    )
+    tell_objects(prog, {"__per_cpu_offset": array})
     monkeypatch.setattr(memory_place, "for_each_possible_cpu", lambda prog: range(2))
     assert around.of() == Place("per-CPU data of CPU 1: some_batch+0x18", True)
 

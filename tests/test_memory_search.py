@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import pytest
-from conftest import Vmcore, fresh_vmcore, open_vmcore
+from conftest import Vmcore, fresh_vmcore, lay_over, open_vmcore
 from drgn import Program
 
 from zonedev.diskdump import Dumped, read_dumped
@@ -24,16 +24,6 @@ FRAME = 4096
 START = 0x20000000
 RAM = (START, START + 64 * FRAME)
 DIRECT_MAP = 0xFFFF888000000000
-
-
-def lay(prog: Program, physical: int, data: bytes) -> None:
-    """What reads of physical memory shall find."""
-    prog.add_memory_segment(
-        physical,
-        len(data),
-        lambda _address, count, offset, _physical: data[offset : offset + count],
-        True,
-    )
 
 
 class Case(NamedTuple):
@@ -53,7 +43,7 @@ class Case(NamedTuple):
         data = bytearray(-(-max((at + 8 for at, _word in words), default=1) // FRAME) * FRAME)
         for at, word in words:
             data[at : at + 8] = word
-        lay(self.vmcore.prog, physical, bytes(data))
+        lay_over(self.vmcore.prog, physical, bytes(data), physical=True)
 
     def search(self, **options: Any) -> Searched:
         layout = self.vmcore.kernel.layout

@@ -7,21 +7,20 @@ That of real kernels is compared with debug information by the lab (scripts/lab/
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
 import pytest
 from btf_samples import every_kind, split
-from drgn import Architecture, Object, Platform, PlatformFlags, Program, TypeMember
-from trees import Memory
+from drgn import Program, TypeMember
+from made_up import AMD64
+from made_up import Kernel as MadeUp
 
 from zonedev._zonedev import Btf
 from zonedev.kernel import modules
 from zonedev.kernel.btf import BtfTypes, ModuleTypes, type_finder
 from zonedev.kernel.modules import ModuleSymbols, each_module, each_module_btf, module_at
 
-AMD64 = Platform(Architecture.X86_64, PlatformFlags.IS_64_BIT | PlatformFlags.IS_LITTLE_ENDIAN)
 HEAD, FIRST, BTF_HEAD = 0xFFFFFFFF_82000000, 0xFFFFFFFF_C0000000, 0xFFFFFFFF_82000100
 FUNC, OBJECT = 2, 1
 MODULE_SIZE, SPAN, CODE = 256, 0x10000, 0x1000
@@ -52,40 +51,25 @@ STRUCTS: dict[str, dict[str, tuple[str, int]]] = {
 }
 
 
-class Kernel:
+class Kernel(MadeUp):
     """A Program with lists of modules."""
 
     def __init__(self) -> None:
-        self.memory = Memory()
-        self.prog = Program(AMD64)
-        self.prog.register_type_finder("made-up", self._find_type, enable_index=0)
-        self.prog.register_object_finder("made-up", self._find_object, enable_index=0)
-        self.prog.add_memory_segment(0, 0xFFFFFFFFFFFFFFFF, self._read)
-        for head in (HEAD, BTF_HEAD):
+        super().__init__()
+        for name, head in {"modules": HEAD, "btf_modules": BTF_HEAD}.items():
+            self.objects[name] = "struct list_head", head
             self.memory.put(head, bytes(16))
             self._link(head, [])
-
-    def _read(self, address: int, count: int, _offset: int, _physical: bool) -> bytes:
-        data = self.memory.read(address, count)
-        if data is None:
-            raise modules.FaultError("not there", address)
-        return data
 
     def _find_type(self, prog: Program, kinds: Any, name: str, filename: Optional[str]) -> Any:
         if name not in STRUCTS:
             return None
         members = dict(STRUCTS[name])
         _, size = members.pop("")
-
-        def late(spelled: str) -> Callable[[], Any]:
-            return lambda: prog.type(spelled)
-
-        made = [TypeMember(late(t), member, 8 * at) for member, (t, at) in members.items()]
+        made = [
+            TypeMember(self.late(prog, t), member, 8 * at) for member, (t, at) in members.items()
+        ]
         return prog.struct_type(name, size, made)
-
-    def _find_object(self, prog: Program, name: str, *_: object) -> Optional[Object]:
-        at = {"modules": HEAD, "btf_modules": BTF_HEAD}.get(name)
-        return None if at is None else Object(prog, "struct list_head", address=at)
 
     def _link(self, head: int, nodes: list[int]) -> None:
         ring = [head, *nodes]

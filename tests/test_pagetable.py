@@ -8,24 +8,11 @@ test_explain.py.
 from __future__ import annotations
 
 import struct
-from typing import Any, Optional
+from typing import Optional
 
 import pytest
-from drgn import (
-    Architecture,
-    FindObjectFlags,
-    Object,
-    Platform,
-    Program,
-    Symbol,
-    SymbolBinding,
-    SymbolKind,
-    Type,
-    TypeEnumerator,
-    TypeKind,
-    TypeKindSet,
-    TypeMember,
-)
+from drgn import Architecture, Object, Platform, Program, TypeEnumerator, TypeMember
+from made_up import tell_objects, tell_symbols, tell_types
 
 from zonedev.kernel.pagetable import CannotWalk, Entry, PageTables, Pfns
 
@@ -69,26 +56,13 @@ class Kernel:
         files = Object(prog, prog.array_type(void, SWAP_FILES), address=PGD)
         text = vmcoreinfo.encode()
         info = Object(prog, prog.array_type(prog.int_type("char", 1, True), len(text)), text)
-
-        def find_type(_: Any, kinds: TypeKindSet, name: str, file: Optional[str]) -> Optional[Type]:
-            return mm if name == "mm_struct" and TypeKind.STRUCT in kinds else None
-
-        def find_object(
-            _: Any, name: str, flags: FindObjectFlags, file: Optional[str]
-        ) -> Optional[Object]:
-            if name == "PG_anon_exclusive" and exclusive:
-                return Object(prog, bits, 17)
-            return {"swap_info": files, "VMCOREINFO": info}.get(name)
-
-        def find_symbol(_: Any, name: Optional[str], address: Any, one: bool) -> list[Symbol]:
-            known = (*functions, *["num_poisoned_pages"] * hwpoison)
-            if name is None or name not in known:
-                return []
-            return [Symbol(name, PGD, 8, SymbolBinding.GLOBAL, SymbolKind.OBJECT)]
-
-        prog.register_type_finder("test", find_type, enable_index=0)
-        prog.register_object_finder("test", find_object, enable_index=0)
-        prog.register_symbol_finder("test", find_symbol, enable_index=0)
+        objects = {"swap_info": files, "VMCOREINFO": info}
+        if exclusive:
+            objects["PG_anon_exclusive"] = Object(prog, bits, 17)
+        known = (*functions, *["num_poisoned_pages"] * hwpoison)
+        tell_types(prog, {"mm_struct": mm})
+        tell_objects(prog, objects)
+        tell_symbols(prog, dict.fromkeys(known, PGD), 8)
 
     def _table(self, address: int) -> bytes:
         slots = self.tables.get(address, {})

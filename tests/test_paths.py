@@ -324,7 +324,7 @@ def test_a_stale_mapping_says_what_it_is_now(
 
 def test_a_device_has_its_name(world: World) -> None:
     dax = world.file_system("dax", "dax")
-    world.symbols["dax_superblock"] = ("struct super_block *", world.put(dax.to_bytes(8, "little")))
+    world.objects["dax_superblock"] = ("struct super_block *", world.put(dax.to_bytes(8, "little")))
     device = world.make("dax_device")
     inode = world.place("dax_device", device, "inode")
     mapping = world.make("address_space", host=inode)

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any, Literal, Optional
 
 import pytest
-from conftest import ROOT, Vmcore, Zonedev, lay_over, open_vmcore
-from drgn import Architecture, FaultError, Object, Platform, PlatformFlags, Program
+from conftest import ROOT, Vmcore, Zonedev, lay_over, lose, open_vmcore
+from drgn import Architecture, Object, Platform, PlatformFlags, Program
 from drgn.helpers.linux.pid import find_task
 from jsonschema import validate
 
@@ -368,12 +368,8 @@ def test_pages_that_cannot_be_read_are_not_free() -> None:
     prog = open_target(Target(open_vmcore(WITHOUT_DEBUG_FILE).core, btf=True))
     kernel = read_kernel(prog)
     range_ = kernel.pagemaps[0].ranges[0]
-
-    def missing(address: int, count: int, offset: int, physical: bool) -> bytes:
-        raise FaultError("could not find physical memory segment", address)
-
     start, size = kernel.layout.page_address(range_.start_pfn), kernel.layout.page_size
-    prog.add_memory_segment(start, range_.pages * size, missing)
+    lose(prog, start, range_.pages * size)
     report = waiters(prog)
     assert report.held[0].unread == 16384 and not report.complete
     assert "  16384 pages could not be read\n" in str(report)
@@ -405,9 +401,5 @@ def test_a_name_does_not_write_to_the_terminal(zonedev: Zonedev) -> None:
 def test_a_waiter_whose_name_is_lost_is_still_one() -> None:
     prog = open_target(Target(open_vmcore(WITHOUT_DEBUG_FILE).core, btf=True))
     pid = waiters(prog).held[0].waiters[0].pid
-
-    def missing(address: int, count: int, offset: int, physical: bool) -> bytes:
-        raise FaultError("could not find physical memory segment", address)
-
-    prog.add_memory_segment(find_task(prog, pid).comm.address_, 16, missing)
+    lose(prog, find_task(prog, pid).comm.address_, 16)
     assert [(w.pid, w.comm) for w in waiters(prog).held[0].waiters] == [(pid, "?")]

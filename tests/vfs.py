@@ -6,24 +6,11 @@ A Vfs is a Program with the types that zonedev/kernel/paths.py and mapping.py as
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Optional
 
-from drgn import (
-    Architecture,
-    FaultError,
-    Object,
-    Platform,
-    PlatformFlags,
-    Program,
-    Type,
-    TypeMember,
-    offsetof,
-    sizeof,
-)
-from trees import Memory
+from drgn import Object, Program, TypeMember, offsetof, sizeof
+from made_up import Kernel
 
-AMD64 = Platform(Architecture.X86_64, PlatformFlags.IS_64_BIT | PlatformFlags.IS_LITTLE_ENDIAN)
 FIRST = 0xFFFF888100000000
 INTERNAL = (1 << 64) - 22  # MNT_NS_INTERNAL
 
@@ -88,33 +75,22 @@ NEW: dict[str, Members] = {
 }
 
 
-class Vfs:
+class Vfs(Kernel):
     """A kernel with a root file system ("rootfs", mounted on /) and whatever else is made."""
 
     def __init__(self, new: bool) -> None:
+        super().__init__()
         self.new, self.forms = new, NEW if new else OLD
-        self.memory = Memory()
-        self.prog = Program(AMD64)
-        self.prog.register_type_finder("made-up", self._find_type, enable_index=0)
-        self.prog.register_object_finder("made-up", self._find_object, enable_index=0)
-        self.prog.add_memory_segment(0, 0xFFFFFFFFFFFFFFFF, self._read)
         self._next = FIRST
-        self.symbols: dict[str, tuple[str, int]] = {}
         self.ids = 0
         self.namespace = self.new_namespace()
         proxy = self.make("nsproxy", mnt_ns=self.namespace)
-        self.symbols["init_task"] = ("struct task_struct", self.make("task_struct", nsproxy=proxy))
+        self.objects["init_task"] = ("struct task_struct", self.make("task_struct", nsproxy=proxy))
         self.root_fs = self.file_system("rootfs", "rootfs")
         self.root = self.dentry("/", self.root_fs)
         self.root_mount = self.mount(self.root)
 
     # ------------------------------------------------------------ the Program
-
-    def _read(self, address: int, count: int, _offset: int, _physical: bool) -> bytes:
-        data = self.memory.read(address, count)
-        if data is None:
-            raise FaultError("not there", address)
-        return data
 
     def _members(self, prog: Program, members: Members) -> tuple[list[TypeMember], int]:
         made, at = [], 0
@@ -124,27 +100,17 @@ class Vfs:
                 size = max(size for _, size in every)
                 type_: Any = prog.union_type(None, size, [one for (one,), _ in every])
             else:
-                type_ = self._late(prog, spelled)
+                type_ = self.late(prog, spelled)
                 size = 8 if spelled.endswith("*") else sizeof(type_())
             made.append(TypeMember(type_, name or None, 8 * at))
             at += -(-size // 8) * 8
         return made, at
-
-    @staticmethod
-    def _late(prog: Program, spelled: str) -> Callable[[], Type]:
-        return lambda: prog.type(spelled)
 
     def _find_type(self, prog: Program, _kinds: Any, name: str, _file: Optional[str]) -> Any:
         if name not in STRUCTS:
             return None
         members, size = self._members(prog, {**STRUCTS[name], **self.forms.get(name, {})})
         return prog.struct_type(name, size, members)
-
-    def _find_object(self, prog: Program, name: str, *_: object) -> Optional[Object]:
-        if name not in self.symbols:
-            return None
-        type_, address = self.symbols[name]
-        return Object(prog, type_, address=address)
 
     # ------------------------------------------------------------ memory
 
