@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../core/util.h"
 #include "format.h"
 
 /** Memory [start, end) at offset in the file, of which the first file_size bytes are there. */
@@ -34,13 +35,12 @@ static bool probe(const uint8_t *magic)
 	return !memcmp(magic, ELFMAG, SELFMAG);
 }
 
-static void destroy(struct zd_memory *memory)
+static void deinit(struct zd_memory *memory)
 {
 	struct core *core = (struct core *)memory;
 
 	free(core->parts);
 	free(core->virtual);
-	free(core);
 }
 
 static bool has_virtual(const struct zd_memory *memory, uint64_t start, uint64_t end)
@@ -142,13 +142,14 @@ static struct zd_error *take_segments(struct core *core, const Elf64_Phdr *heade
 	return NULL;
 }
 
-static struct zd_error *read_headers(struct core *core)
+static struct zd_error *init(struct zd_memory *memory)
 {
+	struct core *core = (struct core *)memory;
 	Elf64_Phdr *headers;
 	struct zd_error *error;
 	Elf64_Ehdr header;
 
-	if (!zd_memory_pread(&core->memory, &header, sizeof(header), 0))
+	if (!zd_memory_pread(memory, &header, sizeof(header), 0))
 		return zd_error_create(ZD_ERROR_FORMAT, "core: it ends within its header");
 	if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_ident[EI_DATA] != ELFDATA2LSB ||
 	    __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__ || header.e_type != ET_CORE ||
@@ -157,7 +158,7 @@ static struct zd_error *read_headers(struct core *core)
 	headers = calloc(header.e_phnum, sizeof(*headers));
 	if (!headers)
 		return zd_error_no_memory();
-	if (zd_memory_pread(&core->memory, headers, header.e_phnum * sizeof(*headers), header.e_phoff))
+	if (zd_memory_pread(memory, headers, header.e_phnum * sizeof(*headers), header.e_phoff))
 		error = take_segments(core, headers, header.e_phnum);
 	else
 		error = zd_error_create(ZD_ERROR_FORMAT, "core: it ends within its program headers");
@@ -165,54 +166,17 @@ static struct zd_error *read_headers(struct core *core)
 	return error;
 }
 
-static struct zd_error *open_core(int fd, uint64_t file_size, struct zd_memory **ret)
+static bool is_part_below(const void *element, const void *key)
 {
-	struct core *core = calloc(1, sizeof(*core));
-	struct zd_error *error;
-
-	if (!core)
-		return zd_error_no_memory();
-	core->memory = (struct zd_memory){ &zd_format_elf, fd, file_size };
-	error = read_headers(core);
-	if (error)
-		destroy(&core->memory);
-	else
-		*ret = &core->memory;
-	return error;
-}
-
-static struct zd_error *cursor_create(const struct zd_memory *memory, struct zd_cursor **ret)
-{
-	struct core_cursor *cursor = calloc(1, sizeof(*cursor));
-
-	if (!cursor)
-		return zd_error_no_memory();
-	cursor->cursor.memory = memory;
-	*ret = &cursor->cursor;
-	return NULL;
-}
-
-static void cursor_destroy(struct zd_cursor *cursor)
-{
-	free(cursor);
+	return ((const struct segment *)element)->end <= *(const uint64_t *)key;
 }
 
 /** The part that has @address, or that follows it; parts_count where none does. */
 static size_t find_part(const struct core *core, size_t hint, uint64_t address)
 {
-	size_t low = 0, high = core->parts_count;
-
-	if (hint < high && core->parts[hint].start <= address && address < core->parts[hint].end)
+	if (hint < core->parts_count && core->parts[hint].start <= address && address < core->parts[hint].end)
 		return hint;
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (core->parts[middle].end <= address)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return zd_lower_bound(core->parts, core->parts_count, sizeof(*core->parts), &address, is_part_below);
 }
 
 /** What is known of a frame, and in @left how many bytes from it on lie in one piece of the file. */
@@ -244,20 +208,19 @@ static size_t run_of(const uint64_t *frames, size_t count)
 	return n;
 }
 
-/** Load the first frames of @count that follow each other in the file; returns how many. */
-static size_t load_run(struct core_cursor *cursor, const uint64_t *frames, size_t count, uint8_t *buffer,
-		       uint8_t *states)
+/** Load the first frames of @count that follow each other in the file. */
+static size_t load(struct zd_cursor *cursor, const uint64_t *frames, size_t count, uint8_t *buffer,
+		   uint8_t *states)
 {
-	const struct zd_memory *memory = cursor->cursor.memory;
 	const struct segment *part;
 	uint64_t left;
 	size_t n;
 
-	states[0] = find_frame(cursor, frames[0], &part, &left);
+	states[0] = find_frame((struct core_cursor *)cursor, frames[0], &part, &left);
 	if (states[0] != ZD_MEMORY_DATA)
 		return 1;
 	n = run_of(frames, left / ZD_FRAME < count ? left / ZD_FRAME : count);
-	if (!zd_memory_pread(memory, buffer, n * ZD_FRAME, part->offset + (frames[0] - part->start))) {
+	if (!zd_memory_pread(cursor->memory, buffer, n * ZD_FRAME, part->offset + (frames[0] - part->start))) {
 		states[0] = ZD_MEMORY_UNSURE;
 		return 1;
 	}
@@ -265,29 +228,13 @@ static size_t load_run(struct core_cursor *cursor, const uint64_t *frames, size_
 	return n;
 }
 
-static void load(struct zd_cursor *base, const uint64_t *frames, size_t count, uint8_t *buffer, uint8_t *states)
-{
-	struct core_cursor *cursor = (struct core_cursor *)base;
-	size_t n;
-
-	for (size_t i = 0; i < count; i += n) {
-		n = 1;
-		if (base->has_last && base->last == frames[i])
-			states[i] = ZD_MEMORY_SAME;
-		else
-			n = load_run(cursor, frames + i, count - i, buffer + i * ZD_FRAME, states + i);
-		base->last = frames[i + n - 1];
-		base->has_last = states[i + n - 1] <= ZD_MEMORY_SAME;
-	}
-}
-
 const struct zd_format zd_format_elf = {
 	.name = "elf",
 	.probe = probe,
-	.open = open_core,
-	.destroy = destroy,
+	.memory_size = sizeof(struct core),
+	.cursor_size = sizeof(struct core_cursor),
+	.init = init,
+	.deinit = deinit,
 	.has_virtual = has_virtual,
-	.cursor_create = cursor_create,
-	.cursor_destroy = cursor_destroy,
 	.load = load,
 };

@@ -69,9 +69,8 @@ struct dump_cursor {
 	 */
 	uint64_t window_offset;
 	size_t window_size, window_next;
-	/** The compressed bytes of the last frame, if it has any. */
+	/** The compressed bytes of the last frame, if the cursor has one. */
 	struct descriptor token;
-	bool has_token;
 	uint8_t token_bytes[ZD_FRAME];
 	uint8_t window[WINDOW_MAX];
 };
@@ -86,20 +85,9 @@ static uint64_t number(const uint8_t *bytes, unsigned int size)
 	return zd_load_bytes(bytes, size, false);
 }
 
-static void destroy(struct zd_memory *memory)
+static void deinit(struct zd_memory *memory)
 {
-	struct dump *dump = (struct dump *)memory;
-
-	free(dump->before);
-	free(dump);
-}
-
-static bool has_virtual(const struct zd_memory *memory, uint64_t start, uint64_t end)
-{
-	(void)memory;
-	(void)start;
-	(void)end;
-	return false;
+	free(((struct dump *)memory)->before);
 }
 
 static uint32_t count_bits(const uint8_t *bytes)
@@ -156,13 +144,14 @@ static struct zd_error *read_sub_header(struct dump *dump, uint32_t version, uin
 	return NULL;
 }
 
-static struct zd_error *read_header(struct dump *dump)
+static struct zd_error *init(struct zd_memory *memory)
 {
+	struct dump *dump = (struct dump *)memory;
 	uint64_t block_size, sub_blocks, bitmap_size;
 	struct zd_error *error;
 	uint8_t header[HEADER_SIZE];
 
-	if (!zd_memory_pread(&dump->memory, header, sizeof(header), 0))
+	if (!zd_memory_pread(memory, header, sizeof(header), 0))
 		return zd_error_create(ZD_ERROR_FORMAT, "dump: it ends within its header");
 	block_size = number(header + HEADER_SIZES, 4);
 	sub_blocks = number(header + HEADER_SIZES + 4, 4);
@@ -181,44 +170,14 @@ static struct zd_error *read_header(struct dump *dump)
 	return count_pages(dump);
 }
 
-static struct zd_error *open_dump(int fd, uint64_t file_size, struct zd_memory **ret)
+static struct zd_error *cursor_init(struct zd_cursor *cursor)
 {
-	struct dump *dump = calloc(1, sizeof(*dump));
-	struct zd_error *error;
-
-	if (!dump)
-		return zd_error_no_memory();
-	dump->memory = (struct zd_memory){ &zd_format_kdump, fd, file_size };
-	error = read_header(dump);
-	if (error)
-		destroy(&dump->memory);
-	else
-		*ret = &dump->memory;
-	return error;
+	return zd_decompress_create(&((struct dump_cursor *)cursor)->decompress);
 }
 
-static void cursor_destroy(struct zd_cursor *base)
+static void cursor_deinit(struct zd_cursor *cursor)
 {
-	struct dump_cursor *cursor = (struct dump_cursor *)base;
-
-	zd_decompress_destroy(cursor->decompress);
-	free(cursor);
-}
-
-static struct zd_error *cursor_create(const struct zd_memory *memory, struct zd_cursor **ret)
-{
-	struct dump_cursor *cursor = calloc(1, sizeof(*cursor));
-	struct zd_error *error;
-
-	if (!cursor)
-		return zd_error_no_memory();
-	cursor->cursor.memory = memory;
-	error = zd_decompress_create(&cursor->decompress);
-	if (error)
-		cursor_destroy(&cursor->cursor);
-	else
-		*ret = &cursor->cursor;
-	return error;
+	zd_decompress_destroy(((struct dump_cursor *)cursor)->decompress);
 }
 
 /** Hold a block of the bitmap. */
@@ -312,7 +271,7 @@ static const uint8_t *read_bytes(struct dump_cursor *cursor, const struct descri
 
 static bool is_same(const struct dump_cursor *cursor, const struct descriptor *page, const uint8_t *bytes)
 {
-	return cursor->cursor.has_last && cursor->has_token && cursor->token.size == page->size &&
+	return cursor->cursor.has_last && cursor->token.size == page->size &&
 	       cursor->token.flags == page->flags && !memcmp(cursor->token_bytes, bytes, page->size);
 }
 
@@ -323,8 +282,6 @@ static enum zd_memory_state load_frame(struct dump_cursor *cursor, uint64_t fram
 	const uint8_t *bytes;
 	uint64_t index;
 
-	if (cursor->cursor.has_last && cursor->cursor.last == frame)
-		return ZD_MEMORY_SAME;
 	state = find_page(cursor, frame / ZD_FRAME, &index);
 	if (state != ZD_MEMORY_DATA)
 		return state;
@@ -335,33 +292,29 @@ static enum zd_memory_state load_frame(struct dump_cursor *cursor, uint64_t fram
 		return ZD_MEMORY_UNSURE;
 	if (is_same(cursor, &page, bytes))
 		return ZD_MEMORY_SAME;
-	cursor->has_token = false;
 	if (!zd_decompress(cursor->decompress, page.flags, bytes, page.size, buffer))
 		return ZD_MEMORY_UNSURE;
 	cursor->token = page;
-	cursor->has_token = true;
 	memcpy(cursor->token_bytes, bytes, page.size);
 	return ZD_MEMORY_DATA;
 }
 
-static void load(struct zd_cursor *base, const uint64_t *frames, size_t count, uint8_t *buffer, uint8_t *states)
+static size_t load(struct zd_cursor *cursor, const uint64_t *frames, size_t count, uint8_t *buffer,
+		   uint8_t *states)
 {
-	struct dump_cursor *cursor = (struct dump_cursor *)base;
-
-	for (size_t i = 0; i < count; i++) {
-		states[i] = load_frame(cursor, frames[i], buffer + i * ZD_FRAME);
-		base->last = frames[i];
-		base->has_last = states[i] <= ZD_MEMORY_SAME;
-	}
+	(void)count;
+	states[0] = load_frame((struct dump_cursor *)cursor, frames[0], buffer);
+	return 1;
 }
 
 const struct zd_format zd_format_kdump = {
 	.name = "kdump",
 	.probe = probe,
-	.open = open_dump,
-	.destroy = destroy,
-	.has_virtual = has_virtual,
-	.cursor_create = cursor_create,
-	.cursor_destroy = cursor_destroy,
+	.memory_size = sizeof(struct dump),
+	.cursor_size = sizeof(struct dump_cursor),
+	.init = init,
+	.deinit = deinit,
+	.cursor_init = cursor_init,
+	.cursor_deinit = cursor_deinit,
 	.load = load,
 };

@@ -9,15 +9,21 @@ struct zd_format {
 	const char *name;
 	/** True for a file that begins with these bytes, 8 of them. */
 	bool (*probe)(const uint8_t *magic);
-	/** Errors as of zd_memory_open(); @ret is the format's own, with a struct zd_memory first. */
-	struct zd_error *(*open)(int fd, uint64_t file_size, struct zd_memory **ret);
-	void (*destroy)(struct zd_memory *memory);
+	/** Bytes of its own structs, which begin with a struct zd_memory and with a struct zd_cursor. */
+	size_t memory_size, cursor_size;
+	/** Behind their beginning they are zeroes; what deinit is for may be half made.  Errors as of
+	 * zd_memory_open(). */
+	struct zd_error *(*init)(struct zd_memory *memory);
+	void (*deinit)(struct zd_memory *memory);
+	/** NULL: its files say nothing of virtual memory. */
 	bool (*has_virtual)(const struct zd_memory *memory, uint64_t start, uint64_t end);
-	/** @ret is the format's own, with a struct zd_cursor first. */
-	struct zd_error *(*cursor_create)(const struct zd_memory *memory, struct zd_cursor **ret);
-	void (*cursor_destroy)(struct zd_cursor *cursor);
-	void (*load)(struct zd_cursor *cursor, const uint64_t *frames, size_t count, uint8_t *buffer,
-		     uint8_t *states);
+	/** Both as above, or NULL. */
+	struct zd_error *(*cursor_init)(struct zd_cursor *cursor);
+	void (*cursor_deinit)(struct zd_cursor *cursor);
+	/** The first one of @count frames, which is not the cursor's last, and as many more as lie behind it;
+	 * returns how many. */
+	size_t (*load)(struct zd_cursor *cursor, const uint64_t *frames, size_t count, uint8_t *buffer,
+		       uint8_t *states);
 };
 
 struct zd_memory {

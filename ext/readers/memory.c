@@ -2,6 +2,7 @@
 // Which format a file is of, and reading it at an offset.  What is in it is core.c's and diskdump.c's.
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -32,6 +33,23 @@ bool zd_memory_pread(const struct zd_memory *memory, void *buffer, size_t size, 
 	return true;
 }
 
+static struct zd_error *create(const struct zd_format *format, const struct zd_memory *file,
+			       struct zd_memory **ret)
+{
+	struct zd_memory *memory = calloc(1, format->memory_size);
+	struct zd_error *error;
+
+	if (!memory)
+		return zd_error_no_memory();
+	*memory = (struct zd_memory){ format, file->fd, file->file_size };
+	error = format->init(memory);
+	if (error)
+		zd_memory_destroy(memory);
+	else
+		*ret = memory;
+	return error;
+}
+
 struct zd_error *zd_memory_open(int fd, struct zd_memory **ret)
 {
 	struct zd_memory file = { .fd = fd };
@@ -48,15 +66,17 @@ struct zd_error *zd_memory_open(int fd, struct zd_memory **ret)
 		return zd_error_create(ZD_ERROR_FORMAT, "dump: shorter than any header");
 	for (int i = 0; i < FORMATS; i++) {
 		if (formats[i]->probe(magic))
-			return formats[i]->open(fd, file.file_size, ret);
+			return create(formats[i], &file, ret);
 	}
 	return zd_error_create(ZD_ERROR_INVALID, "dump: of a format that is not read here");
 }
 
 void zd_memory_destroy(struct zd_memory *memory)
 {
-	if (memory)
-		memory->format->destroy(memory);
+	if (!memory)
+		return;
+	memory->format->deinit(memory);
+	free(memory);
 }
 
 const char *zd_memory_format(const struct zd_memory *memory)
@@ -66,24 +86,49 @@ const char *zd_memory_format(const struct zd_memory *memory)
 
 bool zd_memory_has_virtual(const struct zd_memory *memory, uint64_t start, uint64_t end)
 {
-	return memory->format->has_virtual(memory, start, end);
+	return memory->format->has_virtual && memory->format->has_virtual(memory, start, end);
 }
 
 struct zd_error *zd_cursor_create(const struct zd_memory *memory, struct zd_cursor **ret)
 {
-	return memory->format->cursor_create(memory, ret);
+	struct zd_cursor *cursor = calloc(1, memory->format->cursor_size);
+	struct zd_error *error;
+
+	if (!cursor)
+		return zd_error_no_memory();
+	cursor->memory = memory;
+	error = memory->format->cursor_init ? memory->format->cursor_init(cursor) : NULL;
+	if (error)
+		zd_cursor_destroy(cursor);
+	else
+		*ret = cursor;
+	return error;
 }
 
 void zd_cursor_destroy(struct zd_cursor *cursor)
 {
-	if (cursor)
-		cursor->memory->format->cursor_destroy(cursor);
+	if (!cursor)
+		return;
+	if (cursor->memory->format->cursor_deinit)
+		cursor->memory->format->cursor_deinit(cursor);
+	free(cursor);
 }
 
 void zd_cursor_load(struct zd_cursor *cursor, const uint64_t *frames, size_t count, uint8_t *buffer,
 		    uint8_t *states)
 {
-	cursor->memory->format->load(cursor, frames, count, buffer, states);
+	size_t n;
+
+	for (size_t i = 0; i < count; i += n) {
+		n = 1;
+		if (cursor->has_last && cursor->last == frames[i])
+			states[i] = ZD_MEMORY_SAME;
+		else
+			n = cursor->memory->format->load(cursor, frames + i, count - i, buffer + i * ZD_FRAME,
+							 states + i);
+		cursor->last = frames[i + n - 1];
+		cursor->has_last = states[i + n - 1] <= ZD_MEMORY_SAME;
+	}
 }
 
 void zd_cursor_forget(struct zd_cursor *cursor)
