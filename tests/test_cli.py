@@ -24,6 +24,7 @@ from conftest import NAMES, ROOT, Answer, Vmcore, Zonedev, assert_one_line, open
 
 from zonedev import _zonedev
 from zonedev.cli import main
+from zonedev.report.text import size as text_size
 
 LEAK = "5.10-nvdimm-leak"
 
@@ -469,7 +470,8 @@ def test_text_tells_the_same_numbers(zonedev: Zonedev, name: str) -> None:
             assert int(cells.get(class_.upper(), 0)) == pages
         assert row[header.index("PGMAP-REF")] == pagemap["ref"]["state"]
     summary = whole["summary"]
-    assert lines[-1].startswith(f"{summary['pages']} pages in ")
+    size = f" ({text_size(summary['pages'] << 12)})" if summary["pages"] else ""
+    assert lines[-1].startswith(f"{summary['pages']} pages{size} in ")
     assert summary["verdict"] in lines[-1]
     shown: dict[str, int] = {}
     # A finding on a pagemap counts for one page.

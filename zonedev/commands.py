@@ -32,6 +32,8 @@ _WAIT_MAX = 1e6
 
 FORMATS = ("text", "json", "ndjson", "csv")
 
+COLORS = ("auto", "always", "never")
+
 SLICE_EXTRAS = ("tasks", "explain")
 
 _EPILOG = """\
@@ -126,6 +128,12 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
 def _add_format(parser: argparse.ArgumentParser, formats: Sequence[str] = FORMATS) -> None:
     parser.add_argument(
         "--format", choices=formats, default="text", help="what to print (default: text)"
+    )
+    parser.add_argument(
+        "--color",
+        choices=COLORS,
+        default="auto",
+        help="colours in text (default: auto, on a terminal unless NO_COLOR is set)",
     )
 
 
@@ -306,6 +314,16 @@ def _print(text: str) -> None:
     sys.stdout.write(text)
 
 
+def _show(text: str, args: argparse.Namespace) -> None:
+    """Print a report: text fits a terminal and has the colours that were asked for, all else is as it is."""
+    from zonedev.report.color import colored
+    from zonedev.report.terminal import folded, has_colors
+
+    if args.format == "text":
+        text = folded(colored(text) if has_colors(args.color) else text)
+    _print(text)
+
+
 def _list(prog: Program, args: argparse.Namespace) -> Outcome:
     from zonedev.audit import list_with_problems
     from zonedev.kernel.btf import types_from
@@ -315,13 +333,14 @@ def _list(prog: Program, args: argparse.Namespace) -> Outcome:
     source = types_from(prog)
     for problem in problems:
         sys.stderr.write(f"zonedev: {problem}\n")
-    _print(
+    _show(
         {
             "text": lambda: text.list_text(pagemaps, bool(problems)) + text.types_line(source),
             "json": lambda: data.to_json(data.list_dict(pagemaps, source)),
             "ndjson": lambda: data.list_ndjson(pagemaps),
             "csv": lambda: data.list_csv(pagemaps),
-        }[args.format]()
+        }[args.format](),
+        args,
     )
     return Outcome(pagemaps, _INCOMPLETE if problems else 0)
 
@@ -361,13 +380,14 @@ def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) ->
         result.filters["rule"] = wanted
     severity = args.severity or ("warning" if args.format == "text" else "info")
     if not args.quiet:
-        _print(
+        _show(
             {
                 "text": lambda: text.audit_text(result, severity),
                 "json": lambda: data.to_json(data.audit_dict(result, severity)),
                 "ndjson": lambda: data.audit_ndjson(result, severity),
                 "csv": lambda: data.audit_csv(result, severity),
-            }[args.format]()
+            }[args.format](),
+            args,
         )
     return Outcome(result, result.exit_code)
 
@@ -377,8 +397,9 @@ def _page(prog: Program, args: argparse.Namespace) -> Outcome:
     from zonedev.report import data, text
 
     report = folio(prog, args.what, quick=args.quick)
-    _print(
-        text.folio_text(report) if args.format == "text" else data.to_json(data.folio_dict(report))
+    _show(
+        text.folio_text(report) if args.format == "text" else data.to_json(data.folio_dict(report)),
+        args,
     )
     return Outcome(report)
 
@@ -391,7 +412,7 @@ def _explain(prog: Program, args: argparse.Namespace) -> Outcome:
         raise UsageError(f"--budget must be 0 or more and below {_WAIT_MAX:.0f}")
     with meter("searching memory", "B") as progress:
         result = Explainer(prog).explain(args.what, args.budget, progress)
-    _print(str(result) if args.format == "text" else data.to_json(data.explain_dict(result)))
+    _show(str(result) if args.format == "text" else data.to_json(data.explain_dict(result)), args)
     return Outcome(result, result.exit_code)
 
 
@@ -431,10 +452,10 @@ def _files(prog: Program, args: argparse.Namespace) -> Outcome:
     listed, source = "files" if args.inode is None else "entries", types_from(prog)
     if args.format == "json":
         report = {"schema": "zonedev.files/1", **data.sources(source), listed: rows}
-        _print(data.to_json(report))
+        _show(data.to_json(report), args)
     else:
         as_text = text.files_text if listed == "files" else text.entries_text
-        _print(as_text(rows) + text.types_line(source))
+        _show(as_text(rows) + text.types_line(source), args)
     return Outcome(rows, _INCOMPLETE if walk.walked.gaps else 0)
 
 
@@ -443,7 +464,7 @@ def _waiters(prog: Program, args: argparse.Namespace) -> Outcome:
     from zonedev.waiters import waiters
 
     report = waiters(prog)
-    _print(str(report) if args.format == "text" else data.to_json(data.waiters_dict(report)))
+    _show(str(report) if args.format == "text" else data.to_json(data.waiters_dict(report)), args)
     return Outcome(report, 0 if report.complete else _INCOMPLETE)
 
 
@@ -461,9 +482,9 @@ def rules_verb(args: argparse.Namespace, prog: Optional[Program] = None) -> Outc
         wanted = [row["id"] for row in _rule_rows(args.rule)]
         rows = [row for row in rows if row["id"] in wanted]
     if args.format == "json":
-        _print(data.to_json({"schema": "zonedev.rules/1", "rules": rows}))
+        _show(data.to_json({"schema": "zonedev.rules/1", "rules": rows}), args)
     else:
-        _print(text.rule_text(rows) if args.rule else text.rules_text(rows))
+        _show(text.rule_text(rows) if args.rule else text.rules_text(rows), args)
     return Outcome(rows)
 
 
@@ -479,9 +500,9 @@ def scheme_verb(args: argparse.Namespace, prog: Optional[Program] = None) -> Out
     else:
         reports = [scheme(prog)]
     if args.format == "json":
-        _print(data.to_json(data.schemes_dict(reports)))
+        _show(data.to_json(data.schemes_dict(reports)), args)
     else:
-        _print("\n".join(map(text.scheme_text, reports)))
+        _show("\n".join(map(text.scheme_text, reports)), args)
     return Outcome(reports[0] if prog else reports)
 
 
@@ -522,9 +543,9 @@ def diff_verb(args: argparse.Namespace, prog: Optional[Program] = None) -> Outco
         reports = _two_audits(prog, args)
     result = compare_reports(reports[0], reports[1], names, args.fail_on)
     if args.format == "json":
-        _print(data.to_json(data.diff_dict(result)))
+        _show(data.to_json(data.diff_dict(result)), args)
     else:
-        _print(diff_text(result, args.severity))
+        _show(diff_text(result, args.severity), args)
     return Outcome(result, result.exit_code)
 
 

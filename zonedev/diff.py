@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
 
 from zonedev import _zonedev
+from zonedev.display import Displayed, Listing
 from zonedev.errors import TargetError
 from zonedev.kernel.strings import printable
 from zonedev.kernel.vmemmap import SHIFT_MAX
@@ -97,8 +98,8 @@ class PagemapChange:
         return any(one != other for one, other in (self.classes, self.ref, self.extra))
 
 
-@dataclass
-class Diff:
+@dataclass(repr=False)
+class Diff(Displayed):
     """Two reports compared."""
 
     names: tuple[str, str]
@@ -111,6 +112,19 @@ class Diff:
     not_read: list[Change] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     fail_on: str = "error"
+
+    def __post_init__(self) -> None:
+        for name in ("new", "worse", "gone", "not_read"):
+            setattr(self, name, Listing(getattr(self, name)))
+
+    def brief(self) -> str:
+        """How many findings are new, worse and gone."""
+        return f"of {self.names[0]} and {self.names[1]}: {len(self.new)} new, {len(self.worse)} worse, {len(self.gone)} gone"
+
+    def __str__(self) -> str:
+        from zonedev.report.diff_text import diff_text
+
+        return diff_text(self)
 
     @property
     def exit_code(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Optional
 
+from zonedev.display import Displayed, Listing
 from zonedev.kernel.memory_search import Searched
 from zonedev.model import EXIT_CODES, Pagemap
 
@@ -64,8 +65,8 @@ class FileAt:
     openers: list[Opener] = field(default_factory=list)
 
 
-@dataclass
-class Explanation:
+@dataclass(repr=False)
+class Explanation(Displayed):
     """The account of one folio. pfn is its first, asked_refcount the count of the page that was asked for, which is 0 in
     a sound tail; mapping_words say whose its mapping (the word itself) is, driver what
     its driver says.
@@ -98,6 +99,16 @@ class Explanation:
     gaps: list[str] = field(default_factory=list)
     searched: Optional[Searched] = None
     asked: str = ""
+
+    def __post_init__(self) -> None:
+        self.holders, self.files = Listing(self.holders), Listing(self.files)
+
+    def brief(self) -> str:
+        """The account, and how many holders were found."""
+        return (
+            f"of pfn {self.asked_pfn:#x}: refcount {self.refcount} = base {self.base} + {self.explained} explained + "
+            f"{self.unexplained} unexplained, {len(self.holders)} holders"
+        )
 
     @property
     def explained(self) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 
 from zonedev import _zonedev
+from zonedev.display import Displayed, Listing
 
 if TYPE_CHECKING:
     from zonedev.explanation import Explanation
@@ -73,9 +74,13 @@ class DevDax(NamedTuple):
     biases: tuple[int, ...]
 
 
-@dataclass
-class Pagemap:
-    """One struct dev_pagemap: what it says of itself."""
+@dataclass(repr=False)
+class Pagemap(Displayed):
+    """One struct dev_pagemap: what it says of itself.
+
+    device is what people call it (pmem0, dax0.0, the address of a PCI function), resource the name of its range in
+    iomem_resource; page_size is in bytes.
+    """
 
     address: int
     type: str
@@ -100,6 +105,18 @@ class Pagemap:
     dev_dax: Union[DevDax, str, None] = None
     # Its driver sets zone_device_data of pages in use: most of them show it.
     driver_data: bool = False
+    page_size: int = 4096
+
+    def brief(self) -> str:
+        """Name, type, pages and reference."""
+        name, pfns = self.device or hex(self.address), self.ranges
+        where = f" from pfn {pfns[0].start_pfn:#x}" if pfns else ""
+        return f"{name} {short_type(self.type)}, {self.pages} pages{where}, {self.ref.state}"
+
+    def __str__(self) -> str:
+        from zonedev.report.text import pagemap_text
+
+        return pagemap_text(self)
 
     def index_bias(self, pfn: int) -> int:
         """A page's pfn less its index in the file of its device-dax device; 0 where that is not known."""
@@ -114,6 +131,11 @@ class Pagemap:
     def pages(self) -> int:
         """Pages of all ranges."""
         return sum(r.pages for r in self.ranges)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all ranges."""
+        return self.pages * self.page_size
 
     @property
     def folios(self) -> int:
@@ -140,8 +162,8 @@ class Waiter(NamedTuple):
     stack: tuple[str, ...] = ()
 
 
-@dataclass
-class Finding:
+@dataclass(repr=False)
+class Finding(Displayed):
     """A rule that fired, on count folios from pfn, 1 << order pages apart; pfn None: on the pagemap.
 
     pages is how many pages that are (within the range; 1 for a pagemap), folio_pfn and folio_pages say
@@ -174,9 +196,24 @@ class Finding:
     samples: int = 1
     agreed: int = 1
 
+    def brief(self) -> str:
+        """Severity, rule, place and counts."""
+        if self.pfn is None:
+            return f"{self.severity} {self.rule} on pagemap {self.pagemap:#x}"
+        pages = f" ({self.pages} pages)" if self.pages > 1 else ""
+        return (
+            f"{self.severity} {self.rule} at pfn {self.pfn:#x}{pages}, refcount {self.refcount}"
+            f" (expected {self.expected}), mapcount {self.mapcount}"
+        )
 
-@dataclass
-class PagemapResult:
+    def __str__(self) -> str:
+        from zonedev.report.text import finding_text
+
+        return finding_text(self)
+
+
+@dataclass(repr=False)
+class PagemapResult(Displayed):
     """One pagemap and what the scan of its pages found."""
 
     pagemap: Pagemap
@@ -192,6 +229,11 @@ class PagemapResult:
     pages_mapped: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
 
+    def brief(self) -> str:
+        """The pagemap, and how many of its pages are of which class."""
+        counts = ", ".join(f"{count} {name}" for name, count in self.classes.items() if count)
+        return f"{self.pagemap.brief()}: {counts or 'no page was looked at'}"
+
 
 @dataclass
 class SchemeInfo:
@@ -205,8 +247,8 @@ class SchemeInfo:
     calibrated: list[str] = field(default_factory=list)
 
 
-@dataclass
-class Audit:
+@dataclass(repr=False)
+class Audit(Displayed):
     """The result of an audit.
 
     passes are the looks at more than struct pages: whether each was run, what it saw, what it could not read.
@@ -236,6 +278,22 @@ class Audit:
     format: Optional[str] = None
     interrupted: bool = False
 
+    def __post_init__(self) -> None:
+        self.pagemaps, self.findings = Listing(self.pagemaps), Listing(self.findings)
+        self.transients = Listing(self.transients)
+
+    def brief(self) -> str:
+        """Target, verdict and sums."""
+        return (
+            f"of {self.path}: {self.verdict}, {self.pages} pages of {len(self.pagemaps)} pagemaps, "
+            f"{len(self.findings)} findings"
+        )
+
+    @property
+    def size(self) -> int:
+        """Bytes of device memory that the pages are."""
+        return sum(p.pagemap.size for p in self.pagemaps)
+
     @property
     def transient(self) -> int:
         """How many findings did not stand in a second sample of a live kernel."""
@@ -263,11 +321,11 @@ class Audit:
         """Findings of at least *severity* that the filters let pass; no sum is changed by either."""
         limit = SEVERITIES.index(severity)
         rules = self.filters.get("rule")
-        return [
+        return Listing(
             f
             for f in self.findings
             if SEVERITIES.index(f.severity) >= limit and (not rules or f.rule in rules)
-        ]
+        )
 
     @property
     def verdict(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Optional, Union
 from drgn import FaultError, Object, TypeKind
 
 from zonedev import _zonedev
+from zonedev.display import Displayed
 from zonedev.driver_pass import DriverPasses
 from zonedev.errors import TargetError, UsageError
 from zonedev.kernel.btf import types_from
@@ -33,8 +34,8 @@ What = Union[str, int, Object]
 """How a page may be named: see :func:`find_page()`."""
 
 
-@dataclass
-class FolioReport:
+@dataclass(repr=False)
+class FolioReport(Displayed):
     """What was asked for, the page's own words, its head's, and what is wrong with it."""
 
     asked: str
@@ -57,6 +58,14 @@ class FolioReport:
     entries: list[DaxEntry] = field(default_factory=list)
     # What its driver says of the page: whether its pool has handed it out, or a list has it as free.
     driver: str = ""
+
+    def brief(self) -> str:
+        """Page, class and counts."""
+        found = ", ".join(finding.rule for finding in self.findings)
+        return (
+            f"of pfn {self.pfn:#x} ({self.pagemap.device or hex(self.pagemap.address)}): {self.class_}, refcount "
+            f"{self.head['refcount']}, mapcount {self.head['mapcount']}{': ' + found if found else ''}"
+        )
 
     def __str__(self) -> str:
         from zonedev.report.text import folio_text

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
 
 from zonedev import _zonedev
+from zonedev.display import Displayed
 from zonedev.model import ANONYMOUS, FS_DAX, GENERIC, PCI_P2PDMA, Audit
 
 _NULL = "NULL"
@@ -96,8 +97,8 @@ def legal_states(scheme: _zonedev.Scheme, type_: str) -> list[State]:
     return [state for state in states if state]
 
 
-@dataclass
-class SchemeReport:
+@dataclass(repr=False)
+class SchemeReport(Displayed):
     """A scheme: its row of the table, its legal states, and where it is a kernel's, what speaks for it.
 
     seen: memory type -> refcount ("0", "1", "other") -> heads that look idle (unmapped, in no file).
@@ -111,6 +112,15 @@ class SchemeReport:
     states: list[State]
     seen: dict[str, dict[str, int]] = field(default_factory=dict)
     audit: Optional[Audit] = None
+
+    def brief(self) -> str:
+        """Letter and title."""
+        return f"{self.id}: {self.title}"
+
+    def __str__(self) -> str:
+        from zonedev.report.text import scheme_text
+
+        return scheme_text(self)
 
 
 def _seen(audit: Audit) -> dict[str, dict[str, int]]:

@@ -14,6 +14,7 @@ from typing import Any, Optional
 from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
+from zonedev.display import Displayed, Listing
 from zonedev.errors import UsageError
 from zonedev.kernel.btf import types_from
 from zonedev.kernel.facts import Kernel, read_kernel
@@ -63,8 +64,8 @@ def name_waiters(kernel: Kernel, findings: Iterable[Finding]) -> Optional[dict[s
 # ---------------------------------------------------------------- zonedev waiters
 
 
-@dataclass
-class Held:
+@dataclass(repr=False)
+class Held(Displayed):
     """A pagemap that tasks wait for, or that is on its way out: who waits, and which of its pages are not free.
 
     out has the findings (of any severity) on folios with more references than a free one; busy counts pages that are in
@@ -78,9 +79,16 @@ class Held:
     unread: int
     idle_refcount: Optional[int]
 
+    def __post_init__(self) -> None:
+        self.waiters, self.out = Listing(self.waiters), Listing(self.out)
 
-@dataclass
-class WaitersReport:
+    def brief(self) -> str:
+        """The pagemap, and how many tasks wait for how many pages."""
+        return f"{self.pagemap.brief()}: {len(self.waiters)} tasks wait, {self.busy} pages in use"
+
+
+@dataclass(repr=False)
+class WaitersReport(Displayed):
     """The tasks that wait for pages of pagemaps; pagemaps: how many there are."""
 
     held: list[Held]
@@ -88,6 +96,14 @@ class WaitersReport:
     waiting: Waiting
     types_from: str
     problems: list[str]
+
+    def __post_init__(self) -> None:
+        self.held = Listing(self.held)
+
+    def brief(self) -> str:
+        """How many tasks wait for which pagemaps."""
+        waits = ", ".join(f"{len(one.waiters)} for {one.pagemap.brief()}" for one in self.held)
+        return f"of {self.pagemaps} pagemaps: {waits or 'nobody waits'}"
 
     @property
     def complete(self) -> bool:

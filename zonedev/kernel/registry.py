@@ -448,6 +448,7 @@ def read_pagemap(
         nr_range=int(pgmap.nr_range) if type_.has_member("nr_range") else 1,
         foreign_maps=resource == _XEN_RESOURCE,
         init_busy=_init_busy(pgmap),
+        page_size=1 << layout.page_shift,
     )
 
 

@@ -9,7 +9,8 @@ from typing import Optional
 from zonedev import _zonedev
 from zonedev.diff import Change, Diff, PagemapChange
 from zonedev.model import short_type
-from zonedev.report.text import number, shown_runs, table
+from zonedev.report.table import table
+from zonedev.report.text import number, shown_runs
 
 
 def _step(before: Optional[int], after: Optional[int]) -> str:

@@ -9,7 +9,8 @@ from itertools import groupby, islice
 from zonedev.explanation import GUP_PIN_COUNTING_BIAS, Explanation, FileAt, Holder, is_map
 from zonedev.kernel.memory_search import Searched
 from zonedev.model import short_type
-from zonedev.report.text import device_name, number, table, types_words
+from zonedev.report.table import table
+from zonedev.report.text import device_name, number, size, types_words
 
 _ROWS_SHOWN = 20
 _OPENERS_SHOWN = 3
@@ -21,9 +22,9 @@ def _file(file: FileAt, inside: int = 0) -> list[str]:
     name = file.path or f"a file whose name is not known (address_space {file.mapping:#x})"
     if file.deleted:
         name += " (deleted)"
-    size = f" of {file.size:#x}" if file.size else ""
+    of = f" of {file.size:#x}" if file.size else ""
     inode = f", inode {file.inode}" if file.inode else ""
-    lines = [f"{name}, offset {file.offset + inside:#x}{size}{inode}"]
+    lines = [f"{name}, offset {file.offset + inside:#x}{of}{inode}"]
     if file.openers:
         shown = [
             f"{o.comm} (pid {o.pid}, descriptor {o.fd})" for o in file.openers[:_OPENERS_SHOWN]
@@ -76,22 +77,12 @@ def references(count: int, order: int) -> str:
     return f"{words} (as {number(pins, 'pin')} and {plain} others would be)"
 
 
-def _bytes(count: int) -> str:
-    """ "12 KiB", "3.5 GiB"."""
-    size, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1024 or unit == "TiB":
-            break
-        size /= 1024
-    return f"{size:.1f} {unit}" if size < 10 and unit != "B" else f"{size:.0f} {unit}"
-
-
 def _searched(searched: Searched) -> list[str]:
     """What a search of memory found, how far it came, and that a word is no proof."""
     found = len(searched.hits) + searched.more
     lines = [
         f"memory: {number(found, 'word')} beside those of holders {'points' if found == 1 else 'point'} to it"
-        f" ({_bytes(searched.read)} of {_bytes(searched.total)} searched in {searched.seconds:.1f} s)"
+        f" ({size(searched.read)} of {size(searched.total)} searched in {searched.seconds:.1f} s)"
     ]
     for hit in searched.hits[:_ROWS_SHOWN]:
         stale = "" if hit.certain else " (may be stale)"
@@ -99,7 +90,7 @@ def _searched(searched: Searched) -> list[str]:
     if found > _ROWS_SHOWN:
         lines.append(f"  ... and {found - _ROWS_SHOWN} more")
     if searched.unread:
-        lines.append(f"  not searched: {_bytes(searched.unread)} that cannot be read")
+        lines.append(f"  not searched: {size(searched.unread)} that cannot be read")
     if searched.why:
         lines.append(f"  not all was searched: {searched.why}")
     return lines

@@ -7,15 +7,16 @@ closing line with the verdict.  Reads no kernel memory; every number comes from 
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from zonedev import _zonedev
 from zonedev.model import Audit, Finding, Pagemap, PagemapResult, short_type
 from zonedev.report.data import FILE_NUMBERS
+from zonedev.report.table import table
+from zonedev.report.terminal import fill
 
 if TYPE_CHECKING:
     from zonedev.page import FolioReport
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 _SEVERITIES = _zonedev.SEVERITIES
 _ALWAYS = ("idle", "busy", "violation")
 _RUNS_SHOWN = 20
-_WIDTH = 100
 
 _VERDICTS = {
     "clean": "clean: every page was read, and none breaks a rule",
@@ -33,22 +33,20 @@ _VERDICTS = {
 }
 
 
-def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
-    """Rows as aligned columns, the first row being the header; *right* are right-aligned columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    aligned = set(right)
-    lines = []
-    for row in rows:
-        cells = [
-            c.rjust(w) if i in aligned else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
 def number(count: int, what: str) -> str:
     """ "1 page", "2 pages"."""
     return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def size(count: int) -> str:
+    """ "12 KiB", "3.5 GiB"."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    exact = value < 10 and unit != "B" and value != int(value)
+    return f"{value:.1f} {unit}" if exact else f"{value:.0f} {unit}"
 
 
 def shown_runs(lines: Iterable[str], count: int) -> Iterator[str]:
@@ -56,12 +54,6 @@ def shown_runs(lines: Iterable[str], count: int) -> Iterator[str]:
     yield from islice(lines, _RUNS_SHOWN)
     if count > _RUNS_SHOWN:
         yield f"    ... and {count - _RUNS_SHOWN} more runs (--format json has all)"
-
-
-def _wrap(text: str, indent: str) -> str:
-    return textwrap.fill(
-        text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False
-    )
 
 
 def _ref(pagemap: Pagemap) -> str:
@@ -126,7 +118,7 @@ def _pfns(finding: Finding) -> str:
         return f"pfn {finding.pfn:#x}"
     last = finding.pfn + finding.pages - 1
     folios = (
-        f"{finding.count} folios of order {finding.order}"
+        f"{number(finding.count, 'folio')} of order {finding.order}"
         if finding.order
         else f"{finding.count} pages"
     )
@@ -161,6 +153,23 @@ def _meaning(finding: Finding, type_: Optional[str], scheme: str) -> str:
     return str(rows[0]["meaning"])
 
 
+def finding_text(finding: Finding) -> str:
+    """A finding by itself: where and what, what it means, and who holds it."""
+    parts = [
+        fill(
+            f"{finding.severity}: {finding.rule}; {finding_line(finding, f'pagemap {finding.pagemap:#x}')}",
+            "",
+            "  ",
+        )
+    ]
+    parts.append(fill(_meaning(finding, None, ""), "  "))
+    if finding.explanation is not None:
+        from zonedev.report.explain_text import explain_line
+
+        parts.append(fill(explain_line(finding.explanation), "  "))
+    return "\n".join(parts)
+
+
 def _group(findings: Iterable[Finding]) -> list[list[Finding]]:
     """Findings by severity and rule, in their order."""
     groups: dict[tuple[str, str], list[Finding]] = {}
@@ -176,7 +185,7 @@ def _run(finding: Finding, device: str) -> str:
         return line
     from zonedev.report.explain_text import explain_line
 
-    return f"{line}\n{_wrap(explain_line(finding.explanation), '      ')}"
+    return f"{line}\n{fill(explain_line(finding.explanation), '      ')}"
 
 
 def findings_text(audit: Audit, severity: str) -> str:
@@ -197,7 +206,7 @@ def findings_text(audit: Audit, severity: str) -> str:
             where = f"{len(group)} pagemaps" if group[1:] else "pagemap"
         lines.append(f"{first.severity}: {first.rule}, {where}")
         lines.append(
-            _wrap(_meaning(first, pagemap.type if pagemap else None, audit.scheme.id), "  ")
+            fill(_meaning(first, pagemap.type if pagemap else None, audit.scheme.id), "  ")
         )
         runs = (_run(finding, called(finding.pagemap)) for finding in group)
         lines += shown_runs(runs, len(group))
@@ -241,7 +250,8 @@ def _amount(audit: Audit, severity: str) -> str:
 def closing(audit: Audit) -> str:
     """Pages, time, rate and verdict in one line."""
     rate = audit.pages / audit.scan_s / 1e6 if audit.scan_s > 0 else 0.0
-    text = f"{audit.pages} pages in {audit.scan_s:.2f} s ({rate:.1f} M pages/s); "
+    of = f" ({size(audit.size)})" if audit.pages else ""
+    text = f"{audit.pages} pages{of} in {audit.scan_s:.2f} s ({rate:.1f} M pages/s); "
     if audit.verdict == "violations":
         counts = f"{_amount(audit, 'error')} with errors, {_amount(audit, 'warning')} with warnings"
         if audit.fail_on == "info":
@@ -309,23 +319,23 @@ def _pass_text(one: dict[str, Any]) -> str:
 
 def audit_text(audit: Audit, severity: str = "warning") -> str:
     """The whole report; findings below *severity* are only counted."""
-    blocks = [_wrap(heading(audit), "")]
-    blocks += [_wrap("problem: " + text, "") for text in audit.problems]
-    blocks += [_wrap(text, "") for text in audit.notes]
+    blocks = [fill(heading(audit))]
+    blocks += [fill("problem: " + text) for text in audit.problems]
+    blocks += [fill(text) for text in audit.notes]
     if audit.filters:
         chosen = "; ".join(f"{key} {', '.join(names)}" for key, names in audit.filters.items())
-        blocks.append(_wrap(f"only: {chosen}", ""))
-    blocks += [_wrap("calibration: " + text, "") for text in audit.scheme.calibrated]
+        blocks.append(fill(f"only: {chosen}"))
+    blocks += [fill("calibration: " + text) for text in audit.scheme.calibrated]
     if audit.pagemaps:
         blocks.append(pagemap_table(audit))
     blocks.append("\n".join(_gaps(audit)))
-    blocks += [_wrap(_pass_text(one), "") for one in audit.passes]
+    blocks += [fill(_pass_text(one)) for one in audit.passes]
     blocks.append(findings_text(audit, severity))
-    blocks.append(_wrap(_hidden(audit, severity), ""))
+    blocks.append(fill(_hidden(audit, severity)))
     if audit.findings_dropped:
         blocks.append(f"{audit.findings_dropped} more runs found no room and are only counted")
     if audit.transient:
-        blocks.append(_wrap(_transient(audit), ""))
+        blocks.append(fill(_transient(audit)))
     if audit.kernel_log:
         blocks.append(
             "the kernel's log says:\n" + "\n".join("    " + line for line in audit.kernel_log)
@@ -341,30 +351,65 @@ def _range_text(pagemap: Pagemap) -> str:
     return ", ".join(f"{r.start_pfn:#x}-{r.end_pfn - 1:#x}" for r in pagemap.ranges)
 
 
+def _memmap(pagemap: Pagemap) -> str:
+    """Where its struct pages lie."""
+    skipped = sum(r.first_pfn - r.start_pfn for r in pagemap.ranges)
+    return f"altmap ({skipped} pages)" if pagemap.altmap else "RAM"
+
+
 def list_text(pagemaps: list[Pagemap], incomplete: bool = False) -> str:
     """One row per pagemap."""
     if not pagemaps and incomplete:
         return "no dev_pagemap could be read\n"
     if not pagemaps:
         return "no dev_pagemap is registered: this machine has no device memory with struct pages\n"
-    rows = [["DEVICE", "TYPE", "PAGES", "PFNS", "ORDER", "MEMMAP", "PGMAP-REF", "OPS", "ADDRESS"]]
+    rows = [
+        [
+            "DEVICE",
+            "TYPE",
+            "PAGES",
+            "SIZE",
+            "PFNS",
+            "ORDER",
+            "MEMMAP",
+            "PGMAP-REF",
+            "OPS",
+            "ADDRESS",
+        ]
+    ]
     for pagemap in pagemaps:
-        skipped = sum(r.first_pfn - r.start_pfn for r in pagemap.ranges)
-        memmap = f"altmap ({skipped} pages)" if pagemap.altmap else "RAM"
         rows.append(
             [
                 device_name(pagemap),
                 short_type(pagemap.type),
                 str(pagemap.pages),
+                size(pagemap.size),
                 _range_text(pagemap),
                 str(pagemap.vmemmap_shift),
-                memmap,
+                _memmap(pagemap),
                 _ref(pagemap),
                 pagemap.ops or "-",
                 f"{pagemap.address:#x}",
             ]
         )
-    return table(rows, (2, 4)) + "\n"
+    return table(rows, (2, 3, 5)) + "\n"
+
+
+def pagemap_text(pagemap: Pagemap) -> str:
+    """One pagemap by itself."""
+    facts = (
+        ("device", device_name(pagemap)),
+        ("type", short_type(pagemap.type)),
+        ("pages", f"{pagemap.pages} ({size(pagemap.size)})"),
+        ("pfns", _range_text(pagemap)),
+        ("order", str(pagemap.vmemmap_shift)),
+        ("memmap", _memmap(pagemap)),
+        ("ref", _ref(pagemap)),
+        ("ops", pagemap.ops or "-"),
+        ("resource", pagemap.resource or "-"),
+        ("address", f"{pagemap.address:#x}"),
+    )
+    return "\n".join(f"{name:<9}{value}" for name, value in facts)
 
 
 # ---------------------------------------------------------------- files
@@ -467,13 +512,13 @@ def _seen_text(report: SchemeReport, audit: Audit) -> str:
 def scheme_text(report: SchemeReport) -> str:
     """A scheme: evidence, what was seen, and the legal states as a table."""
     audit = report.audit
-    blocks = [_wrap(heading(audit) if audit else f"scheme {report.id}: {report.title}", "")]
+    blocks = [fill(heading(audit) if audit else f"scheme {report.id}: {report.title}")]
     facts = [("kernels", report.kernels), ("pagemap", report.pgmap_ref), ("shared", report.shared)]
     blocks.append("\n".join(f"{name:<9}{value}" for name, value in facts if value))
     if audit:
-        blocks += [_wrap("problem: " + text, "") for text in audit.problems]
+        blocks += [fill("problem: " + text) for text in audit.problems]
         blocks.append("\n".join(["evidence", *("  " + text for text in audit.scheme.evidence)]))
-        blocks += [_wrap("calibration: " + text, "") for text in audit.scheme.calibrated]
+        blocks += [fill("calibration: " + text) for text in audit.scheme.calibrated]
     if audit and report.seen:
         blocks.append(
             "folios that look idle (not mapped, in no file)\n" + _seen_text(report, audit)
@@ -481,7 +526,7 @@ def scheme_text(report: SchemeReport) -> str:
     if report.states:
         rows = [["TYPE", "LEGAL STATE", "REFCOUNT", "MAPCOUNT", "MAPPING"]]
         rows += [[short_type(state.type), *state[1:]] for state in report.states]
-        blocks += [table(rows), _wrap(_OTHER_REFERENCES, "")]
+        blocks += [table(rows), fill(_OTHER_REFERENCES)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -528,9 +573,5 @@ def rule_text(rows: list[dict[str, Any]]) -> str:
             ("bug class", "bug_class"),
             ("near miss", "near_miss"),
         ):
-            lines.append(
-                textwrap.fill(
-                    row[key], _WIDTH, initial_indent=f"  {label:<11}", subsequent_indent=" " * 13
-                )
-            )
+            lines.append(fill(row[key], f"  {label:<11}", " " * 13))
     return "\n".join(lines) + "\n"

@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from zonedev.model import Waiter, short_type
+from zonedev.report.terminal import fill
 from zonedev.report.text import device_name, finding_line, number, shown_runs, types_words
 from zonedev.waiters import Held, WaitersReport
-
-_WIDTH = 100
 
 
 def _waiter(waiter: Waiter) -> list[str]:
@@ -23,7 +20,7 @@ def _waiter(waiter: Waiter) -> list[str]:
 def _trace(stack: tuple[str, ...]) -> str:
     """Callees before callers; a name and what marks it stay together."""
     text = " < ".join(name.replace(" ", "\0") for name in stack)
-    wrapped = textwrap.fill(text, _WIDTH, initial_indent="    ", subsequent_indent="    ")
+    wrapped = fill(text, "    ")
     return wrapped.replace("\0", " ")
 
 
