@@ -6,7 +6,7 @@ time.  Integers are range-checked: OverflowError or ValueError for what does not
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, final
 
 from typing_extensions import Buffer
 
@@ -23,6 +23,7 @@ MEMBERS: tuple[str, ...]
 FLAGS: tuple[str, ...]
 """Page flags that rules look at, as named in enum pageflags."""
 
+@final
 class Layout:
     """Where the members of struct page and struct folio lie in one kernel."""
 
@@ -54,6 +55,7 @@ class Layout:
         :raises ValueError: a member lies outside of its struct, or an indispensable one is missing
         """
 
+@final
 class Scheme:
     """The refcount scheme that evidence tells."""
 
@@ -104,6 +106,7 @@ class Scheme:
 METHODS: tuple[str, ...]
 """Compressions of kdump-compressed dumps that a Memory knows; "none" is one of them."""
 
+@final
 class Memory:
     """The physical memory of a dump: an ELF core of a 64-bit little-endian machine, or a kdump-compressed file."""
 
@@ -124,6 +127,7 @@ class Memory:
         :raises ValueError: that is not certain
         """
 
+@final
 class Scan:
     """One walk, upward, over the struct pages of a pagemap."""
 
@@ -204,6 +208,7 @@ class Scan:
         """The tally: classes and severities (pages), refcounts (heads), idle_looking, driver_data, pages_referenced,
         heads_above_idle, pages_mapped, findings (list of dicts), findings_dropped."""
 
+@final
 class Entries:
     """The files' view of FS_DAX pages: one byte per page that has an entry in a file's tree."""
 
@@ -272,6 +277,7 @@ class Entries:
     def mark(self, pfn: int, /) -> Optional[dict[str, Any]]:
         """count (7: or more), match, pmd, locked, flux, stuck of a page; None outside of all ranges."""
 
+@final
 class Btf:
     """Types out of BTF.  Ids are numbers from 0 (void) on; len() is one more than the last.
 
@@ -312,6 +318,7 @@ class Btf:
     def sizeof(self, id: int, /) -> int:
         """Bytes; 0 for what has no size."""
 
+@final
 class Kallsyms:
     """Symbols that a kernel keeps of itself, each (name, address, size up to the next in bytes, letter of nm(1)).
 
@@ -348,6 +355,7 @@ class Kallsyms:
 def btf_size(header: Buffer, /) -> int:
     """Bytes that BTF takes which begins so (24 bytes at least); 0 where it does not look like BTF."""
 
+@final
 class PageBits:
     """One bit per page, what its driver says of it: handed out by a pool, or listed as free."""
 

@@ -8,7 +8,7 @@ reads no struct page (scanner.py), prints nothing (report/), decodes nothing (th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, Optional, Union
 
@@ -18,6 +18,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from zonedev import _zonedev
 from zonedev._version import VERSION
+from zonedev.display import Listing
 from zonedev.driver_pass import DriverPasses, FreeListPass, PoolPass
 from zonedev.errors import TargetError, UsageError, ValidationError
 from zonedev.explain import explain_findings
@@ -74,9 +75,12 @@ _DESCRIBED_MAX = 1000
 @takes_program_or_default
 def for_each_dev_pagemap(prog: Program) -> Iterator[Object]:
     """
-    Iterate over all registered pagemaps, each once; those that pages name where the registry is not to be found.
+    Iterate over all registered pagemaps, each once.
+
+    Where the registry is not to be found, those that pages of ZONE_DEVICE name.
 
     :return: Iterator of ``struct dev_pagemap *`` objects.
+    :raises TargetError: there is neither
     """
     try:
         registry = read_registry(prog)
@@ -106,6 +110,29 @@ def _is_called(pagemap: Pagemap, name: str) -> bool:
     except ValueError:
         return False
     return number == pagemap.address or pagemap.covers(number)
+
+
+Names = Union[str, Iterable[str], None]
+"""A name, or several; None: all."""
+
+
+def _names(names: Names) -> list[str]:
+    return [names] if isinstance(names, str) else list(names or ())
+
+
+def _check_options(fail_on: str, resample_ms: int, samples: int) -> None:
+    """
+    That the options of an audit make sense.
+
+    :raises UsageError: one of them does not
+    """
+    if fail_on not in _zonedev.SEVERITIES:
+        known = ", ".join(_zonedev.SEVERITIES)
+        raise UsageError(f"fail_on={fail_on!r} is no severity; the severities are: {known}")
+    if resample_ms < 0 or samples < 2:
+        raise UsageError(
+            f"resample_ms={resample_ms} and samples={samples}: give 0 or more milliseconds, and 2 or more samples"
+        )
 
 
 def _select(kernel: Kernel, types: list[str], pgmaps: list[str]) -> list[Pagemap]:
@@ -236,6 +263,13 @@ def _describe(prog: Program, findings: list[Finding]) -> None:
             if finding.mapping not in words:
                 words[finding.mapping] = describe_mapping(prog, finding.mapping)
             finding.detail = finding.detail or words[finding.mapping]
+
+
+def _name_devices(kernel: Kernel, findings: Iterable[Finding]) -> None:
+    """Say of which device a finding is, for whoever looks at one by itself."""
+    devices = {p.address: p.device for p in kernel.pagemaps}
+    for finding in findings:
+        finding.device = devices.get(finding.pagemap)
 
 
 def _severity_order(finding: Finding) -> tuple[int, int]:
@@ -391,8 +425,8 @@ def _pageless(scanner: Scanner, pagemaps: list[Pagemap]) -> list[Finding]:
 def audit(
     prog: Program,
     *,
-    types: Optional[list[str]] = None,
-    pgmaps: Optional[list[str]] = None,
+    types: Names = None,
+    pgmaps: Names = None,
     fail_on: str = "error",
     resample_ms: int = 20,
     samples: int = SAMPLES,
@@ -403,22 +437,34 @@ def audit(
     """
     Judge every struct page of every pagemap.
 
-    :param types: only pagemaps of these memory types (enumerators, with or without MEMORY_DEVICE_)
-    :param pgmaps: only these pagemaps (device name, resource, address or a pfn)
-    :param fail_on: lowest severity that makes the verdict "violations"
-    :param resample_ms: live kernels: time between samples of what looks wrong, in milliseconds
-    :param samples: live kernels: samples that must agree, 2 or more; four times as many where other
-        findings of the audit turn out to be transient
-    :param quick: leave out the passes over more than struct pages (DAX entries, pools and lists of drivers,
-        stacks of tasks)
-    :param explain: say who holds the first folio of each finding, of the 20 most severe
-    :param progress: called with (pages done, pages in all)
+    The result's :attr:`~zonedev.model.Audit.verdict` is "clean", "violations" or "incomplete" (pages that could not be read
+    or judged, and nothing worse); every page is in exactly one of its :attr:`~zonedev.model.Audit.classes`.
+
+    >>> result = audit()
+    >>> result.verdict
+    'violations'
+    >>> result.findings[0].rule
+    'refcount-below-mapcount'
+
+    :param types: Only pagemaps of this memory type, or these (enumerators, with or without MEMORY_DEVICE_).
+    :param pgmaps: Only this pagemap, or these (device name, resource, address or a pfn).
+    :param fail_on: Lowest severity ("info", "warning", "error") that makes the verdict "violations".
+    :param resample_ms: Live kernels: time between samples of what looks wrong, in milliseconds.
+    :param samples: Live kernels: samples that must agree, 2 or more; four times as many where other
+        findings of the audit turn out to be transient.
+    :param quick: Leave out the passes over more than struct pages (DAX entries, pools and lists of drivers,
+        stacks of tasks).
+    :param explain: Say who holds the first folio of each finding, of the 20 most severe.
+    :param progress: Called with (pages done, pages in all).
+    :return: The report: ``str()`` of it is the text that ``zonedev audit`` prints.
     :raises TargetError: the target cannot be audited
     :raises UsageError: no pagemap matches
     """
     begin = time.monotonic()
+    _check_options(fail_on, resample_ms, samples)
+    wanted = {"type": _names(types), "pgmap": _names(pgmaps)}
     kernel = read_kernel(prog)
-    selected = _select(kernel, types or [], pgmaps or [])
+    selected = _select(kernel, wanted["type"], wanted["pgmap"])
     dax, drivers = _dax_pass(kernel, selected, quick), DriverPasses(kernel, selected, quick)
     scanner = Scanner(kernel, selected, progress, dax, drivers)
     scan_begin = time.monotonic()
@@ -437,6 +483,7 @@ def audit(
     findings = sorted(findings + on_pagemaps + scanner.extra, key=_severity_order)
     waiters = None if quick else name_waiters(kernel, on_pagemaps)
     _describe(prog, findings)
+    _name_devices(kernel, (*findings, *transient))
     if scanner.dax:
         scanner.dax.describe(findings)
     extra = [waiters] if waiters else []
@@ -463,19 +510,45 @@ def audit(
         scan_s=scan_s,
         total_s=time.monotonic() - begin,
         fail_on=fail_on,
-        filters={k: v for k, v in (("type", types), ("pgmap", pgmaps)) if v},
+        filters={name: names for name, names in wanted.items() if names},
         interrupted=scanner.interrupted,
     )
 
 
 @takes_program_or_default
-def validate(prog: Program, **options: Any) -> Audit:
+def validate(
+    prog: Program,
+    *,
+    types: Names = None,
+    pgmaps: Names = None,
+    fail_on: str = "error",
+    resample_ms: int = 20,
+    samples: int = SAMPLES,
+    quick: bool = False,
+    explain: bool = False,
+    progress: Optional[Progress] = None,
+) -> Audit:
     """
-    The same as :func:`audit()`, for scripts that want an exception.
+    Validate every struct page of every pagemap: :func:`audit()` for scripts that want an exception.
 
-    :raises ValidationError: the verdict is "violations"
+    Parameters are those of :func:`audit()`.
+
+    :return: The audit, whose verdict is "clean", or "incomplete" where not every page could be judged.
+    :raises ValidationError: the verdict is "violations"; the audit is in its ``result``
+    :raises TargetError: the target cannot be audited
+    :raises UsageError: no pagemap matches
     """
-    result: Audit = audit(prog, **options)
+    result: Audit = audit(
+        prog,
+        types=types,
+        pgmaps=pgmaps,
+        fail_on=fail_on,
+        resample_ms=resample_ms,
+        samples=samples,
+        quick=quick,
+        explain=explain,
+        progress=progress,
+    )
     if result.verdict == "violations":
         worst = result.findings[0]
         place = f"pagemap {worst.pagemap:#x}" if worst.pfn is None else f"pfn {worst.pfn:#x}"
@@ -496,22 +569,32 @@ def list_with_problems(prog: Program) -> tuple[list[Pagemap], list[str]]:
 @takes_program_or_default
 def list_pagemaps(prog: Program) -> list[Pagemap]:
     """
-    All pagemaps with their device, ranges and reference, in the order of their pfns.
+    Read all pagemaps: device, memory type, PFN ranges, reference, in the order of their pfns.
+
+    >>> list_pagemaps()[0]
+    device   pmem0
+    type     FS_DAX
+    ...
 
     :raises TargetError: the registry or a pagemap cannot be read
     """
     pagemaps, problems = list_with_problems(prog)
     if problems:
         raise TargetError(problems[0])
-    return pagemaps
+    return Listing(pagemaps)
 
 
 @takes_program_or_default
-def dev_pagemap_ranges(prog: Program, pgmap: Object) -> list[PfnRange]:
+def dev_pagemap_ranges(prog: Program, pgmap: Union[Object, int]) -> list[PfnRange]:
     """
-    PFN ranges of a pagemap, half-open, with the first pfn behind an altmap's reserve.
+    Get the PFN ranges of a pagemap.
 
-    :param pgmap: ``struct dev_pagemap *``
+    They are half-open, [start_pfn, end_pfn), while the kernel's ``struct range`` has its last byte; first_pfn is the first
+    pfn behind an altmap's reserve, which has a struct page.
+
+    :param pgmap: ``struct dev_pagemap *``, or its address
+    :return: The ranges; [] where there is no such pagemap.
+    :raises TargetError: the registry or a pagemap cannot be read
     """
     address = int(pgmap)
     return next((p.ranges for p in list_pagemaps(prog) if p.address == address), [])
@@ -522,10 +605,15 @@ def folio(prog: Program, what: What, *, quick: bool = False) -> FolioReport:
     """
     Decode and judge one struct page and its folio.
 
-    :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...); the same as a
-        number, or as a ``struct page *`` or ``struct folio *``
-    :param quick: do not look for the DAX entries of files that name the page
+    >>> folio(0x1082fc).class_
+    'violation'
+
+    :param what: A pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...); the same as a
+        number, or as a ``struct page *`` or ``struct folio *``.
+    :param quick: Do not ask files and drivers what they say of the page.
+    :return: The page, its head, its class and the findings on it: ``str()`` of it is what ``zonedev page`` prints.
     :raises TargetError: it is not ZONE_DEVICE, or cannot be read
+    :raises UsageError: *what* names no page
     """
     return folio_report(read_kernel(prog), what, quick)
 
@@ -536,31 +624,36 @@ def open_dax_walk(prog: Program) -> DaxWalk:
     :raises TargetError: the kernel is live, or the dump does not hold its super blocks
     """
     if prog.flags & ProgramFlags.IS_LIVE:
-        raise TargetError("DAX entries of a live kernel change while they are read")
+        raise TargetError(
+            "DAX entries of a live kernel change while they are read; give a vmcore of it"
+        )
     try:
         walk = DaxWalk(prog, kernel_layout(prog), detect_scheme(prog)[0])
         walk.files()
     except (CannotWalk, MemoryError) as err:
-        raise TargetError(f"DAX entries cannot be read: {err or 'no memory'}") from None
+        raise TargetError(
+            f"DAX entries cannot be read: {err or 'no memory'}; what they need is in a whole vmcore and the vmlinux of its kernel"
+        ) from None
     return walk
 
 
 @takes_program_or_default
 def dax_files(prog: Program) -> list[DaxFile]:
     """
-    The DAX inodes of all super blocks.
+    Find the DAX inodes of all super blocks.
 
+    :return: Addresses of ``struct inode`` and ``struct address_space``, and the super block.
     :raises TargetError: the kernel is live, or the dump does not hold its super blocks
     """
-    return open_dax_walk(prog).files()
+    return Listing(open_dax_walk(prog).files())
 
 
 @takes_program_or_default
 def for_each_dax_entry(prog: Program, inode: Optional[int] = None) -> Iterator[DaxEntry]:
     """
-    The DAX entries of all files: which pages of which file lie where.
+    Iterate over the DAX entries of all files: which pages of which file lie where.
 
-    :param inode: only those of the file whose ``struct inode`` lies at this address
+    :param inode: Only those of the file whose ``struct inode`` lies at this address
     :raises TargetError: the kernel is live, the dump does not hold its super blocks, or a file has more than
         16 million entries
     """
@@ -573,8 +666,9 @@ def for_each_dax_entry(prog: Program, inode: Optional[int] = None) -> Iterator[D
 @takes_program_or_default
 def rules_applicability(prog: Program) -> list[Optional[str]]:
     """
-    Per row of the rule table: None, or why it is not applicable to the kernel.
+    Tell which rules apply to the kernel.
 
+    :return: Per row of the rule table: None, or why it is not applicable.
     :raises TargetError: the target cannot be audited
     """
     kernel = read_kernel(prog)
@@ -584,8 +678,9 @@ def rules_applicability(prog: Program) -> list[Optional[str]]:
 @takes_program_or_default
 def scheme(prog: Program) -> SchemeReport:
     """
-    The refcount scheme of the kernel: its evidence, its legal states, and where its free pages rest.
+    Tell the refcount scheme of the kernel: its evidence, its legal states, and where its free pages rest.
 
+    :return: The report: ``str()`` of it is what ``zonedev scheme`` prints.
     :raises TargetError: the target cannot be audited
     """
     return scheme_report(detect_scheme(prog)[0], audit(prog, quick=True))

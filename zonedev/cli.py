@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Optional
 
 from drgn import FaultError, Program
@@ -20,6 +20,7 @@ from drgn import FaultError, Program
 from zonedev import _zonedev, commands
 from zonedev.errors import UsageError, ZonedevError
 from zonedev.kernel.btf import types_from
+from zonedev.kernel.strings import printable
 from zonedev.target import Target, btf_of_file, check_kernel, open_target
 
 EXIT_ERROR = 2
@@ -35,6 +36,20 @@ def version_text() -> str:
     for library in ("libelf", "libkdumpfile"):
         lines.append(f"{library} {versions[library] or 'not built in'}")
     return "\n".join(lines) + "\n"
+
+
+def completion_text() -> str:
+    """The script that has bash complete verbs, options and their values."""
+    from zonedev.completion import bash_completion
+
+    return bash_completion(commands.build_parser("zonedev", True))
+
+
+# Words that stand alone, and what they print.
+_ALONE: dict[tuple[str, ...], Callable[[], str]] = {
+    ("--version",): version_text,
+    ("--completion", "bash"): completion_text,
+}
 
 
 def _target(args: argparse.Namespace) -> Target:
@@ -102,7 +117,9 @@ def _slice(target: Target, args: argparse.Namespace) -> int:
         else:
             result = slice_core(core, target.symbols, args.output, run)
     except OSError as err:
-        raise UsageError(f"-o {args.output}: cannot be written: {err.strerror or err}") from None
+        raise UsageError(
+            f"-o {args.output}: cannot be written: {err.strerror or err}; give a directory, or the name of a new one"
+        ) from None
     sys.stdout.write(f"{result.core}: {result.frames} page frames, {result.core_size} bytes\n")
     if result.debug_files:
         sys.stdout.write(f"{result.debug_files[0]}: {result.debug_size} bytes\n")
@@ -110,7 +127,8 @@ def _slice(target: Target, args: argparse.Namespace) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    args = commands.build_parser("zonedev", True).parse_args(argv)
+    parser = commands.build_parser("zonedev", True)
+    args = parser.parse_args(commands.help_words(argv))
     without_target = commands.WITHOUT_TARGET.get(args.verb)
     target_given = args.core or args.kernel or args.qemu or getattr(args, "vmcore", None)
     if without_target and (not target_given or getattr(args, "reports", None)):
@@ -125,7 +143,7 @@ def _run(argv: Sequence[str]) -> int:
 def _fail(message: str) -> int:
     """One line on stderr."""
     if sys.stderr is not None:
-        sys.stderr.write(f"zonedev: error: {' '.join(message.split())}\n")
+        sys.stderr.write(f"zonedev: error: {printable(' '.join(message.splitlines()))}\n")
     return EXIT_ERROR
 
 
@@ -169,8 +187,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         "zonedev: error: the core points behind its own end: it is damaged or cut off; copy it again\n"
     )
     try:
-        if list(argv) == ["--version"]:
-            sys.stdout.write(version_text())
+        if tuple(argv) in _ALONE:
+            sys.stdout.write(_ALONE[tuple(argv)]())
             return 0
         return _guarded(argv)
     # A defect of zonedev must not look like a verdict (exit status 1).

@@ -8,15 +8,18 @@ sys.stdout (drgn redirects by swapping that object) and returns the result objec
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Optional
 
 from drgn import FaultError, Program, ProgramFlags
 
 from zonedev import _zonedev
+from zonedev.display import Listing
 from zonedev.errors import TargetError, UsageError
+from zonedev.examples import examples_text
 from zonedev.meter import meter
 from zonedev.target import Target, with_types
 
@@ -29,6 +32,9 @@ _INCOMPLETE = 3
 _ONE_PAGE = ("page", "explain")
 
 _WAIT_MAX = 1e6
+
+# What argparse says where the verb is missing.
+_NO_VERB = "the following arguments are required: VERB"
 
 FORMATS = ("text", "json", "ndjson", "csv")
 
@@ -56,6 +62,35 @@ _EPILOGS = {
 }
 
 
+def _epilog(prog: str, verb: str, targets: bool) -> str:
+    """Examples, and what the exit status says (drgn's commands have none)."""
+    status = _EPILOGS.get(verb, _EPILOG)
+    return "\n\n".join(
+        filter(None, (examples_text(prog, verb, targets), status if targets else ""))
+    )
+
+
+class _Alone(argparse.Action):
+    """An option of the program that stands alone: cli.py answers it before anything is parsed."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: Optional[str] = None
+    ) -> None:
+        given = f" {self.metavar}" if self.metavar else ""
+        raise UsageError(f"{option_string} stands alone: {parser.prog} {option_string}{given}")
+
+
+class _Formatter(argparse.HelpFormatter):
+    """argparse's, which leaves examples as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.split("\n\n")
+        return "\n\n".join(
+            p if p.startswith("examples:") else super(_Formatter, self)._fill_text(p, width, indent)
+            for p in paragraphs
+        )
+
+
 class Outcome(NamedTuple):
     """What a verb results in: an object for callers, a number for the shell."""
 
@@ -63,12 +98,36 @@ class Outcome(NamedTuple):
     exit_code: int = 0
 
 
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A word that is like the one that was typed, to be added to a message; "" where none is."""
+    close = difflib.get_close_matches(word, [str(one) for one in known], 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def help_words(words: Sequence[str]) -> list[str]:
+    """`help`, `help VERB`, as in drgn's crash mode, in the words of argparse."""
+    if words[:1] in (["help"], ("help",)):
+        return [*words[1:2], "--help"]
+    return list(words)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse that raises instead of exiting, so that it can be used inside of drgn."""
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError with the message and the way to help."""
+        if message == _NO_VERB:
+            message = "no VERB: say what to do; audit judges every page, list shows what there is"
         raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """argparse's, with the word that may have been meant."""
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as err:
+            raise argparse.ArgumentError(
+                action, err.message + did_you_mean(str(value), action.choices or ())
+            ) from None
 
     def parse_args(self, args: Optional[Sequence[str]] = None) -> argparse.Namespace:  # type: ignore[override]
         """Parse a whole command line; what is left over is said with the verb that does not take it."""
@@ -76,6 +135,8 @@ class Parser(argparse.ArgumentParser):
         if rest:
             named_by_option = parsed.verb in _ONE_PAGE and hasattr(parsed, "core")
             core = "; a VMCORE is named with -c" if named_by_option else ""
+            if not core and not rest[0].startswith("-") and hasattr(parsed, "vmcore"):
+                core = "; there is one VMCORE at a time"
             raise UsageError(
                 f"unrecognized arguments: {' '.join(rest)}{core} (see {self.prog} {parsed.verb} --help)"
             )
@@ -208,14 +269,42 @@ def _add_diff(parser: argparse.ArgumentParser) -> None:
     _add_format(parser, ("text", "json"))
 
 
+def _add_drgn(verbs: Mapping[str, argparse.ArgumentParser]) -> None:
+    """--drgn, last as in all of drgn's commands, for verbs that have an equivalent in Python."""
+    from zonedev.drgn_code import VERBS
+
+    for name in VERBS:
+        verbs[name].add_argument(
+            "--drgn",
+            action="store_true",
+            help="print how to do the equivalent operation using drgn APIs",
+        )
+
+
 def build_parser(prog: str, targets: bool) -> Parser:
-    """The parser of all verbs; *targets* adds the options that name a target."""
+    """
+    The parser of all verbs.
+
+    :param targets: for the program: add the options that name a target; else for drgn, which has one: add --drgn
+    """
     parser = Parser(
         prog=prog,
         description="Audits the struct pages of ZONE_DEVICE memory: pmem, DAX, device memory, P2PDMA.",
-        epilog=_EPILOG,
+        epilog=_epilog(prog, "", targets),
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
+    if targets:
+        parser.add_argument(
+            "--version", action=_Alone, nargs=0, help="versions of zonedev, drgn and libraries"
+        )
+        parser.add_argument(
+            "--completion",
+            action=_Alone,
+            nargs="?",
+            metavar="bash",
+            help='a script for the shell: eval "$(zonedev --completion bash)"',
+        )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
 
     def verb(
@@ -225,7 +314,8 @@ def build_parser(prog: str, targets: bool) -> Parser:
             name,
             help=help_,
             description=help_,
-            epilog=_EPILOGS.get(name, _EPILOG),
+            epilog=_epilog(prog, name, targets),
+            formatter_class=_Formatter,
             allow_abbrev=False,
         )
         if targets and target:
@@ -304,6 +394,8 @@ def build_parser(prog: str, targets: bool) -> Parser:
             default=[],
             help="with what explains this page; may be repeated",
         )
+    else:
+        _add_drgn(verbs.choices)
     return parser
 
 
@@ -342,15 +434,23 @@ def _list(prog: Program, args: argparse.Namespace) -> Outcome:
         }[args.format](),
         args,
     )
-    return Outcome(pagemaps, _INCOMPLETE if problems else 0)
+    return Outcome(Listing(pagemaps), _INCOMPLETE if problems else 0)
 
 
 def _rule_rows(name: str) -> list[dict[str, Any]]:
     rows = [r for r in _zonedev.rules() if name in (r["id"], r["number"]) and name != "-"]
     if not rows:
-        known = ", ".join(dict.fromkeys(r["id"] for r in _zonedev.rules()))
-        raise UsageError(f"no rule {name!r}; the rules are: {known}")
+        like = did_you_mean(name, (row["id"] for row in _zonedev.rules()))
+        raise UsageError(f"no rule {name!r}; zonedev rules lists them{like}")
     return rows
+
+
+def rule_ids(names: Sequence[str]) -> list[str]:
+    """Ids of the rules of these ids or numbers.
+
+    :raises UsageError: there is none such
+    """
+    return sorted({row["id"] for name in names for row in _rule_rows(name)})
 
 
 def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) -> Outcome:
@@ -358,8 +458,10 @@ def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) ->
     from zonedev.report import data, text
 
     if args.resample_ms < 0 or args.samples < 2:
-        raise UsageError("--resample-ms must be 0 or more, --samples 2 or more")
-    wanted = sorted({row["id"] for name in args.rule or () for row in _rule_rows(name)})
+        raise UsageError(
+            f"--resample-ms {args.resample_ms} --samples {args.samples}: give 0 or more milliseconds, and 2 or more samples"
+        )
+    wanted = rule_ids(args.rule or ())
     with meter("reading struct pages", "pages") as progress:
         result = audit(
             prog,
@@ -409,7 +511,9 @@ def _explain(prog: Program, args: argparse.Namespace) -> Outcome:
     from zonedev.report import data
 
     if not 0 <= args.budget < _WAIT_MAX:
-        raise UsageError(f"--budget must be 0 or more and below {_WAIT_MAX:.0f}")
+        raise UsageError(
+            f"--budget {args.budget:g}: give seconds, 0 or more and below {_WAIT_MAX:.0f}"
+        )
     with meter("searching memory", "B") as progress:
         result = Explainer(prog).explain(args.what, args.budget, progress)
     _show(str(result) if args.format == "text" else data.to_json(data.explain_dict(result)), args)
@@ -456,7 +560,7 @@ def _files(prog: Program, args: argparse.Namespace) -> Outcome:
     else:
         as_text = text.files_text if listed == "files" else text.entries_text
         _show(as_text(rows) + text.types_line(source), args)
-    return Outcome(rows, _INCOMPLETE if walk.walked.gaps else 0)
+    return Outcome(Listing(rows), _INCOMPLETE if walk.walked.gaps else 0)
 
 
 def _waiters(prog: Program, args: argparse.Namespace) -> Outcome:
@@ -479,13 +583,13 @@ def rules_verb(args: argparse.Namespace, prog: Optional[Program] = None) -> Outc
         for row, why in zip(rows, rules_applicability(prog)):
             row["not_applicable"] = why
     if args.rule:
-        wanted = [row["id"] for row in _rule_rows(args.rule)]
+        wanted = rule_ids([args.rule])
         rows = [row for row in rows if row["id"] in wanted]
     if args.format == "json":
         _show(data.to_json({"schema": "zonedev.rules/1", "rules": rows}), args)
     else:
         _show(text.rule_text(rows) if args.rule else text.rules_text(rows), args)
-    return Outcome(rows)
+    return Outcome(Listing(rows))
 
 
 def scheme_verb(args: argparse.Namespace, prog: Optional[Program] = None) -> Outcome:
@@ -512,10 +616,11 @@ def _two_audits(prog: Program, args: argparse.Namespace) -> list[dict[str, Any]]
 
     if not prog.flags & ProgramFlags.IS_LIVE:
         raise UsageError(
-            "diff compares two REPORTs, or a live kernel with itself: a dump stays as it is"
+            "diff compares two REPORTs, or a live kernel with itself: a dump stays as it is; give reports of two"
+            " dumps (zonedev audit VMCORE --format json)"
         )
     if not 0 <= args.wait < _WAIT_MAX:
-        raise UsageError(f"--wait must be 0 or more and below {_WAIT_MAX:.0f}")
+        raise UsageError(f"--wait {args.wait:g}: give seconds, 0 or more and below {_WAIT_MAX:.0f}")
     first = audit(prog, fail_on=args.fail_on)
     time.sleep(args.wait)
     return [data.audit_dict(one) for one in (first, audit(prog, fail_on=args.fail_on))]
@@ -537,7 +642,7 @@ def diff_verb(args: argparse.Namespace, prog: Optional[Program] = None) -> Outco
         reports = [read_report(path) for path in names]
     elif args.reports or prog is None:
         raise UsageError(
-            "diff needs two REPORTs of zonedev audit --format json, or a live kernel (-k)"
+            f"diff needs two REPORTs of zonedev audit --format json, or a live kernel (-k); {len(args.reports)} given"
         )
     else:
         reports = _two_audits(prog, args)
@@ -574,6 +679,11 @@ def run_verb(prog: Program, args: argparse.Namespace, target: Optional[Target] =
     :param target: what the Program was opened from, with what is known to be wrong with it
     :raises ZonedevError: one line for the user
     """
+    if getattr(args, "drgn", False):
+        from zonedev.drgn_code import drgn_code
+
+        _print(drgn_code(args))
+        return Outcome(None)
     if args.verb == "diff" and args.reports:
         return diff_verb(args)
     where = target.name if target else prog.core_dump_path or "the target"

@@ -211,6 +211,9 @@ def checked(name: str, report: Any) -> dict[str, Any]:
         raise TargetError(f"{name}: its objects are nested too deeply") from None
 
 
+_GIVE = "give what `zonedev audit --format json` wrote"
+
+
 def read_report(path: str) -> dict[str, Any]:
     """A report out of a file.
 
@@ -225,15 +228,13 @@ def read_report(path: str) -> dict[str, Any]:
         if "\0" in text:
             raise ValueError("it has zeroes")
     except OSError as err:
-        raise TargetError(f"report {path}: {err.strerror or err}") from None
+        raise TargetError(f"report {path}: {err.strerror or err}; {_GIVE}") from None
     except ValueError:
-        raise TargetError(
-            f"report {path}: not text; give what `zonedev audit --format json` wrote"
-        ) from None
+        raise TargetError(f"report {path}: not text; {_GIVE}") from None
     try:
         report = json.loads(text)
     except (ValueError, RecursionError) as err:
-        raise TargetError(f"report {path}: not JSON ({err})") from None
+        raise TargetError(f"report {path}: not JSON ({err}); {_GIVE}") from None
     return checked(f"report {path}", report)
 
 

@@ -395,9 +395,14 @@ def explain(prog: Program, what: What, *, budget_s: float = SEARCH_S) -> Explana
     """
     Account for the references of a page's folio: who holds it, and which references nobody was found for.
 
-    :param what: a pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...); the same as a
-        number, or as a ``struct page *`` or ``struct folio *``
-    :param budget_s: how long memory is searched for what points to it where references are left, in seconds; 0: not at all
+    >>> explain(0x101215).unexplained
+    1
+
+    :param what: A pfn, "phys:ADDRESS", or the address of a struct page or of mapped memory (0x...); the same as a
+        number, or as a ``struct page *`` or ``struct folio *``.
+    :param budget_s: How long memory is searched for what points to it where references are left, in seconds; 0: not at all.
+    :return: The account: ``str()`` of it is what ``zonedev explain`` prints.
     :raises TargetError: it is not ZONE_DEVICE, or cannot be read
+    :raises UsageError: *what* names no page
     """
     return Explainer(prog).explain(what, budget_s)

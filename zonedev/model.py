@@ -169,7 +169,7 @@ class Finding(Displayed):
     pages is how many pages that are (within the range; 1 for a pagemap), folio_pfn and folio_pages say
     which folio the first of them belongs to. Of a live kernel, samples says how many showed something as
     bad there, and agreed how many of them had these very words. waiters: the tasks that wait for a dying pagemap. explanation: who holds the
-    first folio, where that was asked for.
+    first folio, where that was asked for. device: what people call the pagemap, as in Pagemap.
     """
 
     rule: str
@@ -195,14 +195,15 @@ class Finding(Displayed):
     explanation: Optional[Explanation] = None
     samples: int = 1
     agreed: int = 1
+    device: Optional[str] = None
 
     def brief(self) -> str:
         """Severity, rule, place and counts."""
         if self.pfn is None:
-            return f"{self.severity} {self.rule} on pagemap {self.pagemap:#x}"
+            return f"{self.severity} {self.rule} on pagemap {self.device or hex(self.pagemap)}"
         pages = f" ({self.pages} pages)" if self.pages > 1 else ""
         return (
-            f"{self.severity} {self.rule} at pfn {self.pfn:#x}{pages}, refcount {self.refcount}"
+            f"{self.severity} {self.rule} at pfn {self.pfn:#x}{pages} of {self.device or hex(self.pagemap)}, refcount {self.refcount}"
             f" (expected {self.expected}), mapcount {self.mapcount}"
         )
 

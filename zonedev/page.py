@@ -30,6 +30,9 @@ from zonedev.second_pass import DaxPass
 # Struct pages that members of struct folio reach to (ZD_FOLIO_PAGES of ext/core/zonedev.h).
 _FOLIO_PAGES = 4
 
+# What to do about a page that is none.
+_LIST_SHOWS = "; zonedev list shows the pfns of each device"
+
 What = Union[str, int, Object]
 """How a page may be named: see :func:`find_page()`."""
 
@@ -85,7 +88,7 @@ def _resolve_address(kernel: Kernel, address: int) -> tuple[int, str]:
     # Of a machine whose page tables it cannot walk drgn raises NotImplementedError: said like the others.
     except (FaultError, LookupError, NotImplementedError) as err:
         raise TargetError(
-            f"{address:#x} is neither a struct page of a pagemap nor mapped: {err}"
+            f"{address:#x} is neither a struct page of a pagemap nor mapped: {err}{_LIST_SHOWS}"
         ) from None
     pfn = physical >> kernel.layout.page_shift
     return pfn, f"{address:#x} is mapped to physical address {physical:#x}, pfn {pfn:#x}"
@@ -109,7 +112,9 @@ def _resolve(kernel: Kernel, what: str) -> tuple[int, str]:
     try:
         number = int(text, 0)
     except ValueError:
-        raise UsageError(f"{what!r} is not a pfn, an address (0x...) or phys:ADDRESS") from None
+        raise UsageError(
+            f"{what!r} is not a pfn, an address (0x...) or phys:ADDRESS{_LIST_SHOWS}"
+        ) from None
     if number < 0 or number >> 64:
         raise UsageError(f"{what!r} is not a pfn, an address (0x...) or phys:ADDRESS: out of range")
     if what.startswith("phys:"):
@@ -219,7 +224,7 @@ class Found(NamedTuple):
 def _hint(kernel: Kernel, what: str, pfn: int) -> str:
     """That a number which is no pfn of a pagemap is a physical address of one."""
     frame = pfn >> kernel.layout.page_shift
-    return f"; phys:{what} is pfn {frame:#x}" if kernel.find(frame) else ""
+    return f"; phys:{what} is pfn {frame:#x}" if kernel.find(frame) else _LIST_SHOWS
 
 
 def find_page(kernel: Kernel, what: What) -> Found:
@@ -234,7 +239,7 @@ def find_page(kernel: Kernel, what: What) -> Found:
     pfn, asked = _resolve(kernel, text)
     pagemap = kernel.find(pfn)
     if pagemap is None:
-        hint = "" if text.startswith("phys:") else _hint(kernel, text, pfn)
+        hint = _LIST_SHOWS if text.startswith("phys:") else _hint(kernel, text, pfn)
         raise TargetError(f"{asked}, and no pagemap covers it: it is not ZONE_DEVICE memory{hint}")
     if not known_type(pagemap):
         raise TargetError(
@@ -244,7 +249,8 @@ def find_page(kernel: Kernel, what: What) -> Found:
     assert range_ is not None
     if pfn < range_.first_pfn:
         raise TargetError(
-            f"{asked}: it lies in the altmap head of {pagemap.device}, which has no struct pages"
+            f"{asked}: it lies in the altmap head of {pagemap.device}, which has no struct pages; the first pfn with one"
+            f" is {range_.first_pfn:#x}"
         )
     return Found(pfn, asked, pagemap, range_)
 

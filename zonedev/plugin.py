@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Entry point of the group drgn.plugins: registers %zonedev.
+"""Entry point of the group drgn.plugins: registers %zonedev, in drgn and in its crash mode.
 
 drgn imports this at every start, on user-space targets too: nothing heavy is imported here, and the
 command is enabled for Linux kernels only.  The extension and the rest load when the command runs.
@@ -7,7 +7,45 @@ command is enabled for Linux kernels only.  The extension and the rest load when
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import Any
+
+_DESCRIPTION = "audit the struct pages of ZONE_DEVICE memory"
+_VERBS = "list|audit|page|explain|files|waiters|scheme|rules|diff|help"
+_ABOUT = (
+    "This judges every struct page of every dev_pagemap (pmem, DAX, device memory, P2PDMA) and"
+    " returns the result. Use {name} help for the verbs and their arguments, {name} help VERB for one of"
+    " them; each takes --drgn, which prints the equivalent Python."
+)
+
+
+def _complete_at_prompt() -> None:
+    if "drgn.internal.repl" in sys.modules:
+        from zonedev.completion import complete_at_prompt
+
+        complete_at_prompt()
+
+
+def _run(name: str, prog: Any, args: Any) -> Any:
+    """Run a verb; *name* is what the command is called at that prompt."""
+    from drgn.commands import CommandArgumentError, CommandError
+
+    from zonedev.commands import build_parser, help_words, run_verb
+    from zonedev.errors import UsageError, ZonedevError
+
+    _complete_at_prompt()
+    try:
+        words = help_words(list(args) or ["help"])
+        return run_verb(prog, build_parser(name, False).parse_args(words)).result
+    except UsageError as err:
+        raise CommandArgumentError(str(err)) from None
+    except ZonedevError as err:
+        raise CommandError(str(err)) from None
+    except SystemExit:
+        # --help has printed what it had to.
+        return None
+
 
 try:
     from drgn.commands import parse_shell_command
@@ -19,32 +57,44 @@ else:
 
     @linux_kernel_custom_command(  # type: ignore[untyped-decorator]
         name="zonedev",
-        description="audit the struct pages of ZONE_DEVICE memory",
-        usage="**zonedev** list|audit|page|explain|files|waiters|scheme|rules|diff|help [*ARGUMENTS*]",
-        long_description=(
-            "This judges every struct page of every dev_pagemap (pmem, DAX, device memory, P2PDMA) and"
-            " returns the result. Use `%zonedev help` for the verbs and their arguments."
-        ),
+        description=_DESCRIPTION,
+        usage=f"**zonedev** {_VERBS} [*ARGUMENTS*]",
+        long_description=_ABOUT.format(name="%zonedev"),
         parse=parse_shell_command,
     )
     def _cmd_zonedev(
         prog: Any, name: str, args: Any, *, parser: Any, globals: Any, **kwargs: Any
     ) -> Any:
-        from drgn.commands import CommandArgumentError, CommandError
+        return _run("%zonedev", prog, args)
 
-        from zonedev.commands import build_parser, run_verb
-        from zonedev.errors import UsageError, ZonedevError
+    # Crash mode has its commands apart, in a module that is private: where that changes, drgn's own command is left.
+    try:
+        from drgn.commands._crash.common import crash_custom_command
 
-        words = list(args)
-        if not words or words[0] in ("help", "--help", "-h"):
-            words = [*words[1:2], "--help"]
-        try:
-            parsed = build_parser("%zonedev", False).parse_args(words)
-            return run_verb(prog, parsed).result
-        except UsageError as err:
-            raise CommandArgumentError(str(err)) from None
-        except ZonedevError as err:
-            raise CommandError(str(err)) from None
-        except SystemExit:
-            # --help has printed what it had to.
-            return None
+        @crash_custom_command(
+            name="zonedev",
+            description=_DESCRIPTION,
+            usage=f"**zonedev** {_VERBS} [*ARGUMENTS*]",
+            long_description=_ABOUT.format(name="zonedev"),
+            parse=parse_shell_command,
+        )
+        def _crash_cmd_zonedev(
+            prog: Any, name: str, args: Any, *, parser: Any, globals: Any, **kwargs: Any
+        ) -> Any:
+            return _run("zonedev", prog, args)
+
+    except (ImportError, AttributeError, TypeError):
+        pass
+
+
+def drgn_prog_set(prog: Any) -> None:
+    """Called by drgn when a Program has its target: what only a prompt and other plugins need."""
+    from drgn import ProgramFlags
+
+    if not prog.flags & ProgramFlags.IS_LINUX_KERNEL:
+        return
+    _complete_at_prompt()
+    # Its modules find ours only where they are loaded already, as by its own plugin, which comes first.
+    if "drgn_tools.corelens" in sys.modules:
+        with contextlib.suppress(ImportError):
+            import zonedev.corelens  # noqa: F401

@@ -30,6 +30,12 @@ _NOT_A_CORE = ("not an ELF core", "not a core", "Unknown file format", "not in a
 # What it says of a kdump header without the kernel's names.
 _NO_NAMES = "KDUMP_ATTR_ARCH_NAME"
 
+# What to do where a file is not there.
+_GIVE = {
+    "core": "give the path of a vmcore, or -k for the running kernel",
+    "debug file": "give the path of the vmlinux (or module) with debug information",
+}
+
 _ELF_MAGIC = b"\x7fELF"
 _ELF_HEADER = 64
 
@@ -73,7 +79,7 @@ def _check_file(path: str, what: str) -> None:
         with open(path, "rb"):
             pass
     except FileNotFoundError:
-        raise TargetError(f"{what} {path}: no such file") from None
+        raise TargetError(f"{what} {path}: no such file; {_GIVE[what]}") from None
     except PermissionError:
         raise TargetError(f"{what} {path}: permission denied; try as root") from None
     except OSError as err:
@@ -158,7 +164,9 @@ def _check_core(target: Target) -> None:
     assert target.core is not None
     _check_file(target.core, "core")
     if os.path.getsize(target.core) == 0:
-        raise TargetError(f"core {target.core}: the file is empty")
+        raise TargetError(
+            f"core {target.core}: the file is empty: it was not written, or not copied; copy it again"
+        )
     _check_headers(target.core)
     info = _elf_info(target.core)
     if info is None:
@@ -459,6 +467,14 @@ def open_target(target: Target) -> Program:
         assert target.core is not None
         _set_core(prog, target)
     if prog.platform is None or prog.platform.arch == Architecture.UNKNOWN:
-        raise TargetError(f"{target.name}: of an architecture that drgn does not know")
-    _load_types(prog, target)
+        known = ", ".join(a.name.lower() for a in Architecture if a != Architecture.UNKNOWN)
+        raise TargetError(
+            f"{target.name}: of an architecture that drgn does not know; it knows {known}"
+        )
+    try:
+        _load_types(prog, target)
+    except TargetError as err:
+        # That a core is cut off explains more than what could not be found in it.
+        more = [problem for problem in target.problems if problem not in str(err)]
+        raise TargetError("; ".join([str(err), *more])) from None
     return prog

@@ -147,6 +147,7 @@ def waiters(prog: Program) -> WaitersReport:
     """
     Name the tasks that wait for pages of pagemaps, and for pagemaps to go: who, where, and for which pages.
 
+    :return: The report: ``str()`` of it is what ``zonedev waiters`` prints.
     :raises TargetError: the target cannot be audited
     """
     kernel = read_kernel(prog)

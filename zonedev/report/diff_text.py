@@ -8,6 +8,7 @@ from typing import Optional
 
 from zonedev import _zonedev
 from zonedev.diff import Change, Diff, PagemapChange
+from zonedev.kernel.strings import printable
 from zonedev.model import short_type
 from zonedev.report.table import table
 from zonedev.report.text import number, shown_runs
@@ -97,7 +98,7 @@ def diff_text(diff: Diff, severity: str = "warning") -> str:
     devices: dict[object, str] = {one.key: one.device for one in diff.pagemaps if one.device}
     parts = [
         "\n".join(
-            f"{word}: {name}, Linux {kernel}, {verdict}"
+            f"{word}: {printable(name)}, Linux {kernel}, {verdict}"
             for word, name, kernel, verdict in zip(
                 ("before", "after"), diff.names, diff.kernels, diff.verdicts
             )

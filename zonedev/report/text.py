@@ -155,9 +155,10 @@ def _meaning(finding: Finding, type_: Optional[str], scheme: str) -> str:
 
 def finding_text(finding: Finding) -> str:
     """A finding by itself: where and what, what it means, and who holds it."""
+    device = finding.device or f"pagemap {finding.pagemap:#x}"
     parts = [
         fill(
-            f"{finding.severity}: {finding.rule}; {finding_line(finding, f'pagemap {finding.pagemap:#x}')}",
+            f"{finding.severity}: {finding.rule}; {finding_line(finding, device)}",
             "",
             "  ",
         )
