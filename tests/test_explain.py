@@ -176,6 +176,16 @@ def test_every_way_to_name_a_page() -> None:
         explain(vmcore.prog, "phys:0x1000")
 
 
+def test_without_types_of_page_tables_is_a_gap() -> None:
+    """A debug file that has pages and no processes."""
+    vmcore = open_vmcore("5.10-nvdimm-leak")
+    account = explain(vmcore.prog, 0x101310, budget_s=0)
+    assert (
+        "types do not tell what page tables are: could not find 'struct mm_struct'" in account.gaps
+    )
+    assert not account.complete
+
+
 def test_references_on_a_tail_do_not_add_up() -> None:
     vmcore = open_vmcore("7.2-explain")
     head = page(vmcore, "devdax_two_again mapped, leak set")

@@ -8,6 +8,7 @@ command is enabled for Linux kernels only.  The extension and the rest load when
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from typing import Any
 
@@ -67,11 +68,15 @@ else:
     ) -> Any:
         return _run("%zonedev", prog, args)
 
-    # Crash mode has its commands apart, in a module that is private: where that changes, drgn's own command is left.
-    try:
-        from drgn.commands._crash.common import crash_custom_command
 
-        @crash_custom_command(
+@functools.cache
+def _register_in_crash_mode() -> None:
+    """Crash mode has its commands apart, in a module that is private: where that changes, drgn's own command is left."""
+    common = sys.modules.get("drgn.commands._crash.common")
+    with contextlib.suppress(ImportError, AttributeError, TypeError):
+        from drgn.commands import parse_shell_command
+
+        @common.crash_custom_command(  # type: ignore[union-attr,untyped-decorator]
             name="zonedev",
             description=_DESCRIPTION,
             usage=f"**zonedev** {_VERBS} [*ARGUMENTS*]",
@@ -83,9 +88,6 @@ else:
         ) -> Any:
             return _run("zonedev", prog, args)
 
-    except (ImportError, AttributeError, TypeError):
-        pass
-
 
 def drgn_prog_set(prog: Any) -> None:
     """Called by drgn when a Program has its target: what only a prompt and other plugins need."""
@@ -93,6 +95,9 @@ def drgn_prog_set(prog: Any) -> None:
 
     if not prog.flags & ProgramFlags.IS_LINUX_KERNEL:
         return
+    # All plugins are loaded by now, drgn's own crash mode among them: what is not loaded is not used.
+    if "drgn.commands._crash.common" in sys.modules:
+        _register_in_crash_mode()
     _complete_at_prompt()
     # Its modules find ours only where they are loaded already, as by its own plugin, which comes first.
     if "drgn_tools.corelens" in sys.modules:
