@@ -123,6 +123,14 @@ def test_the_code_prints_what_the_verb_prints(core: str, words: str) -> None:
     assert without_times(pasted(vmcore, code)) == without_times(expected) and expected
 
 
+def test_the_code_has_the_budget_of_a_search() -> None:
+    """Of a page whose references are not all explained, so that memory would be searched."""
+    vmcore, words = open_vmcore(EXPLAIN), "explain 0x101215 --budget 0"
+    out = pasted(vmcore, run(vmcore, f"{words} --drgn"))
+    assert out == run(vmcore, words) and "memory: " not in out
+    assert "memory: " in pasted(vmcore, run(vmcore, "explain 0x101215 --drgn"))
+
+
 def test_the_code_of_a_list() -> None:
     vmcore = open_vmcore(EXPLAIN)
     expected = run(vmcore, "list")
@@ -239,6 +247,9 @@ def test_crash_mode(tmp_path: Path) -> None:
 
 
 def test_crash_mode_from_drgn(newest: Vmcore, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("drgn.commands._crash.common")
+    # As drgn does for the plugins that it loads.
+    zonedev.plugin.drgn_prog_set(newest.prog)
     result = commands.run_command(newest.prog, "crash zonedev list")
     assert [p.device for p in result][:2] == ["pmem0", "pmem2"]
     assert capsys.readouterr().out.startswith("DEVICE ")

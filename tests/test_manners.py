@@ -97,6 +97,24 @@ def test_columns_are_respected(zonedev: Zonedev) -> None:
         > 60
         >= max(map(len, plain(narrow).splitlines()))
     )
+    # Sentences are no longer than they are good to read.
+    assert 80 < len(wide.splitlines()[0]) <= 100
+
+
+def test_tables_fold_on_a_terminal() -> None:
+    words = words_of(LEAK, ["list"])
+    headers = {
+        columns: re.findall("^DEVICE.*", plain(on_terminal(words, columns)), re.MULTILINE)
+        for columns in (80, 200)
+    }
+    assert len(headers[200]) == 1 and len(headers[80]) == 2
+    assert {*" ".join(headers[80]).split()} == {*headers[200][0].split()}
+
+
+def test_json_is_json_on_a_terminal() -> None:
+    words = words_of(LEAK, ["audit", "--format", "json"])
+    whole = json.loads(on_terminal(words, 60))
+    assert max(len(rule["why"]) for rule in whole["not_applicable"]) > 60
 
 
 def test_pipes_are_stable(zonedev: Zonedev, monkeypatch: pytest.MonkeyPatch) -> None:
