@@ -273,6 +273,39 @@ def test_without_crash_mode(newest: Vmcore, tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
+# ---------------------------------------------------------------- documentation
+
+
+def test_the_page_on_drgn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every example of docs/drgn.md, in its order; what it quotes of --drgn is what is printed."""
+    page = (ROOT / "docs" / "drgn.md").read_text()
+    examples = re.findall(r"```(python|console)\n(.*?)```", page, re.DOTALL)
+    vmcore = open_vmcore(EXPLAIN)
+    names = cli.default_globals(vmcore.prog)
+    monkeypatch.chdir(tmp_path)
+    zonedev.plugin.drgn_prog_set(vmcore.prog)
+    printed = []
+    with default_prog(vmcore.prog):
+        for kind, body in examples:
+            if kind == "python":
+                exec(compile(body, "docs/drgn.md", "exec"), dict(names))
+                continue
+            for line in body.splitlines():
+                prompt, _, typed = line.partition(" ")
+                words = f"crash {typed}" if prompt == "%crash>" else typed.lstrip("%")
+                assert prompt in (">>>", "%crash>"), line
+                capsys.readouterr()
+                if prompt == "%crash>" or typed.startswith("%"):
+                    names["_"] = commands.run_command(vmcore.prog, words)
+                    printed.append(capsys.readouterr().out)
+                else:
+                    exec(compile(typed, "docs/drgn.md", "single"), names)
+    assert len(examples) > 5 and [body for kind, body in examples if body in printed]
+    assert json.loads((tmp_path / "report.json").read_text())["schema"] == "zonedev.audit/1"
+
+
 # ---------------------------------------------------------------- completion
 
 
