@@ -159,6 +159,13 @@ def test_drgn_finds_symbols() -> None:
             prog.symbol(wrong)
 
 
+def test_names_of_symbols_are_printable() -> None:
+    prog, address = program(b"", 0), BASE + 0x280000
+    table = read(sample(FORMATS["6.4"], [*SYMBOLS, ("D", "e\x1b[31mvil", address)]))
+    prog.register_symbol_finder("kallsyms", symbol_finder(table), enable_index=0)
+    assert prog.symbol(address).name == r"e\x1b[31mvil"
+
+
 def test_the_image_is_read_across_what_is_missing() -> None:
     data = bytes(range(1, 251)) * 9000
     prog = program(data, BASE)

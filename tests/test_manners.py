@@ -419,6 +419,17 @@ def test_names_of_files_do_not_write_to_the_terminal(zonedev: Zonedev, tmp_path:
         assert str(error("\x1b]0;title\x07 x\ny")) == r"\x1b]0;title\x07 x y"
 
 
+@pytest.mark.parametrize("color", ["never", "always"])
+def test_symbols_do_not_write_to_the_terminal(
+    zonedev: Zonedev, monkeypatch: pytest.MonkeyPatch, color: str
+) -> None:
+    """Names of symbols are not looked at where they are read: they may be those of a debug file."""
+    evil = "\x1b]0;title\x07ops"
+    monkeypatch.setattr("zonedev.kernel.registry._symbol_name", lambda prog, address: evil)
+    answer = zonedev(*words_of(LEAK, ["list"]), "--color", color)
+    assert answer.out.count(r"\x1b]0;title\x07ops") == 2 and "\x1b" not in answer.out
+
+
 def test_reports_of_names_with_escapes(zonedev: Zonedev, tmp_path: Path, newest: Vmcore) -> None:
     report = tmp_path / "re\x1b[31mport"
     report.write_text(zonedev("audit", "-c", newest.core, *newest.types, "--format", "json").out)

@@ -20,6 +20,7 @@ from zonedev import _zonedev
 from zonedev.display import Listing
 from zonedev.errors import TargetError, UsageError
 from zonedev.examples import examples_text
+from zonedev.kernel.strings import printable
 from zonedev.meter import meter
 from zonedev.target import Target, with_types
 
@@ -407,11 +408,12 @@ def _print(text: str) -> None:
 
 
 def _show(text: str, args: argparse.Namespace) -> None:
-    """Print a report: text fits a terminal and has the colours that were asked for, all else is as it is."""
+    """Print a report: text fits a terminal, has the colours that were asked for and no escapes but these; all else is as it is."""
     from zonedev.report.color import colored
     from zonedev.report.terminal import folded, has_colors
 
     if args.format == "text":
+        text = "\n".join(map(printable, text.split("\n")))
         text = folded(colored(text) if has_colors(args.color) else text)
     _print(text)
 
@@ -424,7 +426,7 @@ def _list(prog: Program, args: argparse.Namespace) -> Outcome:
     pagemaps, problems = list_with_problems(prog)
     source = types_from(prog)
     for problem in problems:
-        sys.stderr.write(f"zonedev: {problem}\n")
+        sys.stderr.write(f"zonedev: {printable(problem)}\n")
     _show(
         {
             "text": lambda: text.list_text(pagemaps, bool(problems)) + text.types_line(source),
@@ -550,7 +552,7 @@ def _files(prog: Program, args: argparse.Namespace) -> Outcome:
             raise UsageError(f"there is no DAX inode {args.inode}; zonedev files lists them")
         rows = [data.entry_dict(entry) for file in chosen for entry in walk.entries_of(file)]
     for gap in walk.walked.gaps:
-        sys.stderr.write(f"zonedev: {gap}\n")
+        sys.stderr.write(f"zonedev: {printable(gap)}\n")
     if not rows:
         sys.stderr.write(f"zonedev: {_without_files(walk)}\n")
     listed, source = "files" if args.inode is None else "entries", types_from(prog)

@@ -17,6 +17,7 @@ from drgn import FaultError, PlatformFlags, Program, Symbol, SymbolBinding, Symb
 from zonedev import _zonedev
 from zonedev.errors import TargetError
 from zonedev.kernel.modules import ModuleSymbol, ModuleSymbols
+from zonedev.kernel.strings import printable
 
 # The symbol that every VMCOREINFO names: where the kernel's text begins, with the tables behind it.
 KNOWN = "_stext"
@@ -155,6 +156,7 @@ def _symbol(name: str, address: int, size: int, letter: str, is_text: bool) -> S
     else:
         binding = SymbolBinding.GLOBAL if letter.isupper() else SymbolBinding.LOCAL
     kind = SymbolKind.OBJECT if letter in _DATA else SymbolKind.UNKNOWN
+    name = printable(name)
     return Symbol(name, address, size, binding, SymbolKind.FUNC if is_text else kind)
 
 
