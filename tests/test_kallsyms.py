@@ -160,10 +160,13 @@ def test_drgn_finds_symbols() -> None:
 
 
 def test_names_of_symbols_are_printable() -> None:
-    prog, address = program(b"", 0), BASE + 0x280000
-    table = read(sample(FORMATS["6.4"], [*SYMBOLS, ("D", "e\x1b[31mvil", address)]))
-    prog.register_symbol_finder("kallsyms", symbol_finder(table), enable_index=0)
-    assert prog.symbol(address).name == r"e\x1b[31mvil"
+    prog, address = program(b"", 0), BASE + 0x200000
+    tables = sample(FORMATS["6.4"], SYMBOLS)
+    # As a crafted dump may have it: the token that stands for "g" is an escape.
+    assert tables.image.count(b"f\0g\0h\0") == 1
+    tables.image = tables.image.replace(b"f\0g\0h\0", b"f\0\x1b\0h\0")
+    prog.register_symbol_finder("kallsyms", symbol_finder(read(tables)), enable_index=0)
+    assert prog.symbol(address).name == r"p\x1bmap_array"
 
 
 def test_the_image_is_read_across_what_is_missing() -> None:
