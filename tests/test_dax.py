@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import struct
 from collections.abc import Iterable
@@ -564,7 +563,7 @@ def test_why_there_are_no_files(monkeypatch: pytest.MonkeyPatch, capsys: Any) ->
     vmcore = open_vmcore("7.2-entries")
     monkeypatch.setattr(DaxWalk, "files", lambda self: [])
     monkeypatch.setattr("zonedev.audit.open_dax_walk", walk_of_program(vmcore))
-    args = argparse.Namespace(inode=None, format="text")
+    args = commands.build_parser("%zonedev", False).parse_args(["files"])
     assert commands._files(vmcore.prog, args).exit_code == 0
     assert "no file is in use by DAX" in capsys.readouterr().err
 
