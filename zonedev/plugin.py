@@ -48,45 +48,36 @@ def _run(name: str, prog: Any, args: Any) -> Any:
         return None
 
 
-try:
+def _register(decorator: Any, prompt_name: str) -> None:
+    """Register the command with one of drgn's decorators."""
     from drgn.commands import parse_shell_command
+
+    @decorator(  # type: ignore[untyped-decorator]
+        name="zonedev",
+        description=_DESCRIPTION,
+        usage=f"**zonedev** {_VERBS} [*ARGUMENTS*]",
+        long_description=_ABOUT.format(name=prompt_name),
+        parse=parse_shell_command,
+    )
+    def _cmd_zonedev(prog: Any, name: str, args: Any, **kwargs: Any) -> Any:
+        return _run(prompt_name, prog, args)
+
+
+try:
     from drgn.commands.linux import linux_kernel_custom_command
 except ImportError:
     # drgn before 0.0.33 has no commands; the Python API works there all the same.
     pass
 else:
-
-    @linux_kernel_custom_command(  # type: ignore[untyped-decorator]
-        name="zonedev",
-        description=_DESCRIPTION,
-        usage=f"**zonedev** {_VERBS} [*ARGUMENTS*]",
-        long_description=_ABOUT.format(name="%zonedev"),
-        parse=parse_shell_command,
-    )
-    def _cmd_zonedev(
-        prog: Any, name: str, args: Any, *, parser: Any, globals: Any, **kwargs: Any
-    ) -> Any:
-        return _run("%zonedev", prog, args)
+    _register(linux_kernel_custom_command, "%zonedev")
 
 
 @functools.cache
 def _register_in_crash_mode() -> None:
     """Crash mode has its commands apart, in a module that is private: where that changes, drgn's own command is left."""
-    common = sys.modules.get("drgn.commands._crash.common")
+    common: Any = sys.modules["drgn.commands._crash.common"]
     with contextlib.suppress(ImportError, AttributeError, TypeError):
-        from drgn.commands import parse_shell_command
-
-        @common.crash_custom_command(  # type: ignore[union-attr,untyped-decorator]
-            name="zonedev",
-            description=_DESCRIPTION,
-            usage=f"**zonedev** {_VERBS} [*ARGUMENTS*]",
-            long_description=_ABOUT.format(name="zonedev"),
-            parse=parse_shell_command,
-        )
-        def _crash_cmd_zonedev(
-            prog: Any, name: str, args: Any, *, parser: Any, globals: Any, **kwargs: Any
-        ) -> Any:
-            return _run("zonedev", prog, args)
+        _register(common.crash_custom_command, "zonedev")
 
 
 def drgn_prog_set(prog: Any) -> None:
