@@ -355,6 +355,35 @@ def test_a_file_cut_off_anywhere(
     assert opened
 
 
+@pytest.mark.parametrize("member", ["offset", "size", "flags"])
+@pytest.mark.parametrize("number", [1, 65, 100])
+def test_a_descriptor_unlike_those_around_it(
+    member: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it says that a page lies elsewhere, that page is read; where it makes no sense, drgn reads it."""
+    monkeypatch.setattr(dump_memory, "_is_untouched", lambda _prog: True)
+    case, path = small_case(), tmp_path / "core"
+    memory = case.memmap.memory()
+    write_kdump(path, memory, "none")
+    at = case.memmap.physical[number]
+    assert at is not None
+    content = bytearray(path.read_bytes())
+    blocks = (max(memory) // FRAME + 8 * FRAME) // (8 * FRAME)
+    descriptor = FRAME * (2 + 2 * blocks) + 24 * list(memory).index(at)
+    place, type_, value = {
+        "offset": (0, "<Q", len(content)),
+        "size": (8, "<I", FRAME - 1),
+        "flags": (12, "<I", 1 << 7),
+    }[member]
+    struct.pack_into(type_, content, descriptor + place, value)
+    case.memmap.frames[at] = case.machine.page(refcount=case.machine.idle + 7) * IN_FRAME
+    path.write_bytes(bytes(content) + case.memmap.frames[at])
+    with open(path, "rb") as file:
+        changed = DumpMemory(_zonedev.Memory(file.fileno()), case.memmap.root, 4)
+    assert case.feed(changed) == case.feed(None)
+    assert case.feed(changed)[0]["findings"]
+
+
 def test_a_file_that_shrinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dump_memory, "_is_untouched", lambda _prog: True)
     case, path = small_case(), tmp_path / "core"
