@@ -17,7 +17,7 @@ from typing import Any, Optional
 import pytest
 from conftest import Vmcore, fresh_vmcore, lay_over, needs_library, open_vmcore
 from drgn import Program
-from dump_files import FRAME, METHODS, Memmap, write_elf, write_kdump
+from dump_files import FRAME, METHODS, Memmap, flatten, write_elf, write_kdump
 from pages import MAPPING, START, Machine
 from test_entries import idle_world
 from test_scan import mutate, typical_pages
@@ -330,9 +330,10 @@ def small_case() -> Case:
     return memmap_of(machine, machine.page() * (3 * CHUNK))
 
 
+@pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("method", [None, "zlib"])
 def test_a_file_cut_off_anywhere(
-    method: Optional[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: Optional[str], flat: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What lies behind its end is read otherwise, and never taken for anything."""
     monkeypatch.setattr(dump_memory, "_is_untouched", lambda _prog: True)
@@ -341,6 +342,9 @@ def test_a_file_cut_off_anywhere(
     )
     case, path = small_case(), tmp_path / "core"
     case.open(path, method)
+    if flat:
+        flatten(path, tmp_path / "flat")
+        path = tmp_path / "flat"
     whole, plain = path.read_bytes(), case.feed(None)
     opened = 0
     for size in sorted({0, 7, 64, 100, *range(0, len(whole), max(len(whole) // 60, 1))}):
@@ -352,7 +356,50 @@ def test_a_file_cut_off_anywhere(
                 continue
         opened += 1
         assert case.feed(DumpMemory(memory, case.memmap.root, 4)) == plain
-    assert opened
+    # A flattened dump says where it ends.
+    assert bool(opened) is not flat
+
+
+@pytest.mark.parametrize("method", [None, "zlib", "none"])
+def test_flattened_dumps(
+    method: Optional[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records in any order, some written over by later ones."""
+    monkeypatch.setattr(dump_memory, "_is_untouched", lambda _prog: True)
+    rng = random.Random(str(method))
+    machine = Machine("H", "FS_DAX")
+    case = memmap_of(machine, mutate(typical_pages(machine, rng, 5000), rng, 40))
+    plain = case.feed(None)
+    case.open(tmp_path / "core", method)
+    for seed in range(20):
+        flatten(tmp_path / "core", tmp_path / "flat", rng=random.Random(seed))
+        with open(tmp_path / "flat", "rb") as file:
+            memory = DumpMemory(_zonedev.Memory(file.fileno()), case.memmap.root, 4)
+        assert case.feed(memory) == plain
+        assert memory.used
+
+
+def test_flattened_dumps_that_make_no_sense(tmp_path: Path) -> None:
+    core, path = tmp_path / "core", tmp_path / "flat"
+    small_case().open(core)
+    flatten(core, path)
+    whole, size = path.read_bytes(), path.stat().st_size
+    for place, number in (
+        *((16, 2), (24, 2)),
+        *((FRAME, -1), (FRAME, (1 << 63) - 9), (FRAME + 8, 0), (FRAME + 8, -1), (FRAME + 8, size)),
+        # The last record has the beginning of the dump.
+        (size - 2 * 16 - 3 * FRAME, 1 << 30),
+    ):
+        content = bytearray(whole)
+        struct.pack_into(">q", content, place, number)
+        path.write_bytes(content)
+        with open(path, "rb") as file, pytest.raises(ValueError, match=r"flattened|not read here"):
+            _zonedev.Memory(file.fileno())
+    # Records that all overlap.
+    record = struct.pack(">qq", 0, 2 * FRAME) + bytes(2 * FRAME)
+    path.write_bytes(whole[:FRAME] + record * 2049 + struct.pack(">qq", -1, -1))
+    with open(path, "rb") as file, pytest.raises(ValueError, match="overlap"):
+        _zonedev.Memory(file.fileno())
 
 
 @pytest.mark.parametrize("member", ["offset", "size", "flags"])

@@ -35,7 +35,16 @@ def test_readers_under_sanitizers(tmp_path: Path) -> None:
         *CORE,
         *(
             readers / f"{name}.c"
-            for name in ("bulk", "memory", "view", "core", "diskdump", "decompress")
+            for name in (
+                "bulk",
+                "memory",
+                "view",
+                "extents",
+                "flat",
+                "core",
+                "diskdump",
+                "decompress",
+            )
         ),
         ROOT / "ext" / "tests" / "test_readers.c",
     )

@@ -70,7 +70,7 @@ TARGETS = {
             EXT / "core" / "error.c",
             *(
                 EXT / "readers" / f"{part}.c"
-                for part in ("memory", "view", "core", "diskdump", "decompress")
+                for part in ("memory", "view", "extents", "flat", "core", "diskdump", "decompress")
             ),
         ),
         700,

@@ -28,18 +28,25 @@ static size_t next_size(const struct zd_view *view, uint64_t offset)
 
 static const uint8_t *move(struct zd_view *view, const struct zd_memory *memory, uint64_t offset, size_t size)
 {
+	size_t ahead;
+
 	view->last = next_size(view, offset);
 	view->offset = offset;
 	view->size = 0;
-	if (size < view->last)
-		size = view->last;
-	if (size > memory->file_size - offset)
-		size = memory->file_size - offset;
+	ahead = size < view->last ? view->last : size;
+	if (ahead > memory->file_size - offset)
+		ahead = memory->file_size - offset;
 	if (!view->bytes)
 		view->bytes = malloc(ZD_VIEW_MAX);
-	if (!view->bytes || !zd_memory_pread(memory, view->bytes, size, offset))
+	if (!view->bytes)
 		return NULL;
-	view->size = size;
+	// What was not asked for may not be there.
+	if (!zd_memory_pread(memory, view->bytes, ahead, offset)) {
+		ahead = size;
+		if (!zd_memory_pread(memory, view->bytes, ahead, offset))
+			return NULL;
+	}
+	view->size = ahead;
 	return view->bytes;
 }
 
