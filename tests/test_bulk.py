@@ -379,6 +379,30 @@ def test_flattened_dumps(
         assert memory.used
 
 
+def test_a_flattened_dump_that_lacks_a_record(tmp_path: Path) -> None:
+    """What lies around it is there."""
+    case = small_case()
+    case.open(tmp_path / "core", "none")
+    flatten(tmp_path / "core", tmp_path / "flat")
+    whole = (tmp_path / "flat").read_bytes()
+    record = 16 + 3 * FRAME
+    # The first one may be short: it is the end of the dump.
+    second = FRAME + 16 + struct.unpack_from(">q", whole, FRAME + 8)[0]
+    (tmp_path / "flat").write_bytes(whole[: second + record] + whole[second + 2 * record :])
+    with open(tmp_path / "flat", "rb") as file:
+        memory = _zonedev.Memory(file.fileno())
+    there = []
+    for at in case.memmap.physical:
+        assert at is not None
+        try:
+            assert memory.frame(at) == case.memmap.frames[at]
+            there.append(True)
+        except ValueError:
+            there.append(False)
+    # Three frames' worth of pages, in four of them.
+    assert there.count(False) in (3, 4)
+
+
 def test_flattened_dumps_that_make_no_sense(tmp_path: Path) -> None:
     core, path = tmp_path / "core", tmp_path / "flat"
     small_case().open(core)
@@ -387,6 +411,7 @@ def test_flattened_dumps_that_make_no_sense(tmp_path: Path) -> None:
     for place, number in (
         *((16, 2), (24, 2)),
         *((FRAME, -1), (FRAME, (1 << 63) - 9), (FRAME + 8, 0), (FRAME + 8, -1), (FRAME + 8, size)),
+        (size - 8, 5),
         # The last record has the beginning of the dump.
         (size - 2 * 16 - 3 * FRAME, 1 << 30),
     ):
