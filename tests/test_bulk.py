@@ -296,6 +296,28 @@ def test_every_byte_of_a_repeated_frame(
     assert case.feed(memory)[0]["findings"]
 
 
+@pytest.mark.parametrize("method", [None, "zlib"])
+def test_every_byte_of_a_frame(
+    method: Optional[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a frame that was found clean: one that differs in any of its bytes is decoded."""
+    monkeypatch.setattr(dump_memory, "_is_untouched", lambda _prog: True)
+    machine = Machine("H", "FS_DAX")
+    idle = machine.page() * IN_FRAME
+    frames = []
+    for byte in range(FRAME):
+        changed = bytearray(idle)
+        changed[byte] ^= 1 << byte % 7
+        frames += [idle, bytes(changed)]
+    case = memmap_of(machine, b"".join(frames))
+    memory = case.open(tmp_path / "core", method)
+    decoded = case.feed(None, fast=False)
+    assert case.feed(memory) == case.feed(None) == decoded
+    assert memory.used
+    # Of each word that the rules look at, some byte.
+    assert len({finding["pfn"] % 64 for finding in decoded[0]["findings"]}) == IN_FRAME
+
+
 def test_files_tell_repeated_frames_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What files say of a page is asked for each, also where its frame repeats another one."""
     monkeypatch.setattr(dump_memory, "_is_untouched", lambda _prog: True)
