@@ -132,6 +132,21 @@ def test_a_map_that_is_found_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> No
     assert once.maps == 1
 
 
+def test_a_migration_entry_is_no_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    vmcore = open_vmcore("7.2-explain")
+    before = explain(vmcore.prog, hex(page(vmcore, "map4k mapped")))
+    entries = pagetable.PageTables.entries
+
+    def moving(self: pagetable.PageTables, *args: Any) -> Iterator[pagetable.Entry]:
+        return (entry._replace(kind="migration") for entry in entries(self, *args))
+
+    monkeypatch.setattr(pagetable.PageTables, "entries", moving)
+    after = explain(vmcore.prog, hex(before.pfn))
+    (entry,) = of_kind(after, "migration")
+    assert (entry.refs, entry.maps) == (0, 0)
+    assert after.unexplained == before.unexplained + 1
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_direct_io_belongs_to_the_process_that_waits_for_it(name: str) -> None:
     one = explained(name, "odirect_child mapped, pinned by odirect")
