@@ -24,6 +24,7 @@ from zonedev.errors import TargetError, UsageError
 from zonedev.explain import Explainer, Explanation, Holder, explain
 from zonedev.explain_maps import Folio
 from zonedev.kernel import pagetable
+from zonedev.kernel.dax import DaxWalk
 from zonedev.kernel.held import Held
 from zonedev.kernel.members import Members
 from zonedev.kernel.rmap import Rmap, Vma
@@ -338,6 +339,38 @@ def test_tasks_that_were_left_out_are_a_gap() -> None:
     assert "of no task" in one.holders[0].object
     assert (one.unexplained, one.exit_code) == (1, 3)
     assert "as far as could be looked" in str(one)
+
+
+def test_descriptors_that_read_as_zeroes_are_a_gap() -> None:
+    vmcore = fresh_vmcore("7.2-explain")
+    prog, pfn = vmcore.prog, page(vmcore, "vmsplice_mapped mapped, pinned by vmsplice")
+    (pipe,) = of_kind(explain(prog, hex(pfn)), "pipe")
+    file = next(f for f in files_of(prog, "pipeanon_fops") if f.task.pid == pipe.pid)
+    lay_over(prog, file.address, bytes(Members(prog, "struct file", "f_op").size))
+    one = explain(prog, hex(pfn))
+    assert f"descriptor {file.fd} of workload (pid {pipe.pid}) cannot be read" in one.gaps
+    files = Object(prog, "struct files_struct *", value=file.task.files)
+    lay_over(prog, int(files.fdt), bytes(sizeof(files.fdt[0])))
+    one = explain(prog, hex(pfn))
+    assert f"the open files of workload (pid {pipe.pid}) cannot be read" in one.gaps
+
+
+def test_a_page_within_a_large_entry_has_its_own_offset() -> None:
+    vmcore = open_vmcore("5.10-explain")
+    state = next(s for s in vmcore.states if s["why"] == "pmd mapped by a PMD")
+    within = range(state["pfn"], state["pfn"] + state["count"])
+    head = next(pfn for pfn in within if pfn % 512 == 0)
+    first, later = (explain(vmcore.prog, hex(pfn)).files[0] for pfn in (head, head + 3))
+    assert first.path == later.path
+    assert later.offset == first.offset + 3 * 4096
+
+
+def test_entries_that_could_not_all_be_read_are_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    vmcore = open_vmcore("7.2-explain")
+    pfn = hex(page(vmcore, "map4k mapped"))
+    assert explain(vmcore.prog, pfn).gaps == []
+    monkeypatch.setattr(DaxWalk, "is_complete", lambda _self, _pagemap: False)
+    assert "not all DAX entries could be read" in explain(vmcore.prog, pfn).gaps
 
 
 def test_a_process_without_page_tables_is_a_gap() -> None:
