@@ -601,3 +601,10 @@ def test_live_an_account_that_does_not_add_up_is_made_again(
     one = explainer.explain_pfns([pfn])[pfn]
     assert (len(seen), one.exit_code) == (looks, status)
     assert ("who holds the page changed while it was looked at" in one.gaps) == moved
+
+
+def test_without_the_types_of_processes_the_rest_is_explained() -> None:
+    vmcore = open_vmcore("5.10-teardown-tasks")
+    one = explain(vmcore.prog, page(vmcore, "leak get, its processes were killed"))
+    assert (one.refcount, one.unexplained, one.holders) == (1, 1, [])
+    assert any(gap.startswith("types do not tell what maps pages") for gap in one.gaps)

@@ -157,7 +157,8 @@ class Explainer:
         self._read_tasks()
         self._find_files(heads)
         shift = self._kernel.layout.page_shift
-        MapFinder(self._prog, shift, self._tasks, self._tables).run(list(heads.values()))
+        finder = MapFinder(self._prog, shift, self._tasks, lambda: self._tables)
+        finder.run(list(heads.values()))
         openers = self._find_holders(heads)
         made = {pfn: self._explanation(folio, openers) for pfn, folio in heads.items()}
         return {
