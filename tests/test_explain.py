@@ -489,14 +489,6 @@ def test_the_verb_prints_the_account(zonedev: Zonedev) -> None:
     assert_one_line(zonedev("audit", vmcore.core, pfn), f"{pfn} (see zonedev audit --help)")
 
 
-def test_the_readme_shows_what_is_printed(zonedev: Zonedev) -> None:
-    vmcore = open_vmcore("7.2-explain")
-    blocks = (ROOT / "README.md").read_text().split("```\n")
-    (shown,) = [block for block in blocks if block.startswith("0x101215 is taken as a pfn")]
-    answer = zonedev("explain", "-c", vmcore.core, *vmcore.types, "0x101215", "--budget", 0)
-    assert answer.out == shown
-
-
 def test_a_page_may_be_named_in_any_way() -> None:
     vmcore = open_vmcore("7.2-explain")
     prog, pfn = vmcore.prog, page(vmcore, "map4k mapped")
