@@ -35,10 +35,10 @@ test: $(VENV)/.built $(VENV)/.tools
 
 build: $(VENV)/.built
 
-# Warnings are errors.  The man page is built apart, because it has a page of its own.
+# Warnings are errors.  All is made anew (-E): pages depend on the parser, on schemas, on what pages there are.
 docs: $(VENV)/.built $(VENV)/.docs
-	@$(BIN)/sphinx-build -q -W --keep-going -d build/docs/.html -b html docs build/docs/html
-	@$(BIN)/sphinx-build -q -W --keep-going -d build/docs/.man -t man -b man docs build/docs/man
+	@$(BIN)/sphinx-build -q -E -W --keep-going -d build/docs/.html -b html docs build/docs/html
+	@$(BIN)/sphinx-build -q -E -W --keep-going -d build/docs/.man -t man -b man docs build/docs/man
 	@echo "build/docs/html/index.html, build/docs/man/zonedev.1"
 
 bench: $(VENV)/.built

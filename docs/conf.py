@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
@@ -59,13 +60,28 @@ man_pages = [("man/zonedev", "zonedev", "audit the struct pages of ZONE_DEVICE m
 man_show_urls = False
 
 _TOKEN = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
-_PAGE = re.compile(r"(?<![\[`])`([a-z]+)\.md`(?!`)")
+_PAGE = re.compile(r"\[([a-z]+)\.md\]\(\1\.md\)|(?<![\[`])`(?:docs/)?([a-z]+)\.md`(?!`)")
 
 
 def link(named: "re.Match[str]") -> str:
-    """The name of a page as a link to it, where there is one of that name."""
-    there = (HERE / f"{named[1]}.md").exists()
-    return f"[{named[1]}](/{named[1]}.md)" if there else named[0]
+    """The file name of a page as a link with its title, where there is a page of that name."""
+    name = named[1] or named[2]
+    return f"[](/{name}.md)" if (HERE / f"{name}.md").exists() else named[0]
+
+
+def without_owners(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: "list[str]"
+) -> None:
+    """Leave out what modules say of themselves: that is for those who change them."""
+    if what == "module":
+        lines.clear()
+
+
+def without_aliases(
+    app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any
+) -> "bool | None":
+    """Leave out the fields of named tuples, which stand in their signatures."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
 
 
 def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -79,3 +95,5 @@ def setup(app: Sphinx) -> None:
     for kind in ("usage", "output"):
         app.add_lexer(kind, TextLexer)
     app.connect("source-read", fill_in)
+    app.connect("autodoc-process-docstring", without_owners)
+    app.connect("autodoc-skip-member", without_aliases)

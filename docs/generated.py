@@ -21,7 +21,8 @@ HERE = Path(__file__).resolve().parent
 # Pages of docs/ that have their place in index.md.
 PLACED = {"index", "tutorial", "rules", "schemes", "design"}
 
-# Topics in the order in which they are listed; others follow by name.
+# Pages in the order in which they are listed; others follow by name.
+HOWTOS = ("hung-removal", "blocked-truncate", "device-memory", "nightly", "after-each-test")
 TOPICS = ("drgn", "explain", "diff", "pictures", "scripts", "btf", "entries", "drivers", "passes")
 RESULTS = ("support", "precision", "performance", "reading", "corrections", "changelog")
 
@@ -90,11 +91,13 @@ def verb_markdown(name: str, said: str, parser: argparse.ArgumentParser, level: 
     hashes = "#" * level
     usage = parser.format_usage().removeprefix("usage: ").rstrip()
     parts = [f"{hashes} zonedev {name}", _sentence(said), f"```text\n{usage}\n```"]
+    if any(map(_is_target, parser._action_groups)):
+        parts.append("Takes a [target](#target).")
     for group in parser._action_groups:
         title = {"positional arguments": "arguments"}.get(group.title or "", group.title or "")
         if _is_target(group):
-            parts.append("Takes a [target](#target).")
-        elif arguments := list(_arguments(group)):
+            continue
+        if arguments := list(_arguments(group)):
             parts += [f"**{title[:1].upper()}{title[1:]}**", *arguments]
     parts += epilog(parser.epilog or "")
     return "\n\n".join(parts)
@@ -221,25 +224,32 @@ def schemas() -> str:
 # ---------------------------------------------------------------- topics
 
 
-def _toctree(names: list[str]) -> str:
-    present = [n for n in names if (HERE / f"{n}.md").exists()]
+def _toctree(caption: str, known: tuple[str, ...], folder: str = "", rest: bool = False) -> str:
+    """A list of pages in the sidebar: the known ones that are there, then the rest of the folder by name."""
+    there = sorted(path.stem for path in (HERE / folder).glob("*.md"))
     if not (HERE.parent / "CHANGELOG.md").exists():
-        present = [n for n in present if n != "changelog"]
-    return "\n".join(present)
+        there = [name for name in there if name != "changelog"]
+    names = [name for name in known if name in there]
+    if rest:
+        placed = {*PLACED, *TOPICS, *RESULTS, *HOWTOS}
+        names += [name for name in there if name not in placed]
+    lines = "\n".join(f"{folder}{name}" for name in names)
+    return f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{lines}\n```"
+
+
+def howtos() -> str:
+    """The pages of docs/howto/."""
+    return _toctree("How to", HOWTOS, "howto/", rest=True)
 
 
 def topics() -> str:
-    """The pages on how zonedev works and is used, the known ones first."""
-    named = {*PLACED, *TOPICS, *RESULTS}
-    others = sorted(path.stem for path in HERE.glob("*.md") if path.stem not in named)
-    return f"```{{toctree}}\n:hidden:\n:caption: In depth\n\n{_toctree([*TOPICS, *others])}\n```"
+    """The pages on how zonedev works and is used."""
+    return _toctree("In depth", TOPICS, rest=True)
 
 
 def results() -> str:
     """The pages on what was measured and tried."""
-    return (
-        f"```{{toctree}}\n:hidden:\n:caption: Tried and measured\n\n{_toctree(list(RESULTS))}\n```"
-    )
+    return _toctree("Tried and measured", RESULTS)
 
 
 GENERATORS: dict[str, Callable[[], str]] = {
@@ -248,6 +258,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "man-commands": man_commands,
     "target": target_options,
     "schemas": schemas,
+    "howtos": howtos,
     "topics": topics,
     "results": results,
 }

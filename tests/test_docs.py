@@ -249,9 +249,13 @@ def test_the_reference_has_every_field(path: Path) -> None:
     assert "`findings[].waiters[].pid`" in text or "`holders[].pid`" in text
 
 
-def test_topics_are_found_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("zebra", "explain", "rules", "support"):
-        (tmp_path / f"{name}.md").touch()
-    monkeypatch.setattr(generated, "HERE", tmp_path)
+def test_pages_are_found_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "docs" / "howto").mkdir(parents=True)
+    for name in ("zebra", "explain", "rules", "support", "changelog", "howto/nightly", "howto/a"):
+        (tmp_path / "docs" / f"{name}.md").touch()
+    monkeypatch.setattr(generated, "HERE", tmp_path / "docs")
     assert generated.topics().endswith("\n\nexplain\nzebra\n```")
     assert generated.results().endswith("\n\nsupport\n```")
+    assert generated.howtos().endswith("\n\nhowto/nightly\nhowto/a\n```")
+    (tmp_path / "CHANGELOG.md").touch()
+    assert generated.results().endswith("\n\nsupport\nchangelog\n```")
