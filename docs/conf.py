@@ -61,6 +61,8 @@ man_show_urls = False
 
 _TOKEN = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
 _PAGE = re.compile(r"\[([a-z]+)\.md\]\(\1\.md\)|(?<![\[`])`(?:docs/)?([a-z]+)\.md`(?!`)")
+# Not in literals, whose backquotes follow or precede.
+_ENDS_IN_UNDERSCORE = re.compile(r"(?<![`\w])(\w+)_(?![`\w])")
 
 
 def link(named: "re.Match[str]") -> str:
@@ -69,12 +71,11 @@ def link(named: "re.Match[str]") -> str:
     return f"[](/{name}.md)" if (HERE / f"{name}.md").exists() else named[0]
 
 
-def without_owners(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: "list[str]"
-) -> None:
-    """Leave out what modules say of themselves: that is for those who change them."""
+def tidy(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: "list[str]") -> None:
+    """Leave out what modules say of themselves, which is for those who change them; MEMORY_DEVICE_ is no link."""
     if what == "module":
         lines.clear()
+    lines[:] = [_ENDS_IN_UNDERSCORE.sub(r"\1\\_", line) for line in lines]
 
 
 def without_aliases(
@@ -95,5 +96,5 @@ def setup(app: Sphinx) -> None:
     for kind in ("usage", "output"):
         app.add_lexer(kind, TextLexer)
     app.connect("source-read", fill_in)
-    app.connect("autodoc-process-docstring", without_owners)
+    app.connect("autodoc-process-docstring", tidy)
     app.connect("autodoc-skip-member", without_aliases)

@@ -403,7 +403,7 @@ def audit(
     """
     Judge every struct page of every pagemap.
 
-    :param types: only pagemaps of these memory types (enumerators, with or without ``MEMORY_DEVICE_``)
+    :param types: only pagemaps of these memory types (enumerators, with or without MEMORY_DEVICE_)
     :param pgmaps: only these pagemaps (device name, resource, address or a pfn)
     :param fail_on: lowest severity that makes the verdict "violations"
     :param resample_ms: live kernels: time between samples of what looks wrong, in milliseconds
