@@ -41,6 +41,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
+import drgn
 from unpack_vmcore import unpack
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -271,8 +272,6 @@ class Session:
 
     def take(self, core: str) -> None:
         """Make a bundled core the page's prog, and drgn's default."""
-        import drgn
-
         import zonedev.plugin  # noqa: F401
         from zonedev.target import Target, open_target
 
@@ -389,6 +388,11 @@ def usage_commands(line: str) -> list[str]:
     return list(dict.fromkeys([re.sub(r"[][]", "", command), re.sub(r" *\[[^]]*\]", "", command)]))
 
 
+def _can_record(words: list[str]) -> bool:
+    """Whether this drgn can do what a verb needs: slices are recorded by what drgn before 0.3 lacks."""
+    return "slice" not in words or hasattr(drgn.Program, "set_linux_kernel_custom")
+
+
 def check_usage(session: Session, line: str) -> None:
     """Run a usage line, or check the words of one that needs a live kernel.
 
@@ -399,7 +403,7 @@ def check_usage(session: Session, line: str) -> None:
     for command in usage_commands(line):
         words = shlex.split(command)
         filled = PLACEHOLDERS if "VMLINUX" in words else {**PLACEHOLDERS, **_WITH_TYPES}
-        if _LIVE & set(words):
+        if _LIVE & set(words) or not _can_record(words):
             build_parser("zonedev", True).parse_args(words[1:])
             continue
         if "diff" in words:

@@ -184,6 +184,8 @@ def test_examples_that_show_something_else_are_told(shown: str, printed: Optiona
         (page("```python", "1 / 0", "```"), "ZeroDivisionError"),
         (page("```usage", "ls DIR", "```"), "usage is of zonedev only"),
         (page("```usage", "zonedev rules NONE", "```"), "no rule 'NONE'"),
+        (page("```usage", "zonedev rules [NONE]", "```"), "no rule 'NONE'"),
+        (page("```usage", "zonedev [rules] RULE", "```"), "reference-on-free-folio"),
         (page("```usage", "zonedev audit -k --nothing", "```"), "--nothing"),
         (page("```usage", "%zonedev nothing", "```"), "nothing"),
     ],
@@ -203,12 +205,12 @@ def test_a_reason_holds_for_the_next_block_only() -> None:
 
 def test_the_program_tells_and_heals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "a.md"
-    file.write_text(console("$ echo b", "a") + console("$ echo c", "d") + "end\n")
+    file.write_text(console("$ seq 2", "a") + console("$ echo c", "d") + "end\n")
     assert doc_examples.main([str(file)]) == 1
     told = capsys.readouterr().out.splitlines()
-    assert "-a" in told and "+b" in told
+    assert "-a" in told and "+2" in told
     assert doc_examples.main(["--write", str(file)]) == 0
-    assert file.read_text() == console("$ echo b", "b") + console("$ echo c", "c") + "end\n"
+    assert file.read_text() == console("$ seq 2", "1", "2") + console("$ echo c", "c") + "end\n"
     assert doc_examples.main([str(file)]) == 0
 
 
