@@ -166,6 +166,18 @@ def agrees(shown: list[str], printed: list[str]) -> bool:
     return re.fullmatch(pattern, text) is not None
 
 
+def healed(shown: list[str], printed: list[str]) -> list[str]:
+    """Lines of a page that agree with what is printed: its own where they do; what it leaves out stays left out."""
+    if agrees(shown, printed):
+        return shown
+    if shown.count(ELISION) == 1:
+        head = shown.index(ELISION)
+        tail = len(shown) - head - 1
+        if head + tail < len(printed):
+            return [*printed[:head], ELISION, *printed[len(printed) - tail :]]
+    return printed
+
+
 # ---------------------------------------------------------------- running
 
 
@@ -377,8 +389,12 @@ def _replayed(session: Session, block: Block, run: Any) -> list[str]:
     """A block as its page would show it now: its own lines where they agree."""
     lines: list[str] = []
     for step, printed in run(session, block):
-        now = printed.splitlines()
-        lines += [*step.source, *(step.shown if agrees(step.shown, now) else now)]
+        lines += [*step.source, *healed(step.shown, printed.splitlines())]
+    return indented(block, lines)
+
+
+def indented(block: Block, lines: list[str]) -> list[str]:
+    """Lines as they stand in the block."""
     return [f"{block.indent}{line}".rstrip() for line in lines]
 
 
@@ -437,14 +453,11 @@ def replay(session: Session, block: Block, output: Optional[Block]) -> Optional[
         return _replayed(session, block, _pycon)
     if block.kind == "python":
         printed = session.python(block.text).splitlines()
-        shown = output.text.splitlines() if output else []
-        if agrees(shown, printed):
-            return output.lines if output else None
-        if output is None:
-            raise DocError(
-                "it prints, and no block of the kind output follows:\n" + "\n".join(printed)
-            )
-        return printed
+        if output:
+            return indented(output, healed(output.text.splitlines(), printed))
+        if printed:
+            raise DocError("it prints, and no block of the kind output follows: " + printed[0])
+        return None
     if block.kind == "usage":
         for line in block.text.splitlines():
             if line.startswith(("zonedev ", "%zonedev ")):

@@ -153,6 +153,8 @@ def test_examples_that_are_sound_stay_as_they_are(shown: str) -> None:
         (console("$ echo b", "b", "", "c"), console("$ echo b", "b")),
         (console("$ echo 'read 0.5 pages'", "read 0.7 pages"), console("$ echo 'read 0.5 pages'", "read 0.5 pages")),
         (console("$ echo 'in 0.5 s'", "at 0.5 s"), console("$ echo 'in 0.5 s'", "in 0.5 s")),
+        (console("$ seq 4", "1", "[...]", "3"), console("$ seq 4", "1", "[...]", "4")),
+        (page("- a", "  ```console", "  $ echo b", "  ```"), page("- a", "  ```console", "  $ echo b", "  b", "  ```")),
         (console("$ false", "$ echo $?", "0"), console("$ false", "$ echo $?", "1")),
         (console("$ zonedev rules R99", "x"), None),
         (page("```pycon", ">>> 1 + 1", "3", "```"), page("```pycon", ">>> 1 + 1", "2", "```")),

@@ -7,7 +7,7 @@ kernel/rmap.py's and kernel/pagetable.py's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
 
@@ -96,17 +96,13 @@ def whose(task: Optional[Task]) -> dict[str, Any]:
 class MapFinder:
     """Finds the maps of folios, and books them as holders; what could not be looked at is a gap of theirs.
 
-    :param tables: gives those that are kept from one time to the next
+    :param tables: kept from one time to the next
     """
 
     def __init__(
-        self,
-        prog: Program,
-        page_shift: int,
-        tasks: Optional[Tasks],
-        tables: Callable[[], PageTables],
+        self, prog: Program, page_shift: int, tasks: Optional[Tasks], tables: PageTables
     ) -> None:
-        self._prog, self._shift, self._tasks, self._get_tables = prog, page_shift, tasks, tables
+        self._prog, self._shift, self._tasks, self._tables = prog, page_shift, tasks, tables
         self._paths: dict[int, str] = {}
         self._left = [EVERYWHERE_MAX]
 
@@ -114,7 +110,6 @@ class MapFinder:
         """Find the maps of some folios."""
         try:
             rmap = Rmap(self._prog, self._shift)
-            self._tables = self._get_tables()
         except LookupError as err:
             for folio in folios:
                 folio.gap(f"types do not tell what maps pages: {err}")
