@@ -36,6 +36,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import textwrap
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,6 +146,20 @@ def _end_of(lines: list[str], first: int, fence: str) -> int:
         if lines[at].strip() == fence:
             return at
     raise DocError(f"line {first + 1}: the block does not end")
+
+
+def docstring_examples(source: str) -> list[Block]:
+    """The ">>> " examples in the docstrings of a module, each to the next empty line, as blocks of the kind pycon."""
+    found: list[Block] = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            continue
+        for paragraph in re.split(r"\n\s*\n", ast.get_docstring(node) or ""):
+            lines = textwrap.dedent(paragraph.strip("\n")).splitlines()
+            if lines and lines[0].startswith(">>> "):
+                first = node.body[0].lineno if node.body else 0
+                found.append(Block(first - 1, "pycon", lines, ""))
+    return found
 
 
 def is_example(block: Block) -> bool:

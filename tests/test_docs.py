@@ -6,6 +6,7 @@ What a page shows anew is written into it by scripts/doc_examples.py --write; th
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -82,6 +83,57 @@ def test_links_lead_to_files(page: str) -> None:
     for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if not re.match(r"[a-z]+:", link):
             assert ((ROOT / page).parent / link).exists(), link
+
+
+# ---------------------------------------------------------------- docstrings
+
+
+def differing_docstrings(source: str, names: dict[str, object], directory: Path) -> list[str]:
+    """What examples in the docstrings of a module print, where that is not what they show."""
+    found = doc_examples.docstring_examples(source)
+    session = doc_examples.Session(directory)
+    if found:
+        session.take("7.2-explain")
+    session.names.update(names)
+    return [
+        f"line {block.first + 1}: {now}"
+        for block in found
+        if (now := doc_examples.replay(session, block, None)) != block.lines
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "zonedev").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_examples_in_docstrings_print_what_they_show(path: Path, tmp_path: Path) -> None:
+    source = path.read_text()
+    if ">>> " not in source:
+        return
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    assert not differing_docstrings(source, vars(module), tmp_path)
+
+
+def test_an_example_in_a_docstring_is_found_and_told(tmp_path: Path) -> None:
+    source = '''
+class A:
+    def b(self):
+        """
+        What it does.
+
+        >>> prog["init_uts_ns"].name.release.string_().decode()
+        '7.2.12+deb13-amd64'
+
+        >>> n + 1
+        1
+
+        :raises B: >>> is no example
+        """
+'''
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").mkdir()
+    assert differing_docstrings(source, {"n": 0}, tmp_path / "1") == []
+    (told,) = differing_docstrings(source, {"n": 1}, tmp_path / "2")
+    assert told.startswith("line 4: ") and "'2'" in told
 
 
 # ---------------------------------------------------------------- the runner
