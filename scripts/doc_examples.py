@@ -204,6 +204,7 @@ class Session:
         self.variables: dict[str, str] = {}
         self.status = 0
         self.names: dict[str, Any] = {"__name__": "__example__"}
+        (ROOT / "build").mkdir(exist_ok=True)
         for entry in ROOT.iterdir():
             if not entry.name.startswith("."):
                 (directory / entry.name).symlink_to(entry)
