@@ -156,6 +156,10 @@ def docstring_examples(source: str) -> list[Block]:
             continue
         for paragraph in re.split(r"\n\s*\n", ast.get_docstring(node) or ""):
             lines = textwrap.dedent(paragraph.strip("\n")).splitlines()
+            # What doctest calls an ellipsis, where it does not go on with a command.
+            for at, line in enumerate(lines):
+                if line == "..." and not lines[at - 1].startswith((">>> ", "... ")):
+                    lines[at] = ELISION
             if lines and lines[0].startswith(">>> "):
                 first = node.body[0].lineno if node.body else 0
                 found.append(Block(first - 1, "pycon", lines, ""))

@@ -126,6 +126,13 @@ class A:
         >>> n + 1
         1
 
+        >>> for i in range(9):
+        ...     i
+        ...
+        0
+        ...
+        8
+
         :raises B: >>> is no example
         """
 '''
@@ -133,7 +140,7 @@ class A:
     (tmp_path / "2").mkdir()
     assert differing_docstrings(source, {"n": 0}, tmp_path / "1") == []
     (told,) = differing_docstrings(source, {"n": 1}, tmp_path / "2")
-    assert told.startswith("line 4: ") and "'2'" in told
+    assert told.startswith("line 4: ") and "'2'" in told and "'1'" not in told
 
 
 # ---------------------------------------------------------------- the runner
