@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -66,7 +67,7 @@ def epilog(text: str) -> Iterator[str]:
     for paragraph in re.split(r"\n\s*\n", text.strip("\n")):
         for is_code, lines in _runs(paragraph.splitlines()):
             body = "\n".join(lines)
-            yield f"```text\n{body}\n```" if is_code else _sentence(body)
+            yield f"```text\n{textwrap.dedent(body)}\n```" if is_code else _sentence(body)
 
 
 def _runs(lines: list[str]) -> Iterator[tuple[bool, list[str]]]:
