@@ -37,9 +37,6 @@ if "man" not in tags:  # type: ignore[name-defined]  # noqa: F821
 if not (HERE.parent / "CHANGELOG.md").exists():
     exclude_patterns.append("changelog.md")
 
-# Options are written with two hyphens.
-smartquotes = False
-
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True

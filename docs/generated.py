@@ -40,8 +40,9 @@ def verbs() -> dict[str, tuple[str, argparse.ArgumentParser]]:
 
 
 def escape(text: str) -> str:
-    """Text of a help string as Markdown: its words, and no markup."""
-    return re.sub(r"([\\`*_<>\[\]|])", r"\\\1", text)
+    """Text of a help string as Markdown: its words, with no markup but that of options."""
+    text = re.sub(r"([\\`*_<>\[\]|])", r"\\\1", text)
+    return re.sub(r"(?<![\w-])(--?[a-z][a-z-]*)", r"`\1`", text)
 
 
 def option_names(action: argparse.Action) -> str:
@@ -196,7 +197,7 @@ def schema_markdown(path: Path) -> str:
     schema = json.loads(path.read_text())
     parts = [
         f"## {schema['title']}",
-        f"{schema.get('description', '')} Schema: `docs/{path.name}`.",
+        f"{escape(schema.get('description', ''))} Schema: `docs/{path.name}`.",
     ]
     rows = ["| field | what it may be | |", "|---|---|---|"]
     seen: set[str] = set()

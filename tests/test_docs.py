@@ -294,6 +294,9 @@ def test_the_reference_has_every_verb_and_argument() -> None:
 
 def test_help_texts_are_no_markup() -> None:
     assert generated.escape("a_b *c* <d>|`e`") == r"a\_b \*c\* \<d\>\|\`e\`"
+    assert (
+        generated.escape("-k, with --fail-on x: read-only") == "`-k`, with `--fail-on` x: read-only"
+    )
     told = "\n\n".join(generated.epilog("examples:\n  zonedev a\n    zonedev b\n\nexit status: 0"))
     assert told == "Examples:\n\n```text\nzonedev a\n  zonedev b\n```\n\nExit status: 0."
 
