@@ -151,6 +151,14 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     fails = "for the verdict 'violations' and exit status 1 (default: error)"
     _add_severity(group, "--fail-on", fails, "error")
     group.add_argument(
+        "--baseline",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="accept the findings of FILE (an earlier report in JSON, or lines of RULE PLACE): verdict and exit status are"
+        " those of new ones; may be repeated",
+    )
+    group.add_argument(
         "--quick",
         action="store_true",
         help="struct pages only: leave out what files and drivers say of them",
@@ -352,6 +360,7 @@ def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) ->
             quick=args.quick,
             explain=args.explain,
             progress=progress,
+            baseline=args.baseline,
         )
     if target:
         result.path = target.path
