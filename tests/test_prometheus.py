@@ -199,10 +199,14 @@ def test_a_pipe_is_written_to(tmp_path: Path, zonedev: Zonedev) -> None:
     leak = open_vmcore(LEAK)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
+    try:
         assert zonedev("audit", leak.core, *leak.types, "-q", "--json", pipe).status == 1
+        assert pipe.is_fifo()
         assert json.loads(reader.communicate(timeout=60)[0])["summary"]["errors"] == 6
-    assert pipe.is_fifo()
+    finally:
+        reader.kill()
+        reader.communicate()
 
 
 def test_a_file_that_cannot_be_finished_stays_as_it_was(
