@@ -268,6 +268,12 @@ def test_a_collector_never_sees_a_part(machine: Machine) -> None:
     assert machine.run(TEXTFILE, ZONEDEV=str(spy)).status == 1
     assert (machine.directory / "seen").read_text() == "old\nzonedev.prom\n"
     assert old.read_text() == "new\n"
+    # Nor is one left where it is stopped.
+    spy.write_text("#!/bin/sh\nkill $PPID\necho half\nexit 0\n")
+    assert machine.run(TEXTFILE, ZONEDEV=str(spy)).status == 2
+    assert old.read_text() == "new\n"
+    names = sorted(path.name for path in machine.directory.iterdir())
+    assert names == ["seen", "spy", "zonedev.prom"]
 
 
 def test_units_are_as_systemd_wants_them(machine: Machine) -> None:
