@@ -125,6 +125,7 @@ def test_every_vmcore_is_a_line(crashes: Path) -> None:
 
 def test_lines_for_people(crashes: Path) -> None:
     answer = run(crashes / "host", crashes / "clean" / "core.elf", "-j", 1)
+    assert answer.err == ""
     header, clean, leak, empty, *summary = answer.out.splitlines()
     assert header.split() == ["FILE", "RELEASE", "VERDICT", "ERRORS", "WARNINGS", "SECONDS"]
     path = str(crashes / "host" / "leak" / "vmcore")
@@ -148,6 +149,24 @@ def test_lines_for_people(crashes: Path) -> None:
 )
 def test_the_exit_status_is_that_of_the_worst(crashes: Path, names: list[str], status: int) -> None:
     assert run(*(crashes / name for name in names)).status == status
+
+
+def test_a_directory_that_cannot_be_read_is_told(
+    crashes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    triage = load()
+    walk = os.walk
+
+    def closed(root: Path, onerror: Any) -> Any:
+        onerror(PermissionError(13, "Permission denied", f"{root}/closed"))
+        return walk(root)
+
+    monkeypatch.setattr("os.walk", closed)
+    monkeypatch.setattr("sys.argv", ["triage", str(crashes / "clean")])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert triage.main() == 2
+    out, err = capsys.readouterr()
+    assert "1 clean" in out and err == f"triage: {crashes}/clean/closed: Permission denied\n"
 
 
 def test_known_findings(crashes: Path, tmp_path: Path) -> None:
