@@ -127,7 +127,7 @@ def test_lines_for_people(crashes: Path) -> None:
     answer = run(crashes / "host", crashes / "clean" / "core.elf", "-j", 1)
     assert answer.err == ""
     header, clean, leak, empty, *summary = answer.out.splitlines()
-    assert header.split() == ["FILE", "RELEASE", "VERDICT", "ERRORS", "WARNINGS", "SECONDS"]
+    assert header.split() == ["FILE", "RELEASE", "VERDICT", "ERRORS", "WARNINGS", "TIME"]
     path = str(crashes / "host" / "leak" / "vmcore")
     words = [path, "7.2.12+deb13-amd64", "violations", "6", "0"]
     assert leak.split()[:5] == words and clean.split()[2:5] == ["clean", "0", "0"]
