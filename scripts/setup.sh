@@ -22,6 +22,7 @@ missing() {
 optional() {
 	pkg-config --exists libelf 2>/dev/null || echo libelf-dev
 	pkg-config --exists libkdumpfile 2>/dev/null || echo libkdumpfile-dev
+	pkg-config --exists libdeflate 2>/dev/null || echo libdeflate-dev
 	pkg-config --exists zlib 2>/dev/null || echo zlib1g-dev
 	pkg-config --exists lzo2 2>/dev/null || echo liblzo2-dev
 	pkg-config --exists snappy 2>/dev/null || echo libsnappy-dev

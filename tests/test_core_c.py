@@ -33,7 +33,19 @@ def test_readers_under_sanitizers(tmp_path: Path) -> None:
         "-pthread",
         "-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=pread,--wrap=pread64,--wrap=pthread_create",
         *CORE,
-        *(readers / f"{name}.c" for name in ("bulk", "memory", "core", "diskdump", "decompress")),
+        *(
+            readers / f"{name}.c"
+            for name in (
+                "bulk",
+                "memory",
+                "view",
+                "extents",
+                "flat",
+                "core",
+                "diskdump",
+                "decompress",
+            )
+        ),
         ROOT / "ext" / "tests" / "test_readers.c",
     )
     result = subprocess.run([program], capture_output=True, text=True, timeout=120, check=False)

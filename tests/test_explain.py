@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Vmcore, Zonedev, assert_one_line, fresh_vmcore, lay_over, open_vmcore
-from drgn import Object, Program
+from drgn import Object, Program, sizeof
 from jsonschema import validate
 
 from zonedev._zonedev import Scheme
@@ -26,7 +26,7 @@ from zonedev.explain_maps import Folio
 from zonedev.kernel import pagetable
 from zonedev.kernel.held import Held
 from zonedev.kernel.members import Members
-from zonedev.kernel.rmap import Rmap
+from zonedev.kernel.rmap import Rmap, Vma
 from zonedev.kernel.tasks import OpenFile, Tasks
 from zonedev.model import PCI_P2PDMA, Finding
 from zonedev.report.data import explain_dict
@@ -100,6 +100,51 @@ def test_a_pipe_is_named_with_its_process(name: str) -> None:
     (file,) = one.files
     assert file.path.startswith("/mnt/pmem0/vmsplice_mapped") and file.offset == 0
     assert pipe.pid in {opener.pid for opener in file.openers}
+
+
+def test_buffers_of_a_pipe_begin_at_its_tail() -> None:
+    prog = fresh_vmcore("7.2-explain").prog
+    pfn = page(open_vmcore("7.2-explain"), "vmsplice_mapped mapped, pinned by vmsplice")
+    (before,) = of_kind(explain(prog, hex(pfn)), "pipe")
+    assert before.object and before.address
+    address = int(before.object.split()[1], 16)
+    pipe = Object(prog, "struct pipe_inode_info", address=address)
+    size, each = int(pipe.ring_size), sizeof(pipe.bufs[0])
+    words = prog.read(int(pipe.bufs), size * each)
+    lay_over(prog, int(pipe.bufs), words[-3 * each :] + words[: -3 * each])
+    for member in (pipe.head, pipe.tail):
+        lay_over(prog, member.address_, (int(member) + 3).to_bytes(4, "little"))
+    (after,) = of_kind(explain(prog, hex(pfn)), "pipe")
+    assert after == replace(before, address=before.address + 3 * each)
+
+
+def test_a_map_that_is_found_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    vmcore = open_vmcore("7.2-explain")
+    once = explain(vmcore.prog, hex(page(vmcore, "map4k mapped")))
+    of_file = Rmap.of_file
+
+    def twice(self: Rmap, mapping: int, first: int, last: int) -> Iterator[Vma]:
+        for vma in of_file(self, mapping, first, last):
+            yield from (vma, vma)
+
+    monkeypatch.setattr(Rmap, "of_file", twice)
+    assert explain(vmcore.prog, hex(once.pfn)) == once
+    assert once.maps == 1
+
+
+def test_a_migration_entry_is_no_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    vmcore = open_vmcore("7.2-explain")
+    before = explain(vmcore.prog, hex(page(vmcore, "map4k mapped")))
+    entries = pagetable.PageTables.entries
+
+    def moving(self: pagetable.PageTables, *args: Any) -> Iterator[pagetable.Entry]:
+        return (entry._replace(kind="migration") for entry in entries(self, *args))
+
+    monkeypatch.setattr(pagetable.PageTables, "entries", moving)
+    after = explain(vmcore.prog, hex(before.pfn))
+    (entry,) = of_kind(after, "migration")
+    assert (entry.refs, entry.maps) == (0, 0)
+    assert after.unexplained == before.unexplained + 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -271,6 +316,9 @@ def test_who_gets_the_reference_of_peer_to_peer_memory(
     )
     assert Explainer._base(object.__new__(Explainer), folio) == base
     assert bool(gaps) == (not mapcount and 0 < found < refcount)
+    # Whose free pages others have in use keep theirs.
+    folio.pagemap.foreign_maps = True
+    assert Explainer._base(object.__new__(Explainer), folio) == columns["idle"]
 
 
 # ---------------------------------------------------------------- what is lost

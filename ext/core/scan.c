@@ -17,6 +17,7 @@
 enum {
 	TEMPLATE_WORDS = 8,
 	PAGES_TOGETHER = 4,
+	ASSOCIATED_BLOCK = 64,
 	// The mark of a page that belongs to one file, which agrees.
 	ONE_ENTRY = 1 | ZD_MARK_MATCH,
 	// Pages whose marks are looked at before their words: neither is to run far ahead of the other.
@@ -261,21 +262,39 @@ static bool has_own_words(const struct zd_scan *scan, const struct zd_template *
 	return !template->data || zd_load(scan->layout, page, ZD_ZONE_DEVICE_DATA);
 }
 
-/** As template_run(), for a template whose pages have a mapping, the 64-bit word at @offset; from @pfn on. */
+/** How many of the first @count pages have a mapping, and what else the template demands beside fixed words. */
+static uint64_t own_words_run(const struct zd_scan *scan, const struct zd_template *template,
+			      const uint8_t *bytes, uint64_t pfn, uint64_t count)
+{
+	const struct zd_layout *layout = scan->layout;
+	const uint8_t *at = bytes + layout->field[ZD_MAPPING].offset;
+	bool more = template->indexed || template->data;
+	uint64_t i = 0, mapping, last = 0;
+
+	for (; i < count; i++, last = mapping) {
+		memcpy(&mapping, at + i * 64, sizeof(mapping));
+		// Neighbours have the same one, mostly.
+		if (mapping != last && template->pointer && !zd_mapping_is_pointer(layout, mapping))
+			break;
+		if (!mapping || (more && !has_own_words(scan, template, bytes + i * 64, pfn + i)))
+			break;
+	}
+	return i;
+}
+
+/** As template_run(), for a template whose pages have a mapping; from @pfn on. */
 static uint64_t associated_run(const struct zd_scan *scan, const struct zd_template *template,
 			       const uint8_t *bytes, uint64_t pfn, uint64_t count)
 {
-	const struct zd_layout *layout = scan->layout;
-	unsigned int offset = layout->field[ZD_MAPPING].offset;
-	uint64_t i = 0, mapping;
+	uint64_t i = 0, block, n;
 
-	for (; i < count; i++) {
-		memcpy(&mapping, bytes + i * 64 + offset, sizeof(mapping));
-		if (!mapping || (template->pointer && !zd_mapping_is_pointer(layout, mapping)) ||
-		    mismatch(template, bytes + i * 64) ||
-		    !has_own_words(scan, template, bytes + i * 64, pfn + i))
-			break;
-	}
+	// As much at a time as stays in the nearest cache.
+	do {
+		block = count - i < ASSOCIATED_BLOCK ? count - i : ASSOCIATED_BLOCK;
+		n = template_run(template, bytes + i * 64, block);
+		n = own_words_run(scan, template, bytes + i * 64, pfn + i, n);
+		i += n;
+	} while (block && n == block);
 	return i;
 }
 
