@@ -8,6 +8,8 @@ sys.stdout (drgn redirects by swapping that object) and returns the result objec
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +33,7 @@ _ONE_PAGE = ("page", "explain")
 _WAIT_MAX = 1e6
 
 FORMATS = ("text", "json", "ndjson", "csv")
+AUDIT_FORMATS = (*FORMATS, "prometheus")
 
 SLICE_EXTRAS = ("tasks", "explain")
 
@@ -140,7 +143,10 @@ def _add_severity(
 def _add_audit(parser: argparse.ArgumentParser) -> None:
     _add_selection(parser)
     group = parser.add_argument_group("report")
-    _add_format(parser)
+    _add_format(parser, AUDIT_FORMATS)
+    group.add_argument(
+        "--json", metavar="FILE", help="write the report as JSON to FILE, too, all findings in it"
+    )
     group.add_argument(
         "--rule",
         metavar="RULE",
@@ -150,6 +156,14 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     _add_severity(group, "--severity", "to show (default: warning in text, info elsewhere)")
     fails = "for the verdict 'violations' and exit status 1 (default: error)"
     _add_severity(group, "--fail-on", fails, "error")
+    group.add_argument(
+        "--baseline",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="accept the findings of FILE (an earlier report in JSON, or lines of RULE PLACE): verdict and exit status are"
+        " those of new ones; may be repeated",
+    )
     group.add_argument(
         "--quick",
         action="store_true",
@@ -302,6 +316,25 @@ def build_parser(prog: str, targets: bool) -> Parser:
 # ---------------------------------------------------------------- verbs
 
 
+def write_whole(path: str, text: str) -> None:
+    """Write a file that is there as a whole or not at all; what is no plain file is written to.
+
+    :raises UsageError: it cannot be written
+    """
+    plain = not os.path.lexists(path) or os.path.isfile(path)
+    part = f"{os.path.realpath(path)}.{os.getpid()}.part" if plain else path
+    try:
+        with open(part, "w") as file:
+            file.write(text)
+        if plain:
+            os.replace(part, os.path.realpath(path))
+    except OSError as err:
+        if plain:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
+        raise UsageError(f"{path}: cannot be written: {err.strerror or err}") from None
+
+
 def _print(text: str) -> None:
     sys.stdout.write(text)
 
@@ -337,6 +370,7 @@ def _rule_rows(name: str) -> list[dict[str, Any]]:
 def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) -> Outcome:
     from zonedev.audit import audit
     from zonedev.report import data, text
+    from zonedev.report.prometheus import audit_prometheus
 
     if args.resample_ms < 0 or args.samples < 2:
         raise UsageError("--resample-ms must be 0 or more, --samples 2 or more")
@@ -352,6 +386,7 @@ def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) ->
             quick=args.quick,
             explain=args.explain,
             progress=progress,
+            baseline=args.baseline,
         )
     if target:
         result.path = target.path
@@ -367,8 +402,11 @@ def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) ->
                 "json": lambda: data.to_json(data.audit_dict(result, severity)),
                 "ndjson": lambda: data.audit_ndjson(result, severity),
                 "csv": lambda: data.audit_csv(result, severity),
+                "prometheus": lambda: audit_prometheus(result, severity),
             }[args.format]()
         )
+    if args.json is not None:
+        write_whole(args.json, data.to_json(data.audit_dict(result)))
     return Outcome(result, result.exit_code)
 
 

@@ -147,7 +147,7 @@ class Finding:
     pages is how many pages that are (within the range; 1 for a pagemap), folio_pfn and folio_pages say
     which folio the first of them belongs to. Of a live kernel, samples says how many showed something as
     bad there, and agreed how many of them had these very words. waiters: the tasks that wait for a dying pagemap. explanation: who holds the
-    first folio, where that was asked for.
+    first folio, where that was asked for.  accepted: a baseline has it.
     """
 
     rule: str
@@ -173,6 +173,7 @@ class Finding:
     explanation: Optional[Explanation] = None
     samples: int = 1
     agreed: int = 1
+    accepted: bool = False
 
 
 @dataclass
@@ -206,6 +207,21 @@ class SchemeInfo:
 
 
 @dataclass
+class BaselineResult:
+    """What became of the findings that files accept.
+
+    stale: entries that name nothing that is there any more; not_read_again: nothing that was looked at.  Each is
+    {"rule", "place", "pages"}, the place as a line of such a file has it.
+    """
+
+    files: list[str]
+    entries: int
+    stale: list[dict[str, Any]] = field(default_factory=list)
+    not_read_again: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Audit:
     """The result of an audit.
 
@@ -235,6 +251,7 @@ class Audit:
     filters: dict[str, list[str]] = field(default_factory=dict)
     format: Optional[str] = None
     interrupted: bool = False
+    baseline: Optional[BaselineResult] = None
 
     @property
     def transient(self) -> int:
@@ -259,6 +276,18 @@ class Audit:
         pages = sum(p.severities[severity] for p in self.pagemaps)
         return pages + sum(f.severity == severity for f in self.findings if f.pfn is None)
 
+    def accepted(self, severity: str) -> int:
+        """Of count(), what a baseline accepts."""
+        mine = (f for f in self.findings if f.accepted and f.severity == severity)
+        return sum(1 if f.pfn is None else f.pages for f in mine)
+
+    def fresh(self, severity: str) -> int:
+        """Of count(), what no baseline accepts; what found no room in the list is never accepted."""
+        listed = [f for f in self.findings if f.severity == severity and not f.accepted]
+        pages = sum(1 if f.pfn is None else f.pages for f in listed)
+        dropped = self.count(severity) - self.accepted(severity) if self.findings_dropped else 0
+        return max(pages, dropped)
+
     def shown(self, severity: str) -> list[Finding]:
         """Findings of at least *severity* that the filters let pass; no sum is changed by either."""
         limit = SEVERITIES.index(severity)
@@ -273,7 +302,8 @@ class Audit:
     def verdict(self) -> str:
         """clean, violations or incomplete."""
         limit = SEVERITIES.index(self.fail_on)
-        if any(self.count(severity) for severity in SEVERITIES[limit:]):
+        amount = self.count if self.baseline is None else self.fresh
+        if any(amount(severity) for severity in SEVERITIES[limit:]):
             return "violations"
         classes = self.classes
         if classes["not-captured"] or classes["unreadable"] or self.problems or self.interrupted:

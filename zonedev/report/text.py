@@ -180,14 +180,14 @@ def _run(finding: Finding, device: str) -> str:
 
 
 def findings_text(audit: Audit, severity: str) -> str:
-    """Findings of at least *severity*, worst first: the rule and its meaning, then its runs."""
+    """Findings of at least *severity* that no baseline accepts, worst first: the rule and its meaning, then its runs."""
     pagemaps = {r.pagemap.address: r.pagemap for r in audit.pagemaps}
 
     def called(address: int) -> str:
         return device_name(pagemaps[address]) if address in pagemaps else hex(address)
 
     lines = []
-    for group in _group(audit.shown(severity)):
+    for group in _group(f for f in audit.shown(severity) if not f.accepted):
         first = group[0]
         pagemap = pagemaps.get(first.pagemap)
         pages = sum(f.pages for f in group)
@@ -207,7 +207,7 @@ def findings_text(audit: Audit, severity: str) -> str:
 def _hidden(audit: Audit, severity: str) -> str:
     """How many findings the text leaves out."""
     shown = {id(f) for f in audit.shown(severity)}
-    groups = _group(f for f in audit.findings if id(f) not in shown)
+    groups = _group(f for f in audit.findings if id(f) not in shown and not f.accepted)
     parts = [f"{group[0].rule} {sum(f.pages for f in group)}" for group in groups]
     if not parts:
         return ""
@@ -219,6 +219,40 @@ def _hidden(audit: Audit, severity: str) -> str:
     return f"not shown (pages): {', '.join(parts)}; {how}"
 
 
+def _entries(what: str, entries: list[dict[str, Any]]) -> list[str]:
+    """Entries of a baseline that met no finding."""
+    if not entries:
+        return []
+    lines = (f"    {entry['rule']} {entry['place']}" for entry in entries)
+    return [what, *shown_runs(lines, len(entries))]
+
+
+def _baseline(audit: Audit) -> str:
+    """What a baseline accepts by severity and rule, and which of its entries met nothing."""
+    baseline = audit.baseline
+    if baseline is None:
+        return ""
+    groups = _group(f for f in audit.findings if f.accepted)
+    accepted = [f"    {group[0].severity} {group[0].rule}, {_extent(group)}" for group in groups]
+    names = ", ".join(baseline.files)
+    return "\n".join(
+        [
+            _wrap("; ".join([f"baseline {names}", *baseline.notes]), "")
+            + (" accepts" if accepted else " accepts nothing"),
+            *accepted,
+            *_entries("stale, and to be taken out of the baseline:", baseline.stale),
+            *_entries("accepted, but not looked at again:", baseline.not_read_again),
+        ]
+    )
+
+
+def _extent(group: list[Finding]) -> str:
+    """How many pages have a finding, or how many pagemaps as a whole."""
+    if group[0].pfn is None:
+        return number(len(group), "pagemap")
+    return number(sum(f.pages for f in group), "page")
+
+
 def _gaps(audit: Audit) -> list[str]:
     """Why pages could not be judged, device by device."""
     lines = []
@@ -228,10 +262,16 @@ def _gaps(audit: Audit) -> list[str]:
     return lines
 
 
-def _amount(audit: Audit, severity: str) -> str:
-    """How many pages, and how many pagemaps as a whole, have findings of a severity."""
-    pagemaps = sum(f.severity == severity for f in audit.findings if f.pfn is None)
-    pages = audit.count(severity) - pagemaps
+def _amount(audit: Audit, severity: str, accepted: bool = False) -> str:
+    """How many pages, and how many pagemaps as a whole, have findings of a severity, accepted ones or others."""
+    pagemaps = sum(
+        f.severity == severity and f.accepted == accepted for f in audit.findings if f.pfn is None
+    )
+    if audit.baseline is None:
+        count = audit.count(severity)
+    else:
+        count = audit.accepted(severity) if accepted else audit.fresh(severity)
+    pages = count - pagemaps
     amounts = [(pages, "page")] * (pages > 0 or not pagemaps) + [(pagemaps, "pagemap")] * (
         pagemaps > 0
     )
@@ -246,13 +286,26 @@ def closing(audit: Audit) -> str:
         counts = f"{_amount(audit, 'error')} with errors, {_amount(audit, 'warning')} with warnings"
         if audit.fail_on == "info":
             counts += f", {_amount(audit, 'info')} with information"
-        return text + f"{_VERDICTS['violations']}: {counts}"
+        return text + f"{_VERDICTS['violations']}: {counts}{_known(audit)}"
+    if audit.verdict == "clean" and audit.baseline and audit.accepted("error"):
+        return text + f"clean: every page was read, and nothing is new{_known(audit)}"
     if audit.verdict == "clean" and audit.count("warning"):
         warnings = _amount(audit, "warning")
         return (
-            text + f"clean: every page was read, and none is in violation; {warnings} with warnings"
+            text
+            + f"clean: every page was read, and none is in violation; {warnings} with warnings{_known(audit)}"
         )
-    return text + _VERDICTS[audit.verdict]
+    return text + _VERDICTS[audit.verdict] + _known(audit)
+
+
+def _known(audit: Audit) -> str:
+    """What a baseline accepts, at the end of a line."""
+    counts = [
+        f"{_amount(audit, severity, True)} with {word}"
+        for severity, word in (("error", "errors"), ("warning", "warnings"))
+        if audit.accepted(severity)
+    ]
+    return f"; accepted: {', '.join(counts)}" if counts else ""
 
 
 def _transient(audit: Audit) -> str:
@@ -321,6 +374,7 @@ def audit_text(audit: Audit, severity: str = "warning") -> str:
     blocks.append("\n".join(_gaps(audit)))
     blocks += [_wrap(_pass_text(one), "") for one in audit.passes]
     blocks.append(findings_text(audit, severity))
+    blocks.append(_baseline(audit))
     blocks.append(_wrap(_hidden(audit, severity), ""))
     if audit.findings_dropped:
         blocks.append(f"{audit.findings_dropped} more runs found no room and are only counted")
