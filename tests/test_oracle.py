@@ -26,7 +26,7 @@ from trees import LOCK, LOCKED, PMD, SPACES, World
 from zonedev import _zonedev, reference
 from zonedev.kernel.scheme import _ASK
 from zonedev.kernel.vmemmap import Hole, read_memmap
-from zonedev.model import PfnRange
+from zonedev.model import CLASSES, PfnRange
 from zonedev.reference import SILENT, Content, Driver, Entry, Files, Range, Verdict
 from zonedev.scanner import pagemap_spec
 
@@ -67,9 +67,10 @@ NEVER_FOUND = {"dedup-alias"}
 
 
 class Side(NamedTuple):
-    """What one implementation says: pages per class; per pfn of a finding its words."""
+    """What one implementation says: pages per class, the class of each; per pfn of a finding its words."""
 
     classes: dict[str, int]
+    places: list[str]
     findings: dict[int, tuple[Any, ...]]
 
 
@@ -160,6 +161,14 @@ def entries_of(machine: Machine, contents: list[Content], files: Files) -> _zone
     return world.entries
 
 
+def classes_of(cells: bytes) -> list[str]:
+    """The class of each page, from cells of one page."""
+    counts = memoryview(cells).cast("Q").tolist()
+    rows = [counts[i : i + len(CLASSES)] for i in range(0, len(counts), len(CLASSES))]
+    assert all(sum(row) == 1 for row in rows)
+    return [CLASSES[row.index(1)] for row in rows]
+
+
 def side_of_c(
     layout: _zonedev.Layout,
     scheme: _zonedev.Scheme,
@@ -177,6 +186,7 @@ def side_of_c(
         listed=bits_of(layout, range_, driver.listed),
     )
     scan.begin(range_.start_pfn, range_.end_pfn, range_.memmap, range_.index_bias)
+    scan.count_cells(range_.start_pfn, range_.end_pfn, 0)
     for run in runs(contents):
         if isinstance(run, str):
             scan.hole(1, run)
@@ -191,7 +201,8 @@ def side_of_c(
             assert pfn not in findings
             facts = (f["refcount"], f["mapcount"], f["order"], f["mapping"])
             findings[pfn] = (f["rule"], f["severity"], tuple(f["also"]), *facts)
-    return Side({name: n for name, n in tally["classes"].items() if n}, findings)
+    classes = {name: n for name, n in tally["classes"].items() if n}
+    return Side(classes, classes_of(scan.cells()), findings)
 
 
 def side_of_reference(verdicts: list[Verdict]) -> Side:
@@ -205,7 +216,8 @@ def side_of_reference(verdicts: list[Verdict]) -> Side:
         if not page.tail:
             facts = (page.refcount, page.mapcount, page.order, page.mapping)
         findings[verdict.pfn] = (finding.rule, finding.severity, finding.also, *facts)
-    return Side(dict(Counter(verdict.class_ for verdict in verdicts)), findings)
+    places = [verdict.class_ for verdict in verdicts]
+    return Side(dict(Counter(places)), places, findings)
 
 
 def compare(
