@@ -1,0 +1,459 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""An audit as a page for a browser: one file that needs nothing else, and asks no network for anything.
+
+Owns what is in the page: the account in words is written here, so that it can be read without scripts; maps,
+histograms and the list of findings are data, which the scripts in page/ draw.  Reads no kernel memory.
+
+Invariant: what comes out of a dump is never code.  In HTML it is escaped, as data it is JSON without "<", and
+the page's own policy (Content-Security-Policy) lets only the style and the script of this package run.
+
+Findings stand in columns: what repeats is told once, by its number in a table, and large data is deflated, so that a
+million of them can be loaded.  The scripts rely on their order: worst first, and then by their pfn.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from importlib.resources import files
+from shlex import quote
+from typing import Any, Optional
+
+from zonedev.cells import Cells
+from zonedev.model import CLASSES, SEVERITIES, Audit, Finding, PagemapResult, short_type
+from zonedev.report import text
+from zonedev.report.data import sources
+
+_SCRIPTS = ("data.js", "map.js", "findings.js", "main.js")
+
+# Data of more than this (characters) is deflated.
+_PLAIN_MAX = 1 << 18
+# Integers above are not exact in a script.
+_EXACT_MAX = 1 << 53
+# Groups of findings that the account in words tells.
+_GROUPS_SHOWN = 40
+# Distinct explanations and details that are kept: beyond, a finding has none.
+_TEXTS_MAX = 1 << 18
+
+_HEADINGS = {
+    "violations": "Violations",
+    "incomplete": "Incomplete",
+    "clean": "Clean",
+}
+_SIGNS = {"violations": "\u2716", "incomplete": "?", "clean": "\u2714"}
+_SEVERITY_SIGNS = {"error": "\u2716", "warning": "\u25b2", "info": "i"}
+
+
+class _Table:
+    """Values, each once; 0 is None."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = [None]
+        self._numbers: dict[Any, int] = {None: 0, "": 0}
+
+    def number(self, value: Any) -> int:
+        """The place of a value."""
+        known = self._numbers.get(value)
+        if known is None:
+            if len(self.values) > _TEXTS_MAX:
+                return 0
+            known = self._numbers[value] = len(self.values)
+            self.values.append(value)
+        return known
+
+
+def _exact(value: Optional[int]) -> Any:
+    """A number, or where a script could not hold it, what it looks like."""
+    return hex(value) if value is not None and value >= _EXACT_MAX else value
+
+
+# ---------------------------------------------------------------- data
+
+
+def _cells_data(cells: Cells) -> dict[str, Any]:
+    """Cells as runs of equal ones: how many, then pages per class of each, zeroes at the end left out."""
+    runs = []
+    for count, classes in cells.runs():
+        row = [count, *classes]
+        while row[-1] == 0:
+            row.pop()
+        runs.append(row)
+    return {
+        "start": cells.start_pfn,
+        "end": cells.end_pfn,
+        "shift": cells.shift,
+        "runs": runs,
+    }
+
+
+def _pagemap_data(result: PagemapResult) -> dict[str, Any]:
+    pagemap = result.pagemap
+    return {
+        "name": text.device_name(pagemap),
+        "type": short_type(pagemap.type),
+        "address": hex(pagemap.address),
+        "pages": pagemap.pages,
+        "idle": result.idle_refcount,
+        "classes": [result.classes[name] for name in CLASSES],
+        "refcounts": sorted(result.refcounts.items()),
+        "refcountsOther": result.refcounts_other,
+        "ranges": [_cells_data(cells) for cells in result.cells],
+    }
+
+
+def _rule_row(finding: Finding, type_: Optional[str], scheme: str) -> dict[str, Any]:
+    """What a finding means there."""
+    row = text.rule_row(finding, type_, scheme)
+    return {
+        "rule": finding.rule,
+        "number": row["number"],
+        "severity": finding.severity,
+        "when": row["predicate"],
+        "means": row["meaning"],
+        "bug": row["bug_class"],
+        "near": row["near_miss"],
+    }
+
+
+def _more(finding: Finding) -> str:
+    """What is known of one finding beside its words: who waits, and who holds its first folio."""
+    lines = [f"{w.comm} (pid {w.pid}) waits in {w.function}()" for w in finding.waiters]
+    if finding.explanation is not None:
+        lines.append(str(finding.explanation).rstrip())
+    return "\n".join(lines)
+
+
+class _Findings:
+    """Findings as columns, and the tables that their numbers are places of."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._types = {r.pagemap.address: r.pagemap.type for r in audit.pagemaps}
+        self._places = {r.pagemap.address: i for i, r in enumerate(audit.pagemaps)}
+        self._scheme = audit.scheme.id
+        self._kinds: dict[tuple[Any, ...], int] = {}
+        self.kinds: list[dict[str, Any]] = []
+        self.texts, self.mappings = _Table(), _Table()
+
+    def _kind(self, finding: Finding) -> int:
+        type_ = self._types.get(finding.pagemap)
+        key = finding.rule, finding.severity, type_
+        if key not in self._kinds:
+            self._kinds[key] = len(self.kinds)
+            self.kinds.append(_rule_row(finding, type_, self._scheme))
+        return self._kinds[key]
+
+    def columns(self, findings: Sequence[Finding]) -> dict[str, list[Any]]:
+        """One array for each property, in the order of the findings; pfns as what they grow by."""
+        number = self.texts.number
+        columns: dict[str, list[Any]] = {
+            "kind": [self._kind(f) for f in findings],
+            "pagemap": [self._places.get(f.pagemap, -1) for f in findings],
+            "count": [f.count for f in findings],
+            "pages": [f.pages for f in findings],
+            "order": [f.order for f in findings],
+            "refcount": [f.refcount for f in findings],
+            "expected": [f.expected for f in findings],
+            "mapcount": [f.mapcount for f in findings],
+            "index": [_exact(f.index) for f in findings],
+            "mapping": [self.mappings.number(hex(f.mapping or 0)) for f in findings],
+            "flags": [number(", ".join(f.flag_names)) for f in findings],
+            "also": [number(", ".join(f.also)) for f in findings],
+            "detail": [number(f.detail) for f in findings],
+            "more": [number(_more(f)) for f in findings],
+        }
+        pfns = [-1 if f.pfn is None else f.pfn for f in findings]
+        columns["pfn"] = [pfn - before for before, pfn in zip([0, *pfns], pfns)]
+        return {name: _short(column) for name, column in columns.items()}
+
+
+def _short(column: list[Any]) -> list[Any]:
+    """A column that is the same all the way as one value."""
+    return column[:1] if column and column.count(column[0]) == len(column) else column
+
+
+def page_data(audit: Audit, severity: str, command: Sequence[str]) -> dict[str, Any]:
+    """What the scripts draw."""
+    shown = audit.shown(severity)
+    findings = _Findings(audit)
+    columns = findings.columns(shown)
+    return {
+        "classes": list(CLASSES),
+        "severities": list(SEVERITIES),
+        "pageSize": audit.kernel["page_size"],
+        "command": " ".join(map(quote, command[:1])),
+        "target": " ".join(map(quote, command[1:])),
+        "pagemaps": [_pagemap_data(result) for result in audit.pagemaps],
+        "kinds": findings.kinds,
+        "texts": findings.texts.values,
+        "mappings": findings.mappings.values,
+        "findings": len(shown),
+        "columns": columns,
+    }
+
+
+def _data_block(data: dict[str, Any]) -> str:
+    """The element that holds the data: JSON that no parser of HTML takes for a tag, or the same deflated."""
+    plain = json.dumps(data, separators=(",", ":"))
+    if len(plain) > _PLAIN_MAX:
+        packed = base64.b64encode(zlib.compress(plain.encode(), 6)).decode()
+        return f'<script type="text/plain" id="data" data-packed="deflate">{packed}</script>'
+    for char in "<>&":
+        plain = plain.replace(char, f"\\u{ord(char):04x}")
+    return f'<script type="application/json" id="data">{plain}</script>'
+
+
+# ---------------------------------------------------------------- the account in words
+
+
+def _tag(name: str, content: str, **attributes: str) -> str:
+    """An element; *content* is HTML already, attributes are not."""
+    words = "".join(f' {key.rstrip("_")}="{escape(value)}"' for key, value in attributes.items())
+    return f"<{name}{words}>{content}</{name}>"
+
+
+def _list(lines: Iterable[str], class_: str = "plain") -> str:
+    return _tag("ul", "".join(_tag("li", escape(line)) for line in lines), class_=class_)
+
+
+def _count(count: int) -> str:
+    """A number with its thousands apart."""
+    return f"{count:,}"
+
+
+def _lead(audit: Audit) -> str:
+    """The verdict in a sentence."""
+    if audit.verdict == "violations":
+        words = [text.amount(audit, name) + f" with {what}" for name, what in _AMOUNTS]
+        return f"{', '.join(words)}. The verdict counts what is {audit.fail_on} or worse."
+    lead = text.VERDICTS[audit.verdict].partition(": ")[2] + "."
+    warnings = audit.count("warning")
+    return f"{lead} {text.amount(audit, 'warning')} with warnings." if warnings else lead
+
+
+_AMOUNTS = (("error", "errors"), ("warning", "warnings"))
+
+
+def _tile(label: str, count: int, class_: str) -> str:
+    value = _tag("dd", _count(count))
+    return _tag("div", _tag("dt", escape(label)) + value, class_=f"tile {class_ if count else ''}")
+
+
+def _tiles(audit: Audit) -> str:
+    classes = audit.classes
+    tiles = [_tile("pages", audit.pages, "")]
+    tiles += [_tile(name.replace("-", " "), classes[name], name) for name in CLASSES]
+    return _tag("dl", "".join(tiles), class_="tiles")
+
+
+def _verdict(audit: Audit) -> str:
+    verdict = audit.verdict
+    sign = _tag("span", _SIGNS[verdict], class_="sign", aria_hidden="true")
+    filters = "; ".join(f"{key} {', '.join(names)}" for key, names in audit.filters.items())
+    only = [f"only: {filters}"] if filters else []
+    notes = [*("problem: " + one for one in audit.problems), *audit.notes, *only]
+    notes += ["calibration: " + one for one in audit.scheme.calibrated]
+    return _tag(
+        "section",
+        _tag("h1", sign + _HEADINGS[verdict])
+        + _tag("p", escape(_lead(audit)), class_="lead")
+        + (_list(notes, "notes") if notes else "")
+        + _tiles(audit),
+        id="verdict",
+        class_=f"verdict {verdict}",
+    )
+
+
+def _places(audit: Audit, group: Sequence[Finding]) -> str:
+    """How many pages of which devices."""
+    names = {r.pagemap.address: text.device_name(r.pagemap) for r in audit.pagemaps}
+    pages: dict[str, int] = {}
+    for finding in group:
+        name = names.get(finding.pagemap, hex(finding.pagemap))
+        pages[name] = pages.get(name, 0) + (finding.pages if finding.pfn is not None else 0)
+    words = [
+        f"{name}: {text.number(n, 'page') if n else 'the pagemap'}" for name, n in pages.items()
+    ]
+    more = f" and {len(words) - 6} more" if len(words) > 6 else ""
+    return ", ".join(words[:6]) + more
+
+
+def _group(audit: Audit, group: Sequence[Finding]) -> str:
+    """A rule that fired: how bad, where, what it means, and one case of it."""
+    first = group[0]
+    type_ = next(
+        (r.pagemap.type for r in audit.pagemaps if r.pagemap.address == first.pagemap), None
+    )
+    sign = _tag("span", _SEVERITY_SIGNS[first.severity], aria_hidden="true")
+    badge = _tag("span", f"{sign} {first.severity}", class_=f"badge {first.severity}")
+    name = next(
+        (text.device_name(r.pagemap) for r in audit.pagemaps if r.pagemap.address == first.pagemap),
+        hex(first.pagemap),
+    )
+    return _tag(
+        "article",
+        _tag("h3", f"{badge} {_tag('code', escape(first.rule))}")
+        + _tag("p", escape(_places(audit, group)), class_="where")
+        + _tag("p", escape(text.meaning(first, type_, audit.scheme.id)))
+        + _tag("p", escape(text.finding_line(first, name)), class_="case"),
+        class_=f"group {first.severity}",
+        data_rule=first.rule,
+        data_severity=first.severity,
+    )
+
+
+def _wrong(audit: Audit) -> str:
+    """What is wrong: errors and warnings by rule; what is only information is named."""
+    groups = text.groups(audit.shown("info"))
+    bad = [group for group in groups if group[0].severity != "info"]
+    infos = [f"{g[0].rule} ({sum(f.pages for f in g)})" for g in groups if g[0].severity == "info"]
+    parts = [_tag("h2", "What is wrong, and where")]
+    parts += [_group(audit, group) for group in bad[:_GROUPS_SHOWN]]
+    if not bad:
+        parts.append(_tag("p", "Nothing: no finding is a warning or an error.", class_="muted"))
+    if len(bad) > _GROUPS_SHOWN:
+        parts.append(_tag("p", f"... and {len(bad) - _GROUPS_SHOWN} more rules, below."))
+    if infos:
+        words = f"Legal, and worth seeing (pages): {', '.join(infos)}."
+        parts.append(_tag("p", escape(words), class_="muted"))
+    if audit.findings_dropped:
+        words = f"{audit.findings_dropped} more runs found no room, and are only counted."
+        parts.append(_tag("p", words, class_="muted"))
+    if audit.transient:
+        parts.append(_tag("p", escape(text.transient_text(audit)), class_="muted"))
+    return _tag("section", "".join(parts), id="wrong")
+
+
+def _pagemap_table(audit: Audit) -> str:
+    head = ["device", "type", "pages", *(name.replace("-", " ") for name in CLASSES)]
+    head += ["free at", "reference"]
+    rows = [_tag("tr", "".join(_tag("th", escape(name), scope="col") for name in head))]
+    for result in audit.pagemaps:
+        pagemap = result.pagemap
+        cells = [
+            _tag("th", escape(text.device_name(pagemap)), scope="row"),
+            _tag("td", escape(short_type(pagemap.type))),
+            _tag("td", _count(pagemap.pages), class_="num"),
+            *(
+                _tag("td", _count(n), class_=f"num {name if n else 'zero'}")
+                for name, n in result.classes.items()
+            ),
+            _tag(
+                "td",
+                "?" if result.idle_refcount is None else str(result.idle_refcount),
+                class_="num",
+            ),
+            _tag("td", escape(text.ref_text(pagemap)), class_=pagemap.ref.state),
+        ]
+        rows.append(_tag("tr", "".join(cells)))
+    return _tag(
+        "div",
+        _tag("table", "".join(rows)),
+        class_="wide",
+        tabindex="0",
+        role="region",
+        aria_label="pagemaps",
+    )
+
+
+def _pagemaps(audit: Audit) -> str:
+    if not audit.pagemaps:
+        return ""
+    gaps = text.gaps(audit)
+    return _tag("h2", "Pagemaps") + _pagemap_table(audit) + (_list(gaps, "notes") if gaps else "")
+
+
+def _details(title: str, content: str, opened: bool = False) -> str:
+    return (
+        f"<details{' open' if opened else ''}>{_tag('summary', escape(title))}{content}</details>"
+    )
+
+
+def _scheme(audit: Audit) -> str:
+    scheme = audit.scheme
+    title = f"Scheme {scheme.id}, {scheme.confidence} confidence: {scheme.title}"
+    idle = [
+        f"{short_type(type_)} pages are free at {'?' if count is None else count}"
+        for type_, count in scheme.idle.items()
+    ]
+    passes = [text.pass_text(one) for one in audit.passes]
+    lacking = [f"{one['rule']}: {one['why']}" for one in audit.not_applicable]
+    parts = [
+        _tag("h2", "Scheme and evidence"),
+        _tag("p", escape(title)),
+        _details("evidence", _list([*scheme.evidence, *scheme.calibrated], "mono"), True),
+        _details("where free pages rest", _list(idle)),
+    ]
+    if passes:
+        parts.append(_details("what else was read", _list(passes), True))
+    if lacking:
+        parts.append(_details(f"rules that did not apply ({len(lacking)})", _list(lacking)))
+    if audit.kernel_log:
+        lines = _tag("pre", escape("\n".join(audit.kernel_log)))
+        parts.append(_details("the kernel's log says", lines, True))
+    return _tag("section", "".join(parts), id="scheme")
+
+
+def _facts(audit: Audit) -> str:
+    """The target in one line."""
+    kernel = audit.kernel
+    live = "live kernel, " if audit.live else ""
+    return (
+        f"{live}{audit.path} \u00b7 Linux {kernel['release']} {kernel['arch']} \u00b7 "
+        f"scheme {audit.scheme.id} \u00b7 {text.types_words(audit.types_from)}"
+    )
+
+
+def _footer(audit: Audit) -> str:
+    from zonedev.audit import tool_versions
+
+    versions = tool_versions()
+    source = sources(audit.types_from)
+    words = (
+        f"zonedev {versions['zonedev']}, drgn {versions['drgn']}; types from {source['types_from']}, symbols from "
+        f"{source['symbols_from']}; read through {', '.join(audit.readers)}. {text.closing(audit)}."
+    )
+    return _tag("p", escape(words))
+
+
+# ---------------------------------------------------------------- the page
+
+
+def _part(name: str) -> str:
+    """A file of the page."""
+    return files(__package__).joinpath("page", name).read_text("ascii")
+
+
+def _hash(content: str) -> str:
+    """What the page's policy calls the content of an element by."""
+    return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+def audit_html(audit: Audit, severity: str, command: Sequence[str]) -> Iterator[str]:
+    """
+    The page, in pieces.
+
+    :param severity: the lowest one of findings that are in it; no sum is changed by that
+    :param command: words of a command line that names the program and the target again
+    """
+    style, script = "\n" + _part("style.css"), "\n" + "".join(map(_part, _SCRIPTS))
+    parts = {
+        "style_hash": _hash(style),
+        "script_hash": _hash(script),
+        "title": escape(f"{audit.verdict}: {audit.path}"),
+        "verdict": audit.verdict,
+        "facts": escape(_facts(audit)),
+        "style": style,
+        "verdict_section": _verdict(audit),
+        "wrong_section": _wrong(audit),
+        "pagemaps": _pagemaps(audit),
+        "scheme_section": _scheme(audit),
+        "footer": _footer(audit),
+        "data": _data_block(page_data(audit, severity, command)),
+        "script": script,
+    }
+    for piece in _part("page.html").split("@@"):
+        yield parts.get(piece, piece)
