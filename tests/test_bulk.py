@@ -24,6 +24,7 @@ from test_scan import mutate, typical_pages
 
 from zonedev import _zonedev
 from zonedev.audit import audit
+from zonedev.cells import CellPlan
 from zonedev.kernel import dump_memory
 from zonedev.kernel.dump_memory import READER, THREADS, DumpMemory, open_memory
 from zonedev.report import data as report
@@ -42,7 +43,9 @@ def reports(prog: Program, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str, l
     texts = []
     for reader in ("drgn", ""):
         monkeypatch.setenv(READER, reader)
-        found = report.audit_dict(audit(prog))
+        result = audit(prog, cells=CellPlan(1 << 12))
+        found = report.audit_dict(result)
+        found["cells"] = [[list(one.runs()) for one in p.cells] for p in result.pagemaps]
         del found["timing"]
         readers = found["tool"].pop("readers")
         texts.append(json.dumps(found))

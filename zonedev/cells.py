@@ -30,13 +30,12 @@ Pfns = tuple[int, int]
 class CellPlan(NamedTuple):
     """How fine classes are counted by place.
 
-    most: cells of one pagemap, total: of all together; but there is one for each range, and at the
-    borders of ranges one or two more. row: as a power of two, cells that are drawn beside each other:
+    most: cells of one pagemap, total: of all together; but there is one for each range at least. row: as a power of two, cells that are drawn beside each other:
     rows are aligned, and counted whole. pfns: only these pages, [start, end).
     """
 
     most: int
-    total: int = 1 << 18
+    total: int = 1 << 19
     row: int = 0
     pfns: Optional[Pfns] = None
 
@@ -46,9 +45,13 @@ class CellPlan(NamedTuple):
         start, end = max(low, range_.start_pfn), min(high, range_.end_pfn)
         return (start, end) if start < end else None
 
-    def shift(self, ranges: Sequence[PfnRange], pagemaps: int) -> int:
-        """Pages of a cell of a pagemap, which is one of so many, as a power of two."""
-        most = min(self.most, self.total // max(pagemaps, 1))
+    def room(self, pages: Sequence[int]) -> int:
+        """How many cells each of several pagemaps may have, which have so many pages."""
+        enough = sum(pages) <= self.total
+        return self.most if enough else min(self.most, self.total // len(pages))
+
+    def shift(self, ranges: Sequence[PfnRange], most: int) -> int:
+        """Pages of a cell of a pagemap that may have so many cells, as a power of two."""
         parts = [part for part in map(self.clip, ranges) if part]
         for shift in range(_SHIFT_MAX - self.row):
             unit = shift + self.row

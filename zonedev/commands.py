@@ -34,7 +34,7 @@ _ONE_PAGE = ("page", "explain")
 _WAIT_MAX = 1e6
 
 # Cells of a map in a browser, per pagemap.
-_HTML_CELLS = 1 << 16
+_HTML_CELLS = 1 << 17
 # Pages that --pfn shows around one of them.
 _AROUND = 1 << 10
 

@@ -7,7 +7,7 @@ report makes of it, is audit.py's; second looks at a live kernel are live.py's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
 
@@ -185,9 +185,10 @@ class Counting(NamedTuple):
     shift: int
 
     @classmethod
-    def of(cls, plan: CellPlan, pagemap: Pagemap, pagemaps: int) -> Counting:
-        """For a pagemap which is one of so many."""
-        return cls(plan, plan.shift(pagemap.ranges, pagemaps))
+    def of(cls, plan: CellPlan, pagemap: Pagemap, pagemaps: Sequence[Pagemap]) -> Counting:
+        """For one of several pagemaps."""
+        room = plan.room([one.pages for one in pagemaps])
+        return cls(plan, plan.shift(pagemap.ranges, room))
 
     def begin(self, scan: _zonedev.Scan, range_: PfnRange) -> None:
         """Count in the range that the scan is at the beginning of."""
@@ -398,7 +399,8 @@ class Scanner:
         """Scan one pagemap with what calibration has found."""
         counting = None
         if self._plan and pagemap.address in self._wanted:
-            counting = Counting.of(self._plan, pagemap, len(self._wanted))
+            wanted = [one for one in self.pagemaps if one.address in self._wanted]
+            counting = Counting.of(self._plan, pagemap, wanted)
         if self.interrupted:
             return _unjudged(pagemap, _INTERRUPTED, counting)
         try:

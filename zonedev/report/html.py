@@ -2,208 +2,37 @@
 """An audit as a page for a browser: one file that needs nothing else, and asks no network for anything.
 
 Owns what is in the page: the account in words is written here, so that it can be read without scripts; maps,
-histograms and the list of findings are data, which the scripts in page/ draw.  Reads no kernel memory.
+histograms and the list of findings are data (page_data.py), which the scripts in page/ draw.  Reads no kernel memory.
 
 Invariant: what comes out of a dump is never code.  In HTML it is escaped, as data it is JSON without "<", and
 the page's own policy (Content-Security-Policy) lets only the style and the script of this package run.
-
-Findings stand in columns: what repeats is told once, by its number in a table, and large data is deflated, so that a
-million of them can be loaded.  The scripts rely on their order: worst first, and then by their pfn.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from importlib.resources import files
-from shlex import quote
-from typing import Any, Optional
 
-from zonedev.cells import Cells
-from zonedev.model import CLASSES, SEVERITIES, Audit, Finding, PagemapResult, short_type
+from zonedev.model import CLASSES, Audit, Finding, short_type
 from zonedev.report import text
 from zonedev.report.data import sources
+from zonedev.report.page_data import data_element, page_data
 
 _SCRIPTS = ("data.js", "map.js", "findings.js", "main.js")
 
-# Data of more than this (characters) is deflated.
-_PLAIN_MAX = 1 << 18
-# Integers above are not exact in a script.
-_EXACT_MAX = 1 << 53
 # Groups of findings that the account in words tells.
 _GROUPS_SHOWN = 40
-# Distinct explanations and details that are kept: beyond, a finding has none.
-_TEXTS_MAX = 1 << 18
-
 _HEADINGS = {
     "violations": "Violations",
     "incomplete": "Incomplete",
     "clean": "Clean",
 }
+_AMOUNTS = (("error", "errors"), ("warning", "warnings"))
 _SIGNS = {"violations": "\u2716", "incomplete": "?", "clean": "\u2714"}
 _SEVERITY_SIGNS = {"error": "\u2716", "warning": "\u25b2", "info": "i"}
-
-
-class _Table:
-    """Values, each once; 0 is None."""
-
-    def __init__(self) -> None:
-        self.values: list[Any] = [None]
-        self._numbers: dict[Any, int] = {None: 0, "": 0}
-
-    def number(self, value: Any) -> int:
-        """The place of a value."""
-        known = self._numbers.get(value)
-        if known is None:
-            if len(self.values) > _TEXTS_MAX:
-                return 0
-            known = self._numbers[value] = len(self.values)
-            self.values.append(value)
-        return known
-
-
-def _exact(value: Optional[int]) -> Any:
-    """A number, or where a script could not hold it, what it looks like."""
-    return hex(value) if value is not None and value >= _EXACT_MAX else value
-
-
-# ---------------------------------------------------------------- data
-
-
-def _cells_data(cells: Cells) -> dict[str, Any]:
-    """Cells as runs of equal ones: how many, then pages per class of each, zeroes at the end left out."""
-    runs = []
-    for count, classes in cells.runs():
-        row = [count, *classes]
-        while row[-1] == 0:
-            row.pop()
-        runs.append(row)
-    return {
-        "start": cells.start_pfn,
-        "end": cells.end_pfn,
-        "shift": cells.shift,
-        "runs": runs,
-    }
-
-
-def _pagemap_data(result: PagemapResult) -> dict[str, Any]:
-    pagemap = result.pagemap
-    return {
-        "name": text.device_name(pagemap),
-        "type": short_type(pagemap.type),
-        "address": hex(pagemap.address),
-        "pages": pagemap.pages,
-        "idle": result.idle_refcount,
-        "classes": [result.classes[name] for name in CLASSES],
-        "refcounts": sorted(result.refcounts.items()),
-        "refcountsOther": result.refcounts_other,
-        "ranges": [_cells_data(cells) for cells in result.cells],
-    }
-
-
-def _rule_row(finding: Finding, type_: Optional[str], scheme: str) -> dict[str, Any]:
-    """What a finding means there."""
-    row = text.rule_row(finding, type_, scheme)
-    return {
-        "rule": finding.rule,
-        "number": row["number"],
-        "severity": finding.severity,
-        "when": row["predicate"],
-        "means": row["meaning"],
-        "bug": row["bug_class"],
-        "near": row["near_miss"],
-    }
-
-
-def _more(finding: Finding) -> str:
-    """What is known of one finding beside its words: who waits, and who holds its first folio."""
-    lines = [f"{w.comm} (pid {w.pid}) waits in {w.function}()" for w in finding.waiters]
-    if finding.explanation is not None:
-        lines.append(str(finding.explanation).rstrip())
-    return "\n".join(lines)
-
-
-class _Findings:
-    """Findings as columns, and the tables that their numbers are places of."""
-
-    def __init__(self, audit: Audit) -> None:
-        self._types = {r.pagemap.address: r.pagemap.type for r in audit.pagemaps}
-        self._places = {r.pagemap.address: i for i, r in enumerate(audit.pagemaps)}
-        self._scheme = audit.scheme.id
-        self._kinds: dict[tuple[Any, ...], int] = {}
-        self.kinds: list[dict[str, Any]] = []
-        self.texts, self.mappings = _Table(), _Table()
-
-    def _kind(self, finding: Finding) -> int:
-        type_ = self._types.get(finding.pagemap)
-        key = finding.rule, finding.severity, type_
-        if key not in self._kinds:
-            self._kinds[key] = len(self.kinds)
-            self.kinds.append(_rule_row(finding, type_, self._scheme))
-        return self._kinds[key]
-
-    def columns(self, findings: Sequence[Finding]) -> dict[str, list[Any]]:
-        """One array for each property, in the order of the findings; pfns as what they grow by."""
-        number = self.texts.number
-        columns: dict[str, list[Any]] = {
-            "kind": [self._kind(f) for f in findings],
-            "pagemap": [self._places.get(f.pagemap, -1) for f in findings],
-            "count": [f.count for f in findings],
-            "pages": [f.pages for f in findings],
-            "order": [f.order for f in findings],
-            "refcount": [f.refcount for f in findings],
-            "expected": [f.expected for f in findings],
-            "mapcount": [f.mapcount for f in findings],
-            "index": [_exact(f.index) for f in findings],
-            "mapping": [self.mappings.number(hex(f.mapping or 0)) for f in findings],
-            "flags": [number(", ".join(f.flag_names)) for f in findings],
-            "also": [number(", ".join(f.also)) for f in findings],
-            "detail": [number(f.detail) for f in findings],
-            "more": [number(_more(f)) for f in findings],
-        }
-        pfns = [-1 if f.pfn is None else f.pfn for f in findings]
-        columns["pfn"] = [pfn - before for before, pfn in zip([0, *pfns], pfns)]
-        return {name: _short(column) for name, column in columns.items()}
-
-
-def _short(column: list[Any]) -> list[Any]:
-    """A column that is the same all the way as one value."""
-    return column[:1] if column and column.count(column[0]) == len(column) else column
-
-
-def page_data(audit: Audit, severity: str, command: Sequence[str]) -> dict[str, Any]:
-    """What the scripts draw."""
-    shown = audit.shown(severity)
-    findings = _Findings(audit)
-    columns = findings.columns(shown)
-    return {
-        "classes": list(CLASSES),
-        "severities": list(SEVERITIES),
-        "pageSize": audit.kernel["page_size"],
-        "command": " ".join(map(quote, command[:1])),
-        "target": " ".join(map(quote, command[1:])),
-        "pagemaps": [_pagemap_data(result) for result in audit.pagemaps],
-        "kinds": findings.kinds,
-        "texts": findings.texts.values,
-        "mappings": findings.mappings.values,
-        "findings": len(shown),
-        "columns": columns,
-    }
-
-
-def _data_block(data: dict[str, Any]) -> str:
-    """The element that holds the data: JSON that no parser of HTML takes for a tag, or the same deflated."""
-    plain = json.dumps(data, separators=(",", ":"))
-    if len(plain) > _PLAIN_MAX:
-        packed = base64.b64encode(zlib.compress(plain.encode(), 6)).decode()
-        return f'<script type="text/plain" id="data" data-packed="deflate">{packed}</script>'
-    for char in "<>&":
-        plain = plain.replace(char, f"\\u{ord(char):04x}")
-    return f'<script type="application/json" id="data">{plain}</script>'
 
 
 # ---------------------------------------------------------------- the account in words
@@ -211,7 +40,8 @@ def _data_block(data: dict[str, Any]) -> str:
 
 def _tag(name: str, content: str, **attributes: str) -> str:
     """An element; *content* is HTML already, attributes are not."""
-    words = "".join(f' {key.rstrip("_")}="{escape(value)}"' for key, value in attributes.items())
+    named = [(key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items()]
+    words = "".join(f' {key}="{escape(value)}"' for key, value in named)
     return f"<{name}{words}>{content}</{name}>"
 
 
@@ -227,14 +57,18 @@ def _count(count: int) -> str:
 def _lead(audit: Audit) -> str:
     """The verdict in a sentence."""
     if audit.verdict == "violations":
-        words = [text.amount(audit, name) + f" with {what}" for name, what in _AMOUNTS]
-        return f"{', '.join(words)}. The verdict counts what is {audit.fail_on} or worse."
-    lead = text.VERDICTS[audit.verdict].partition(": ")[2] + "."
+        words = ", ".join(f"{text.amount(audit, name)} with {what}" for name, what in _AMOUNTS)
+        pages = audit.classes["violation"]
+        folios = (
+            f"; with the folios that they are of, {text.number(pages, 'page')}" if pages else ""
+        )
+        limit = f" Findings count from {audit.fail_on} on." if audit.fail_on != "error" else ""
+        return f"{words}{folios}.{limit}"
+    lead = text.VERDICTS[audit.verdict].partition(": ")[2].capitalize() + "."
     warnings = audit.count("warning")
+    if warnings and audit.verdict == "clean":
+        lead = "Every page was read, and none is in violation."
     return f"{lead} {text.amount(audit, 'warning')} with warnings." if warnings else lead
-
-
-_AMOUNTS = (("error", "errors"), ("warning", "warnings"))
 
 
 def _tile(label: str, count: int, class_: str) -> str:
@@ -328,9 +162,11 @@ def _wrong(audit: Audit) -> str:
 
 
 def _pagemap_table(audit: Audit) -> str:
-    head = ["device", "type", "pages", *(name.replace("-", " ") for name in CLASSES)]
-    head += ["free at", "reference"]
-    rows = [_tag("tr", "".join(_tag("th", escape(name), scope="col") for name in head))]
+    numbers = ["pages", *(name.replace("-", " ") for name in CLASSES), "free at"]
+    head = [_tag("th", name, scope="col") for name in ("device", "type")]
+    head += [_tag("th", name, scope="col", class_="num") for name in numbers]
+    head.append(_tag("th", "reference", scope="col"))
+    rows = [_tag("tr", "".join(head))]
     for result in audit.pagemaps:
         pagemap = result.pagemap
         cells = [
@@ -452,7 +288,7 @@ def audit_html(audit: Audit, severity: str, command: Sequence[str]) -> Iterator[
         "pagemaps": _pagemaps(audit),
         "scheme_section": _scheme(audit),
         "footer": _footer(audit),
-        "data": _data_block(page_data(audit, severity, command)),
+        "data": data_element(page_data(audit, severity, command)),
         "script": script,
     }
     for piece in _part("page.html").split("@@"):

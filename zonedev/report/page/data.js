@@ -24,7 +24,9 @@ async function unpack(element) {
 		return JSON.parse(element.textContent);
 	if (typeof DecompressionStream === "undefined")
 		throw new Error("this browser cannot unpack the data of this page: Chrome 80, Firefox 113, Safari 16.4 and later can");
-	const bytes = Uint8Array.from(atob(element.textContent), (char) => char.charCodeAt(0));
+	const packed = atob(element.textContent), bytes = new Uint8Array(packed.length);
+	for (let i = 0; i < packed.length; i++)
+		bytes[i] = packed.charCodeAt(i);
 	const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream(element.dataset.packed));
 	return JSON.parse(await new Response(stream).text());
 }

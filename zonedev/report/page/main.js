@@ -62,7 +62,7 @@ async function open() {
 		list.only([start, end], range.name + " " + hex(start) + "-" + hex(end - 1));
 		by("findings").scrollIntoView();
 	};
-	maps.show(maps.worst());
+	maps.introduce(maps.worst());
 }
 
 open().catch((error) => {

@@ -124,7 +124,7 @@ class Maps {
 			canvas,
 			make("span", { className: "sums" }, many(pages, "page"), make("br"), " ",
 				make("span", { className: violations ? "bad" : "" }, violations ? many(violations, "page") + " in violation" : "no violation")));
-		button.addEventListener("click", () => this.show(range));
+		button.addEventListener("click", () => this.introduce(range));
 		return { range, button, canvas };
 	}
 
@@ -132,13 +132,17 @@ class Maps {
 		const height = 34, context = begin(strip.canvas, height), { start, end } = strip.range.cells;
 		if (!context)
 			return;
-		const width = strip.canvas.clientWidth, step = (end - start) / width;
+		const width = strip.canvas.clientWidth, step = (end - start) / width, wrong = [];
 		for (let x = 0; x < width; x++) {
 			const low = start + Math.floor(x * step), high = Math.max(start + Math.floor((x + 1) * step), low + 1);
 			const look = this.look(strip.range, low, high);
-			if (look)
+			if (look && look.kind !== "violation")
 				paint(context, look, x, 0, 1, height - 8, this.colours);
+			else if (look)
+				wrong.push([look, x]);
 		}
+		for (const [look, x] of wrong)
+			paint(context, look, x, 0, 2, height - 8, this.colours);
 		this.ticks(context, strip.range, width, height);
 		if (strip.range === this.range) {
 			context.strokeStyle = this.colours.ink;
@@ -183,9 +187,11 @@ class Maps {
 		this.range = range;
 		if (from === undefined)
 			[from, to] = [start, end];
-		const pages = Math.min(Math.max(to - from, Math.min(64, end - start)), end - start);
-		this.from = Math.min(Math.max(Math.floor(from), start), end - pages);
-		this.to = this.from + pages;
+		// Borders that are easy to read, and a window that is not too small.
+		const least = Math.min(64, end - start), unit = powerOfTwo(Math.max(to - from, least) / 16);
+		const low = Math.floor(from / unit) * unit, high = Math.max(Math.ceil(to / unit) * unit, low + least);
+		this.from = Math.min(Math.max(low, start), end - least);
+		this.to = Math.min(Math.max(high, this.from + least), end);
 		if (!(this.cursor >= this.from && this.cursor < this.to))
 			this.cursor = this.from;
 		for (const strip of this.strips)
@@ -196,7 +202,7 @@ class Maps {
 
 	/** Rows are aligned, as cells are: a pfn stands where it did. */
 	layOut() {
-		const canvas = by("grid"), width = canvas.clientWidth, label = width < 560 ? 88 : 116;
+		const canvas = by("grid"), width = canvas.clientWidth, label = (hex(this.range.cells.end).length + 1) * 7.5;
 		const columns = powerOfTwo((width - label) / CELL_WIDTH);
 		const rows = (each) => Math.floor((this.to - 1) / (each * columns)) - Math.floor(this.from / (each * columns)) + 1;
 		let each = 1;
@@ -344,6 +350,13 @@ class Maps {
 			row = this.findings.next(start, start, end);
 		if (row >= 0)
 			this.reveal(this.findings.pfns[row], this.findings.get("pages", row));
+	}
+
+	/** Show a range as a whole, with the cursor at its first finding. */
+	introduce(range) {
+		const row = this.findings.next(0, range.cells.start, range.cells.end);
+		this.cursor = row < 0 ? range.cells.start : this.findings.pfns[row];
+		this.show(range);
 	}
 
 	/** The range with the most violations, else warnings, else the first. */
