@@ -27,7 +27,7 @@ audit: $(VENV)/.built
 	@$(BIN)/python scripts/unpack_vmcore.py $(CORE) build/vmcores
 	@$(BIN)/zonedev audit build/vmcores/$(notdir $(CORE))/vmcore -s $(CORE)/vmlinux
 
-test: $(VENV)/.built $(VENV)/.tools
+test: $(VENV)/.built $(VENV)/.tools $(VENV)/.browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -88,6 +88,10 @@ $(VENV)/.built: $(VENV)/.created $(SOURCES)
 
 $(VENV)/.tools: $(VENV)/.created tests/requirements.txt
 	@$(BIN)/python -m pip install --quiet -r tests/requirements.txt
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.created scripts/setup.sh
+	@sh scripts/setup.sh --browser
 	@touch $@
 
 clean:

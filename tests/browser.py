@@ -8,11 +8,13 @@ are resolved nowhere, and what a page asks for is written down.
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,19 +23,35 @@ from typing import Any, Optional
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 TIMEOUT_S = 60.0
 
+# The protocol's descriptors are 3 and 4.
+_LAUNCH = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+os.dup2(ends[0], 3)
+os.dup2(ends[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
 _READY = "location.href === {} && document.documentElement?.dataset.ready"
 
 
+def _starts(program: str) -> bool:
+    """False for a name behind which there is no browser."""
+    asked = subprocess.run([program, "--version"], capture_output=True, timeout=60, check=False)
+    return asked.returncode == 0
+
+
+@functools.cache
 def find_browser() -> Optional[str]:
-    return next((path for path in map(shutil.which, NAMES) if path), None)
+    return next((path for path in map(shutil.which, NAMES) if path and _starts(path)), None)
 
 
 def why_no_browser() -> Optional[str]:
     if find_browser():
         return None
     return (
-        "there is no Chromium here to open the page with (make test installs it where it may): what the page "
-        "holds is tested, how it behaves is not"
+        "there is no Chromium to open a page with (make test installs it where it may): what is in the page is "
+        "tested here, what it does in a browser is not"
     )
 
 
@@ -54,10 +72,8 @@ class Browser:
             f"--user-data-dir={self._directory.name}",
             *("--remote-debugging-pipe", "about:blank"),
         ]
-        # The protocol's descriptors are 3 and 4.
-        shell = f'exec "$@" 3<&{to_read} 4>&{to_write}'
         self._process = subprocess.Popen(
-            ["sh", "-c", shell, "sh", *command],
+            [sys.executable, "-c", _LAUNCH, str(to_read), str(to_write), *command],
             pass_fds=(to_read, to_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

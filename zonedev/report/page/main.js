@@ -44,20 +44,26 @@ function linkGroups(list) {
 	}
 }
 
-async function open() {
-	let maps = null;
-	switchThemes(() => maps && maps.recolour());
+/** What there is on the page: null where there is none. */
+const page = { maps: null, list: null };
+
+async function start() {
+	switchThemes(() => page.maps && page.maps.recolour());
 	const data = await unpack(by("data"));
 	const findings = new Findings(data);
 	by("findings").hidden = false;
 	if (data.pagemaps.some((pagemap) => pagemap.ranges.length)) {
 		by("map").hidden = false;
-		maps = new Maps(data, findings, (range) => drawHistogram(range.pagemap));
+		page.maps = new Maps(data, findings, (range) => drawHistogram(range.pagemap));
 	}
-	const list = new List(data, findings, maps);
-	linkGroups(list);
-	if (!maps)
-		return;
+	page.list = new List(data, findings, page.maps);
+	linkGroups(page.list);
+	if (page.maps)
+		connect(page.maps, page.list);
+}
+
+/** Cells lead to their findings. */
+function connect(maps, list) {
 	maps.onCell = (range, start, end) => {
 		list.only([start, end], range.name + " " + hex(start) + "-" + hex(end - 1));
 		by("findings").scrollIntoView();
@@ -65,7 +71,7 @@ async function open() {
 	maps.introduce(maps.worst());
 }
 
-open().catch((error) => {
+start().catch((error) => {
 	by("problem").hidden = false;
 	by("problem").textContent = error.message;
 	throw error;

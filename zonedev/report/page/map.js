@@ -188,10 +188,10 @@ class Maps {
 		if (from === undefined)
 			[from, to] = [start, end];
 		// Borders that are easy to read, and a window that is not too small.
-		const least = Math.min(64, end - start), unit = powerOfTwo(Math.max(to - from, least) / 16);
-		const low = Math.floor(from / unit) * unit, high = Math.max(Math.ceil(to / unit) * unit, low + least);
-		this.from = Math.min(Math.max(low, start), end - least);
-		this.to = Math.min(Math.max(high, this.from + least), end);
+		const unit = powerOfTwo(Math.max(to - from, 64) / 16), low = Math.floor(from / unit) * unit;
+		const pages = Math.min(Math.max(Math.ceil(to / unit) * unit - low, 64), end - start);
+		this.from = Math.min(Math.max(low, start), end - pages);
+		this.to = this.from + pages;
 		if (!(this.cursor >= this.from && this.cursor < this.to))
 			this.cursor = this.from;
 		for (const strip of this.strips)
@@ -314,8 +314,9 @@ class Maps {
 	}
 
 	zoom(factor, pfn = this.cursor) {
-		const pages = Math.max(Math.round((this.to - this.from) * factor), 64);
-		this.show(this.range, pfn - pages * (pfn - this.from) / (this.to - this.from), pfn + pages * (this.to - pfn) / (this.to - this.from));
+		const pages = Math.max(Math.round((this.to - this.from) * factor), 64), unit = powerOfTwo(pages / 16);
+		const low = Math.floor((pfn - pages * (pfn - this.from) / (this.to - this.from)) / unit) * unit;
+		this.show(this.range, low, low + pages);
 	}
 
 	pan(share) {
