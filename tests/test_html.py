@@ -216,6 +216,17 @@ def test_names_are_words() -> None:
     assert data["pagemaps"][0]["name"].startswith(HOSTILE) and HOSTILE in data["texts"]
 
 
+def test_why_it_is_incomplete() -> None:
+    text = Text(page_of(audited("7.2-ram-only")))
+    assert any("pages not judged: " in words for words in text.of("li"))
+
+
+def test_a_machine_without_pagemaps() -> None:
+    text = Text(page_of(audited("7.2-bare")))
+    assert ("class", "maps hidden") in text.attributes
+    assert any("no dev_pagemap is registered" in words for words in text.of("li"))
+
+
 def test_findings_are_all_there() -> None:
     result = audited(LEAK)
     data = data_of(page_of(result))
@@ -440,7 +451,7 @@ def centre(browser: Browser, pfn: int) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("name", [LEAK, "7.2-p2p-hmm", "7.2-ram-only", "7.2-kdump-leak"])
+@pytest.mark.parametrize("name", [LEAK, "7.2-p2p-hmm", "7.2-ram-only", "7.2-bare"])
 def test_it_opens(browser: Browser, tmp_path: Path, name: str, dark: bool) -> None:
     result = audited(name)
     path = written(result, tmp_path / "report.html")

@@ -15,16 +15,18 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from importlib.resources import files
+from typing import Optional
 
-from zonedev.model import CLASSES, Audit, Finding, short_type
+from zonedev.model import CLASSES, Audit, Finding, Pagemap, PagemapResult, short_type
 from zonedev.report import text
 from zonedev.report.data import sources
 from zonedev.report.page_data import data_element, page_data
 
 _SCRIPTS = ("data.js", "map.js", "findings.js", "main.js")
 
-# Groups of findings that the account in words tells.
-_GROUPS_SHOWN = 40
+# What the account in words tells: groups of findings, and devices of each.
+_GROUPS_SHOWN, _PLACES_SHOWN = 40, 6
+
 _HEADINGS = {
     "violations": "Violations",
     "incomplete": "Incomplete",
@@ -89,7 +91,7 @@ def _verdict(audit: Audit) -> str:
     filters = "; ".join(f"{key} {', '.join(names)}" for key, names in audit.filters.items())
     only = [f"only: {filters}"] if filters else []
     notes = [*("problem: " + one for one in audit.problems), *audit.notes, *only]
-    notes += ["calibration: " + one for one in audit.scheme.calibrated]
+    notes += ["calibration: " + one for one in audit.scheme.calibrated] + text.gaps(audit)
     return _tag(
         "section",
         _tag("h1", sign + _HEADINGS[verdict])
@@ -101,38 +103,48 @@ def _verdict(audit: Audit) -> str:
     )
 
 
+def _pagemap_of(audit: Audit, finding: Finding) -> Optional[Pagemap]:
+    known = (r.pagemap for r in audit.pagemaps if r.pagemap.address == finding.pagemap)
+    return next(known, None)
+
+
+def _name_of(audit: Audit, finding: Finding) -> str:
+    """The device of a finding."""
+    pagemap = _pagemap_of(audit, finding)
+    return text.device_name(pagemap) if pagemap else hex(finding.pagemap)
+
+
 def _places(audit: Audit, group: Sequence[Finding]) -> str:
     """How many pages of which devices."""
-    names = {r.pagemap.address: text.device_name(r.pagemap) for r in audit.pagemaps}
-    pages: dict[str, int] = {}
+    pages: dict[int, int] = {}
     for finding in group:
-        name = names.get(finding.pagemap, hex(finding.pagemap))
-        pages[name] = pages.get(name, 0) + (finding.pages if finding.pfn is not None else 0)
+        count = finding.pages if finding.pfn is not None else 0
+        pages[finding.pagemap] = pages.get(finding.pagemap, 0) + count
+    first = {finding.pagemap: finding for finding in reversed(group)}
     words = [
-        f"{name}: {text.number(n, 'page') if n else 'the pagemap'}" for name, n in pages.items()
+        f"{_name_of(audit, first[address])}: {text.number(n, 'page') if n else 'the pagemap'}"
+        for address, n in pages.items()
     ]
-    more = f" and {len(words) - 6} more" if len(words) > 6 else ""
-    return ", ".join(words[:6]) + more
+    more = f" and {len(words) - _PLACES_SHOWN} more" if len(words) > _PLACES_SHOWN else ""
+    return ", ".join(words[:_PLACES_SHOWN]) + more
 
 
 def _group(audit: Audit, group: Sequence[Finding]) -> str:
     """A rule that fired: how bad, where, what it means, and one case of it."""
     first = group[0]
-    type_ = next(
-        (r.pagemap.type for r in audit.pagemaps if r.pagemap.address == first.pagemap), None
-    )
+    pagemap = _pagemap_of(audit, first)
     sign = _tag("span", _SEVERITY_SIGNS[first.severity], aria_hidden="true")
     badge = _tag("span", f"{sign} {first.severity}", class_=f"badge {first.severity}")
-    name = next(
-        (text.device_name(r.pagemap) for r in audit.pagemaps if r.pagemap.address == first.pagemap),
-        hex(first.pagemap),
-    )
+    means = text.meaning(first, pagemap.type if pagemap else None, audit.scheme.id)
+    lines = [
+        _tag("h3", f"{badge} {_tag('code', escape(first.rule))}"),
+        _tag("p", escape(_places(audit, group)), class_="where"),
+        _tag("p", escape(means)),
+        _tag("p", escape(text.finding_line(first, _name_of(audit, first))), class_="case"),
+    ]
     return _tag(
         "article",
-        _tag("h3", f"{badge} {_tag('code', escape(first.rule))}")
-        + _tag("p", escape(_places(audit, group)), class_="where")
-        + _tag("p", escape(text.meaning(first, type_, audit.scheme.id)))
-        + _tag("p", escape(text.finding_line(first, name)), class_="case"),
+        "".join(lines),
         class_=f"group {first.severity}",
         data_rule=first.rule,
         data_severity=first.severity,
@@ -144,62 +156,47 @@ def _wrong(audit: Audit) -> str:
     groups = text.groups(audit.shown("info"))
     bad = [group for group in groups if group[0].severity != "info"]
     infos = [f"{g[0].rule} ({sum(f.pages for f in g)})" for g in groups if g[0].severity == "info"]
+    lines = []
+    if not bad:
+        lines.append("Nothing: no finding is a warning or an error.")
+    if len(bad) > _GROUPS_SHOWN:
+        lines.append(f"... and {len(bad) - _GROUPS_SHOWN} more rules, below.")
+    if infos:
+        lines.append(f"Legal, and worth seeing (pages): {', '.join(infos)}.")
+    if audit.findings_dropped:
+        lines.append(f"{audit.findings_dropped} more runs found no room, and are only counted.")
+    if audit.transient:
+        lines.append(text.transient_text(audit))
     parts = [_tag("h2", "What is wrong, and where")]
     parts += [_group(audit, group) for group in bad[:_GROUPS_SHOWN]]
-    if not bad:
-        parts.append(_tag("p", "Nothing: no finding is a warning or an error.", class_="muted"))
-    if len(bad) > _GROUPS_SHOWN:
-        parts.append(_tag("p", f"... and {len(bad) - _GROUPS_SHOWN} more rules, below."))
-    if infos:
-        words = f"Legal, and worth seeing (pages): {', '.join(infos)}."
-        parts.append(_tag("p", escape(words), class_="muted"))
-    if audit.findings_dropped:
-        words = f"{audit.findings_dropped} more runs found no room, and are only counted."
-        parts.append(_tag("p", words, class_="muted"))
-    if audit.transient:
-        parts.append(_tag("p", escape(text.transient_text(audit)), class_="muted"))
+    parts += [_tag("p", escape(line), class_="muted") for line in lines]
     return _tag("section", "".join(parts), id="wrong")
 
 
-def _pagemap_table(audit: Audit) -> str:
+def _pagemap_row(result: PagemapResult) -> str:
+    pagemap, idle = result.pagemap, result.idle_refcount
+    cells = [
+        _tag("th", escape(text.device_name(pagemap)), scope="row"),
+        _tag("td", escape(short_type(pagemap.type))),
+        _tag("td", _count(pagemap.pages), class_="num"),
+    ]
+    for name, count in result.classes.items():
+        cells.append(_tag("td", _count(count), class_=f"num {name if count else 'zero'}"))
+    cells.append(_tag("td", "?" if idle is None else str(idle), class_="num"))
+    cells.append(_tag("td", escape(text.ref_text(pagemap)), class_=pagemap.ref.state))
+    return _tag("tr", "".join(cells))
+
+
+def _pagemaps(audit: Audit) -> str:
+    """A row per pagemap."""
     numbers = ["pages", *(name.replace("-", " ") for name in CLASSES), "free at"]
     head = [_tag("th", name, scope="col") for name in ("device", "type")]
     head += [_tag("th", name, scope="col", class_="num") for name in numbers]
     head.append(_tag("th", "reference", scope="col"))
-    rows = [_tag("tr", "".join(head))]
-    for result in audit.pagemaps:
-        pagemap = result.pagemap
-        cells = [
-            _tag("th", escape(text.device_name(pagemap)), scope="row"),
-            _tag("td", escape(short_type(pagemap.type))),
-            _tag("td", _count(pagemap.pages), class_="num"),
-            *(
-                _tag("td", _count(n), class_=f"num {name if n else 'zero'}")
-                for name, n in result.classes.items()
-            ),
-            _tag(
-                "td",
-                "?" if result.idle_refcount is None else str(result.idle_refcount),
-                class_="num",
-            ),
-            _tag("td", escape(text.ref_text(pagemap)), class_=pagemap.ref.state),
-        ]
-        rows.append(_tag("tr", "".join(cells)))
-    return _tag(
-        "div",
-        _tag("table", "".join(rows)),
-        class_="wide",
-        tabindex="0",
-        role="region",
-        aria_label="pagemaps",
-    )
-
-
-def _pagemaps(audit: Audit) -> str:
-    if not audit.pagemaps:
-        return ""
-    gaps = text.gaps(audit)
-    return _tag("h2", "Pagemaps") + _pagemap_table(audit) + (_list(gaps, "notes") if gaps else "")
+    rows = [_tag("tr", "".join(head)), *map(_pagemap_row, audit.pagemaps)]
+    table = _tag("table", "".join(rows))
+    attributes = {"class_": "wide", "tabindex": "0", "role": "region", "aria_label": "pagemaps"}
+    return _tag("h2", "Pagemaps") + _tag("div", table, **attributes)
 
 
 def _details(title: str, content: str, opened: bool = False) -> str:
@@ -285,6 +282,7 @@ def audit_html(audit: Audit, severity: str, command: Sequence[str]) -> Iterator[
         "style": style,
         "verdict_section": _verdict(audit),
         "wrong_section": _wrong(audit),
+        "maps": "maps" if audit.pagemaps else "maps hidden",
         "pagemaps": _pagemaps(audit),
         "scheme_section": _scheme(audit),
         "footer": _footer(audit),

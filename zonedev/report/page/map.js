@@ -299,14 +299,20 @@ class Maps {
 			return;
 		this.strips.forEach((strip) => this.drawStrip(strip));
 		this.drawGrid();
-		const bytes = this.grid.each * this.data.pageSize, unit = ["KiB", "MiB", "GiB"][Math.min(Math.floor(Math.log2(bytes) / 10) - 1, 2)];
-		const size = bytes / 1024 ** (["KiB", "MiB", "GiB"].indexOf(unit) + 1);
-		by("map-title").textContent = this.range.name + " \u00b7 pfn " + hex(this.from) + "-" + hex(this.to - 1) + " \u00b7 a cell is " + many(this.grid.each, "page") + " (" + size + " " + unit + ")";
+		by("map-title").textContent = this.title();
 		by("grid").setAttribute("aria-label", "map of " + this.range.name);
 		this.tell();
 		const whole = this.to - this.from === this.range.cells.end - this.range.cells.start;
 		by("zoom-all").disabled = by("zoom-out").disabled = by("zoom-back").disabled = by("zoom-on").disabled = whole;
 		by("zoom-worst").disabled = this.findings.next(0, this.range.cells.start, this.range.cells.end) < 0;
+	}
+
+	/** What the grid shows, and how much a cell is. */
+	title() {
+		const bytes = this.grid.each * this.data.pageSize, units = ["B", "KiB", "MiB", "GiB", "TiB"];
+		const power = Math.min(Math.floor(Math.log2(bytes) / 10), units.length - 1);
+		return this.range.name + " \u00b7 pfn " + hex(this.from) + "-" + hex(this.to - 1) + " \u00b7 a cell is " +
+			many(this.grid.each, "page") + " (" + bytes / 1024 ** power + " " + units[power] + ")";
 	}
 
 	tell() {
@@ -404,7 +410,6 @@ class Maps {
 	}
 
 	listen() {
-		const grid = by("grid"), tip = by("tip");
 		const click = (id, action) => by(id).addEventListener("click", action);
 		click("zoom-in", () => this.zoom(.5));
 		click("zoom-out", () => this.zoom(2));
@@ -412,13 +417,20 @@ class Maps {
 		click("zoom-on", () => this.pan(.5));
 		click("zoom-all", () => this.show(this.range));
 		click("zoom-worst", () => this.nextFinding());
-		grid.addEventListener("keydown", (event) => {
-			const action = !event.ctrlKey && !event.metaKey && !event.altKey && this.keys()[event.key];
-			if (!action)
-				return;
-			event.preventDefault();
-			action();
-		});
+		by("grid").addEventListener("keydown", (event) => this.press(event));
+		this.listenToPointer(by("grid"), by("tip"));
+		new ResizeObserver(() => this.draw()).observe(by("map"));
+	}
+
+	press(event) {
+		const action = !event.ctrlKey && !event.metaKey && !event.altKey && this.keys()[event.key];
+		if (!action)
+			return;
+		event.preventDefault();
+		action();
+	}
+
+	listenToPointer(grid, tip) {
 		grid.addEventListener("wheel", (event) => {
 			const pfn = this.hit(event);
 			if (!event.ctrlKey || pfn === undefined)
@@ -437,7 +449,6 @@ class Maps {
 		grid.addEventListener("pointermove", (event) => this.hover(event, tip));
 		grid.addEventListener("pointerleave", () => { tip.hidden = true; });
 		window.addEventListener("pointerup", () => this.release());
-		new ResizeObserver(() => this.draw()).observe(by("map"));
 	}
 
 	hover(event, tip) {
