@@ -14,6 +14,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Optional
@@ -493,8 +494,18 @@ def test_the_map_shows_what_was_counted(browser: Browser, leak: Path) -> None:
         assert told == f"pfn {pfn:#x}, 1 page: {names[0]}"
 
 
-def test_the_map_is_painted(browser: Browser, leak: Path) -> None:
-    browser.open(leak)
+def is_near(pixel: list[int], colour: str) -> bool:
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return all(abs(a - b) <= 2 for a, b in zip(pixel, wanted))
+
+
+def test_the_map_is_painted(browser: Browser, tmp_path: Path) -> None:
+    result = audited(LEAK)
+    warned = replace(
+        result.findings[4], severity="warning", pfn=0x108220, pagemap=result.findings[0].pagemap
+    )
+    result.findings.insert(5, warned)
+    browser.open(written(result, tmp_path / "warned.html"))
     browser.run("page.maps.show(page.maps.range, 0x108200, 0x108400)")
 
     def colour(pfn: int) -> list[int]:
@@ -505,9 +516,37 @@ def test_the_map_is_painted(browser: Browser, leak: Path) -> None:
         return pixel[:3]
 
     colours = themes()["light"]
-    for pfn, name in ((0x108300, "busy"), (0x108210, "idle"), (0x1082FD, "violation")):
-        wanted = [int(colours[name][i : i + 2], 16) for i in (1, 3, 5)]
-        assert all(abs(a - b) <= 2 for a, b in zip(colour(pfn), wanted)), (name, colour(pfn))
+    for pfn, name in (
+        (0x108300, "busy"),
+        (0x108210, "idle"),
+        (0x1082FD, "violation"),
+        (0x108220, "warning"),
+    ):
+        assert is_near(colour(pfn), colours[name]), (name, colour(pfn))
+
+
+def test_arrows_below_strips(browser: Browser, tmp_path: Path) -> None:
+    """A finding is seen in a strip, however small it is beside the pagemap."""
+    result = audited(LEAK)
+    first = result.findings[0].pagemap
+    warned = replace(result.findings[4], severity="warning", pfn=0x104000, pagemap=first)
+    result.findings.insert(5, warned)
+    browser.open(written(result, tmp_path / "warned.html"))
+
+    def arrows(strip: int) -> list[list[int]]:
+        """Colours at the foot of a strip."""
+        data: list[int] = browser.run(
+            f"(() => {{ const one = page.maps.strips[{strip}].canvas; return "
+            "[...one.getContext('2d').getImageData(0, 32, one.width, 1).data]; })()"
+        )
+        return [data[i : i + 3] for i in range(0, len(data), 4) if data[i + 3] == 255]
+
+    colours = themes()["light"]
+    for strip, names in ((0, {"violation", "warning"}), (1, set()), (4, {"violation"})):
+        seen = {
+            n for n in ("violation", "warning") for a in arrows(strip) if is_near(a, colours[n])
+        }
+        assert seen == names
 
 
 def test_zooming_by_keys(browser: Browser, leak: Path) -> None:
@@ -648,6 +687,26 @@ def test_sorting(browser: Browser, leak: Path) -> None:
     assert told == sorted(f.pfn or 0 for f in result.findings)
 
 
+def test_runs_within_each_other(browser: Browser, leak: Path) -> None:
+    """Where there is a finding, and which one is next: also behind the end of a short run in a long one."""
+    browser.open(leak)
+    browser.run(
+        "window.some = new Findings({findings: 5, severities: ['info', 'warning', 'error'], "
+        "kinds: [{severity: 'error'}, {severity: 'warning'}], columns: {kind: [0, 0, 0, 1, 1], "
+        "pfn: [-1, 11, 5, 5, 80], pages: [1, 50, 1, 2, 1]}})"
+    )
+
+    def has(severity: int, start: int, end: int) -> bool:
+        told: bool = browser.run(f"some.has({severity}, {start}, {end})")
+        return told
+
+    # Errors on a pagemap, 10-59 and 15; warnings on 20-21 and 100.
+    assert browser.run("[...some.pfns]") == [-1, 10, 15, 20, 100]
+    assert [has(2, *pfns) for pfns in ((0, 10), (9, 11), (40, 41), (60, 70))] == [0, 1, 1, 0]
+    assert [has(1, *pfns) for pfns in ((100, 101), (101, 102))] == [1, 0]
+    assert [browser.run(f"some.next({pfn}, 0, 60)") for pfn in (0, 11, 16, 21)] == [1, 2, 3, -1]
+
+
 def test_the_switch_of_themes(browser: Browser, leak: Path) -> None:
     browser.open(leak)
     seen = []
@@ -707,10 +766,9 @@ def test_many_findings(browser: Browser, tmp_path: Path) -> None:
     )
     assert took < 2000
     assert 30_000 < browser.run("page.list.shown") < 36_000
-    warnings = set_filter(browser, "error", "false")
-    assert "(of 100,000)" in warnings
-    # An arrow for each place of a strip at which there is something.
-    assert browser.run("page.maps.findings.has(2, 0, 1)") is False
+    browser.run("by('end').click()")
+    told = set_filter(browser, "error", "false")
+    assert told.startswith("1 to 100 of ") and told.endswith(" (of 100,000)")
     assert_silent(browser, path)
 
 
