@@ -673,6 +673,21 @@ def test_a_finding_opens(browser: Browser, leak: Path) -> None:
     assert texts(browser, "#list tr.more") == []
 
 
+def test_a_finding_on_a_pagemap_opens(browser: Browser, tmp_path: Path) -> None:
+    path = written(audited("7.3-p2p-teardown"), tmp_path / "report.html")
+    browser.open(path, width=1000)
+    assert texts(browser, "#list tbody td.pfn") == ["the pagemap", "0xf8023"]
+    (strip,) = texts(browser, ".range")
+    assert "warnings" in strip and "violation" not in strip
+    browser.run("document.querySelector('#list .open').click()")
+    told = texts(browser, "#list tr.more")[0]
+    assert "removal waits for these pages" in told and "zonedev page" not in told
+    # What a rule says is not cut off.
+    wide = "[...document.querySelectorAll('#list .more dd')].map((one) => one.scrollWidth - one.clientWidth)"
+    assert set(browser.run(wide)) == {0}
+    assert_silent(browser, path)
+
+
 def test_sorting(browser: Browser, leak: Path) -> None:
     browser.open(leak)
     result = audited(LEAK)

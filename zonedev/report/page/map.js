@@ -114,16 +114,24 @@ class Maps {
 		return range.cells.sums(range.cells.start, range.cells.end);
 	}
 
+	/** What is wrong with a range, in words, and how bad that is. */
+	state(range) {
+		const violations = this.sums(range)[this.data.classes.indexOf("violation")];
+		if (violations)
+			return [many(violations, "page") + " in violation", "bad"];
+		return this.findings.has(WARNING, range.cells.start, range.cells.end) ? ["warnings", "warned"] : ["no violation", ""];
+	}
+
 	/** A strip is a button: what it shows stands in its name, too. */
 	strip(range) {
-		const violations = this.sums(range)[this.data.classes.indexOf("violation")];
+		const [told, kind] = this.state(range);
 		const pages = range.cells.end - range.cells.start;
 		const canvas = make("canvas", { "aria-hidden": "true" });
 		const button = make("button", { type: "button", className: "range", "aria-pressed": "false" },
 			make("span", { className: "name" }, make("b", {}, range.name), make("small", {}, range.pagemap.type)),
 			canvas,
 			make("span", { className: "sums" }, many(pages, "page"), make("br"), " ",
-				make("span", { className: violations ? "bad" : "" }, violations ? many(violations, "page") + " in violation" : "no violation")));
+				make("span", { className: kind }, told)));
 		button.addEventListener("click", () => this.introduce(range));
 		return { range, button, canvas };
 	}
