@@ -27,7 +27,7 @@ audit: $(VENV)/.built
 	@$(BIN)/python scripts/unpack_vmcore.py $(CORE) build/vmcores
 	@$(BIN)/zonedev audit build/vmcores/$(notdir $(CORE))/vmcore -s $(CORE)/vmlinux
 
-test: $(VENV)/.built $(VENV)/.tools
+test: $(VENV)/.built $(VENV)/.tools $(VENV)/.browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -98,6 +98,10 @@ $(VENV)/.tools: $(VENV)/.created tests/requirements.txt
 
 $(VENV)/.docs: $(VENV)/.created docs/requirements.txt
 	@$(BIN)/python -m pip install --quiet -r docs/requirements.txt
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.created scripts/setup.sh
+	@sh scripts/setup.sh --browser
 	@touch $@
 
 clean:
