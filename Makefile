@@ -21,19 +21,25 @@ BENCHFLAGS ?=
 
 SOURCES := setup.py pyproject.toml $(wildcard ext/core/*.[ch] ext/readers/*.[ch] ext/python/*.[ch])
 
-.PHONY: audit test build bench lab fuzz format clean
+.PHONY: audit test build docs bench lab fuzz format clean
 
 audit: $(VENV)/.built
 	@$(BIN)/python scripts/unpack_vmcore.py $(CORE) build/vmcores
 	@$(BIN)/zonedev audit build/vmcores/$(notdir $(CORE))/vmcore -s $(CORE)/vmlinux
 
-test: $(VENV)/.built $(VENV)/.tools
+test: $(VENV)/.built $(VENV)/.tools $(VENV)/.browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
 build: $(VENV)/.built
+
+# Warnings are errors.  All is made anew (-E): pages depend on the parser, on schemas, on what pages there are.
+docs: $(VENV)/.built $(VENV)/.docs
+	@$(BIN)/sphinx-build -q -E -W --keep-going -d build/docs/.html -b html docs build/docs/html
+	@$(BIN)/sphinx-build -q -E -W --keep-going -d build/docs/.man -t man -b man docs build/docs/man
+	@echo "build/docs/html/index.html, build/docs/man/zonedev.1"
 
 bench: $(VENV)/.built
 	$(BIN)/python scripts/bench $(BENCHFLAGS)
@@ -54,8 +60,8 @@ FUZZ_SOURCES_btf := ext/core/error.c ext/core/names.c ext/core/btf.c
 FUZZ_SOURCES_kallsyms := ext/core/error.c ext/core/names.c ext/core/kallsyms.c
 FUZZ_SOURCES_elf := ext/core/error.c ext/readers/elf.c
 FUZZ_SOURCES_kdump := ext/core/error.c ext/readers/kdump.c
-FUZZ_SOURCES_memory := ext/core/error.c $(addprefix ext/readers/,memory.c core.c diskdump.c decompress.c)
-FUZZ_LIBS_memory = $(patsubst %,-DHAVE_%=1,ZLIB LZO2 SNAPPY LIBZSTD) $(shell pkg-config --cflags --libs zlib lzo2 snappy libzstd)
+FUZZ_SOURCES_memory := ext/core/error.c $(addprefix ext/readers/,memory.c view.c extents.c flat.c core.c diskdump.c decompress.c)
+FUZZ_LIBS_memory = $(patsubst %,-DHAVE_%=1,LIBDEFLATE LZO2 SNAPPY LIBZSTD) $(shell pkg-config --cflags --libs libdeflate lzo2 snappy libzstd)
 FUZZ_LIBS_elf = -DHAVE_LIBELF=1 $(shell pkg-config --cflags --libs libelf)
 FUZZ_LIBS_kdump = -DHAVE_LIBKDUMPFILE=1 $(shell pkg-config --cflags --libs libkdumpfile)
 # libkdumpfile believes sizes, and what it holds when it is stopped is lost: processes of its own, begun again.
@@ -88,6 +94,14 @@ $(VENV)/.built: $(VENV)/.created $(SOURCES)
 
 $(VENV)/.tools: $(VENV)/.created tests/requirements.txt
 	@$(BIN)/python -m pip install --quiet -r tests/requirements.txt
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.created docs/requirements.txt
+	@$(BIN)/python -m pip install --quiet -r docs/requirements.txt
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.created scripts/setup.sh
+	@sh scripts/setup.sh --browser
 	@touch $@
 
 clean:

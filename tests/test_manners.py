@@ -59,7 +59,8 @@ def environment(**more: str) -> dict[str, str]:
 def on_terminal(words: list[str], columns: int, **env: str) -> str:
     program = [sys.executable, "-m", "zonedev", *words]
     with Terminal(program, environment(**env), columns) as terminal:
-        return terminal.rest()
+        # How far it is, on a slow machine, is gone at the end.
+        return re.sub(r"\r[^\r\n]*\x1b\[K", "", terminal.rest())
 
 
 def without_times(text: str) -> str:

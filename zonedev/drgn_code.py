@@ -82,6 +82,7 @@ _AUDIT_FORMATS = {
     "json": _Format("zonedev.report.data", "audit_dict"),
     "ndjson": _Format("zonedev.report.data", "audit_ndjson"),
     "csv": _Format("zonedev.report.data", "audit_csv"),
+    "prometheus": _Format("zonedev.report.prometheus", "audit_prometheus"),
 }
 
 _LIST_FORMATS = {
@@ -102,7 +103,7 @@ def _list(code: _Code, args: argparse.Namespace) -> None:
 
 
 def _audit(code: _Code, args: argparse.Namespace) -> None:
-    options = {
+    options: dict[str, tuple[Any, Any]] = {
         "types": (args.type, None),
         "pgmaps": (args.pgmap, None),
         "fail_on": (args.fail_on, "error"),
@@ -110,12 +111,28 @@ def _audit(code: _Code, args: argparse.Namespace) -> None:
         "samples": (args.samples, 64),
         "quick": (args.quick, False),
         "explain": (args.explain, False),
+        "baseline": (args.baseline, []),
     }
-    code.add(f"result = {code.call('audit', [], options)}")
+    words = []
+    if args.html:
+        code.use("zonedev.cells", "CellPlan")
+        words = ["cells=CellPlan(1 << 17)"]
+    code.add(f"result = {code.call('audit', words, options)}")
     if args.rule:
         from zonedev.commands import rule_ids
 
         code.add(f'result.filters["rule"] = {_literal(rule_ids(args.rule))}')
+    if args.html:
+        code.use("zonedev.report.html", "audit_html")
+        page = f'audit_html(result, {_literal(args.severity or "info")}, ["%zonedev"])'
+        code.add(
+            f'with open({_literal(args.html)}, "w", encoding="ascii", errors="xmlcharrefreplace") as file:'
+        )
+        code.add(f"    file.writelines({page})")
+    if args.json is not None:
+        code.use("zonedev.report.data", "audit_dict", "to_json")
+        code.add(f'with open({_literal(args.json)}, "w") as file:')
+        code.add("    file.write(to_json(audit_dict(result)))")
     if args.quiet:
         code.add("# What -q leaves: result.verdict, result.exit_code")
         return
@@ -125,6 +142,24 @@ def _audit(code: _Code, args: argparse.Namespace) -> None:
     severity = args.severity or "info"
     words = [] if severity == "info" and args.format != "text" else [_literal(severity)]
     _print(code, _AUDIT_FORMATS[args.format], "result", *words)
+
+
+def _map(code: _Code, args: argparse.Namespace) -> None:
+    from zonedev.commands import pfns_of
+
+    options = {
+        "types": (args.type, None),
+        "pgmaps": (args.pgmap, None),
+        "quick": (args.quick, False),
+    }
+    code.use("zonedev.report.map_text", "WIDTH", "map_text", "plan")
+    pfns = (
+        "".join(f", ({start:#x}, {end:#x})" for start, end in [pfns_of(args.pfn)])
+        if args.pfn
+        else ""
+    )
+    code.add(f"result = {code.call('audit', [f'cells=plan(WIDTH{pfns})'], options)}")
+    code.add('print(map_text(result), end="")')
 
 
 def _page(code: _Code, args: argparse.Namespace) -> None:
@@ -213,6 +248,7 @@ def _diff(code: _Code, args: argparse.Namespace) -> None:
 VERBS: dict[str, Callable[[_Code, argparse.Namespace], None]] = {
     "list": _list,
     "audit": _audit,
+    "map": _map,
     "page": _page,
     "explain": _explain,
     "files": _files,

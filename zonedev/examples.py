@@ -33,6 +33,10 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("audit @ --rule held-without-map --format csv", "one rule, for a spreadsheet"),
         Example("audit @ -q --fail-on warning", "print nothing; exit status 1 from a warning on"),
     ),
+    "map": (
+        Example("map @", "where is what is wrong?"),
+        Example("map @ --pgmap pmem0 --pfn 0x101000-0x1013ff", "closer"),
+    ),
     "page": (
         Example("page @ 0x101310", "by pfn"),
         Example("page @ phys:0x101310000", "by physical address, as in a machine check"),

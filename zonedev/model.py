@@ -15,6 +15,7 @@ from zonedev import _zonedev
 from zonedev.display import Displayed, Listing
 
 if TYPE_CHECKING:
+    from zonedev.cells import Cells
     from zonedev.explanation import Explanation
 
 CLASSES = _zonedev.CLASSES
@@ -169,7 +170,7 @@ class Finding(Displayed):
     pages is how many pages that are (within the range; 1 for a pagemap), folio_pfn and folio_pages say
     which folio the first of them belongs to. Of a live kernel, samples says how many showed something as
     bad there, and agreed how many of them had these very words. waiters: the tasks that wait for a dying pagemap. explanation: who holds the
-    first folio, where that was asked for. device: what people call the pagemap, as in Pagemap.
+    first folio, where that was asked for. device: what people call the pagemap, as in Pagemap. accepted: a baseline has it.
     """
 
     rule: str
@@ -196,6 +197,7 @@ class Finding(Displayed):
     samples: int = 1
     agreed: int = 1
     device: Optional[str] = None
+    accepted: bool = False
 
     def brief(self) -> str:
         """Severity, rule, place and counts."""
@@ -215,7 +217,7 @@ class Finding(Displayed):
 
 @dataclass(repr=False)
 class PagemapResult(Displayed):
-    """One pagemap and what the scan of its pages found."""
+    """One pagemap and what the scan of its pages found; cells: its classes by place, where that was asked for."""
 
     pagemap: Pagemap
     idle_refcount: Optional[int]
@@ -229,6 +231,7 @@ class PagemapResult(Displayed):
     heads_above_idle: int = 0
     pages_mapped: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    cells: list[Cells] = field(default_factory=list)
 
     def brief(self) -> str:
         """The pagemap, and how many of its pages are of which class."""
@@ -246,6 +249,21 @@ class SchemeInfo:
     evidence: list[str]
     idle: dict[str, Optional[int]]
     calibrated: list[str] = field(default_factory=list)
+
+
+@dataclass
+class BaselineResult:
+    """What became of the findings that files accept.
+
+    stale: entries that name nothing that is there any more; not_read_again: nothing that was looked at.  Each is
+    {"rule", "place", "pages"}, the place as a line of such a file has it.
+    """
+
+    files: list[str]
+    entries: int
+    stale: list[dict[str, Any]] = field(default_factory=list)
+    not_read_again: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(repr=False)
@@ -278,6 +296,7 @@ class Audit(Displayed):
     filters: dict[str, list[str]] = field(default_factory=dict)
     format: Optional[str] = None
     interrupted: bool = False
+    baseline: Optional[BaselineResult] = None
 
     def __post_init__(self) -> None:
         self.pagemaps, self.findings = Listing(self.pagemaps), Listing(self.findings)
@@ -318,6 +337,18 @@ class Audit(Displayed):
         pages = sum(p.severities[severity] for p in self.pagemaps)
         return pages + sum(f.severity == severity for f in self.findings if f.pfn is None)
 
+    def accepted(self, severity: str) -> int:
+        """Of count(), what a baseline accepts."""
+        mine = (f for f in self.findings if f.accepted and f.severity == severity)
+        return sum(1 if f.pfn is None else f.pages for f in mine)
+
+    def fresh(self, severity: str) -> int:
+        """Of count(), what no baseline accepts; what found no room in the list is never accepted."""
+        listed = [f for f in self.findings if f.severity == severity and not f.accepted]
+        pages = sum(1 if f.pfn is None else f.pages for f in listed)
+        dropped = self.count(severity) - self.accepted(severity) if self.findings_dropped else 0
+        return max(pages, dropped)
+
     def shown(self, severity: str) -> list[Finding]:
         """Findings of at least *severity* that the filters let pass; no sum is changed by either."""
         limit = SEVERITIES.index(severity)
@@ -332,7 +363,8 @@ class Audit(Displayed):
     def verdict(self) -> str:
         """clean, violations or incomplete."""
         limit = SEVERITIES.index(self.fail_on)
-        if any(self.count(severity) for severity in SEVERITIES[limit:]):
+        amount = self.count if self.baseline is None else self.fresh
+        if any(amount(severity) for severity in SEVERITIES[limit:]):
             return "violations"
         classes = self.classes
         if classes["not-captured"] or classes["unreadable"] or self.problems or self.interrupted:

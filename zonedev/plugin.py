@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 _DESCRIPTION = "audit the struct pages of ZONE_DEVICE memory"
-_VERBS = "list|audit|page|explain|files|waiters|scheme|rules|diff|help"
+_VERBS = "list|audit|map|page|explain|files|waiters|scheme|rules|diff|help"
 _ABOUT = (
     "This judges every struct page of every dev_pagemap (pmem, DAX, device memory, P2PDMA) and"
     " returns the result. Use {name} help for the verbs and their arguments, {name} help VERB for one of"
