@@ -291,7 +291,7 @@ class Session:
 
     def _sh(self, command: str) -> str:
         done = subprocess.run(
-            ["/bin/sh", "-uc", command],
+            ["bash", "-uc", command],
             cwd=self.directory,
             env={**self._environment, **self.variables},
             stdin=subprocess.DEVNULL,

@@ -34,6 +34,7 @@ REASONS = {
     "changes the machine": "units of systemd, files of the system",
     "takes minutes": "make bench",
     "needs root": "the running kernel",
+    "needs drgn-tools": "corelens",
     "needs xfstests": "a suite with file systems and devices of its own",
     "needs the ndctl suite and its kernel modules": "nfit_test",
 }
