@@ -42,7 +42,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-import drgn
+import drgn.cli  # before zonedev: what shows itself at drgn's prompt registers there
 from unpack_vmcore import unpack
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -341,13 +341,11 @@ class Session:
 
     def prompt(self, source: str) -> str:
         """What drgn's prompt prints for a statement or a %command."""
-        from drgn.cli import _displayhook
-
         out = io.StringIO()
         hook = sys.displayhook
         with self._here(out, out):
             try:
-                sys.displayhook = _displayhook
+                sys.displayhook = drgn.cli._displayhook
                 if source.startswith("%"):
                     builtins._ = self._command(source)  # type: ignore[attr-defined]
                 else:
