@@ -27,7 +27,7 @@ audit: $(VENV)/.built
 	@$(BIN)/python scripts/unpack_vmcore.py $(CORE) build/vmcores
 	@$(BIN)/zonedev audit build/vmcores/$(notdir $(CORE))/vmcore -s $(CORE)/vmlinux
 
-test: $(VENV)/.built $(VENV)/.tools
+test: $(VENV)/.built $(VENV)/.tools $(VENV)/.browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -60,8 +60,8 @@ FUZZ_SOURCES_btf := ext/core/error.c ext/core/names.c ext/core/btf.c
 FUZZ_SOURCES_kallsyms := ext/core/error.c ext/core/names.c ext/core/kallsyms.c
 FUZZ_SOURCES_elf := ext/core/error.c ext/readers/elf.c
 FUZZ_SOURCES_kdump := ext/core/error.c ext/readers/kdump.c
-FUZZ_SOURCES_memory := ext/core/error.c $(addprefix ext/readers/,memory.c core.c diskdump.c decompress.c)
-FUZZ_LIBS_memory = $(patsubst %,-DHAVE_%=1,ZLIB LZO2 SNAPPY LIBZSTD) $(shell pkg-config --cflags --libs zlib lzo2 snappy libzstd)
+FUZZ_SOURCES_memory := ext/core/error.c $(addprefix ext/readers/,memory.c view.c extents.c flat.c core.c diskdump.c decompress.c)
+FUZZ_LIBS_memory = $(patsubst %,-DHAVE_%=1,LIBDEFLATE LZO2 SNAPPY LIBZSTD) $(shell pkg-config --cflags --libs libdeflate lzo2 snappy libzstd)
 FUZZ_LIBS_elf = -DHAVE_LIBELF=1 $(shell pkg-config --cflags --libs libelf)
 FUZZ_LIBS_kdump = -DHAVE_LIBKDUMPFILE=1 $(shell pkg-config --cflags --libs libkdumpfile)
 # libkdumpfile believes sizes, and what it holds when it is stopped is lost: processes of its own, begun again.
@@ -98,6 +98,10 @@ $(VENV)/.tools: $(VENV)/.created tests/requirements.txt
 
 $(VENV)/.docs: $(VENV)/.created docs/requirements.txt
 	@$(BIN)/python -m pip install --quiet -r docs/requirements.txt
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.created scripts/setup.sh
+	@sh scripts/setup.sh --browser
 	@touch $@
 
 clean:

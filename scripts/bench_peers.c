@@ -6,7 +6,8 @@
  * usage: bench_peers MODE FILE THREADS [CACHE] <SEGMENTS      -> "SECONDS BYTES"
  *
  * MODE:     sum         of words of the file mapped into memory, its pages mapped before the clock starts
- *           map         the same, with the page faults
+ *           map         the same, mapped and unmapped by the clock
+ *           read        the same, read with pread() into a buffer that stays in the cache
  *           decompress  pages of a kdump-compressed file, into a page that stays in the cache
  *           physical    kdump_read() of physical memory, CACHE pages in the cache (0: as it comes), a context a
  * thread virtual     the same of virtual memory SEGMENTS: a line each: virtual address, physical address,
@@ -45,7 +46,7 @@
 #include <libkdumpfile/kdumpfile.h>
 #endif
 
-enum { FRAME = 4096, BLOCK = 2 << 20, LACKING = 3 };
+enum { FRAME = 4096, BLOCK = 2 << 20, READ = 256 << 10, LACKING = 3 };
 
 struct segment {
 	uint64_t virtual, physical, offset, size;
@@ -67,8 +68,10 @@ struct run {
 	bool virtual;
 	struct segment *segments;
 	size_t count;
+	int fd;
 	const uint8_t *file;
 	size_t file_size;
+	bool unmap;
 	const struct descriptor **pages;
 	size_t page_count;
 	size_t tasks;
@@ -132,18 +135,46 @@ static void map_file(struct run *run, int flags)
 
 // ---------------------------------------------------------------- sum
 
-static void sum_block(struct run *run, size_t number, void *context)
+static uint64_t sum_words(const void *bytes, uint64_t size)
 {
-	(void)context;
-	const struct segment *segment = &run->segments[number];
-	const uint64_t *words = (const uint64_t *)(run->file + segment->offset);
-	uint64_t sums[8] = { 0 };
-	for (size_t i = 0; i + 8 <= segment->size / 8; i += 8) {
+	const uint64_t *words = bytes;
+	uint64_t sums[8] = { 0 }, sum = 0;
+	for (size_t i = 0; i + 8 <= size / 8; i += 8) {
 		for (size_t j = 0; j < 8; j++)
 			sums[j] += words[i + j];
 	}
 	for (size_t j = 0; j < 8; j++)
-		run->sum += sums[j];
+		sum += sums[j];
+	return sum;
+}
+
+static void sum_block(struct run *run, size_t number, void *context)
+{
+	(void)context;
+	const struct segment *segment = &run->segments[number];
+	run->sum += sum_words(run->file + segment->offset, segment->size);
+}
+
+static void *make_buffer(struct run *run)
+{
+	void *buffer = malloc(READ);
+	if (!buffer)
+		die("memory");
+	run->fd = open(run->path, O_RDONLY);
+	if (run->fd < 0)
+		die(run->path);
+	return buffer;
+}
+
+static void read_and_sum(struct run *run, size_t number, void *buffer)
+{
+	const struct segment *segment = &run->segments[number];
+	for (uint64_t done = 0; done < segment->size; done += READ) {
+		const uint64_t left = segment->size - done, size = left < READ ? left : READ;
+		if (pread(run->fd, buffer, size, segment->offset + done) != (ssize_t)size)
+			die(run->path);
+		run->sum += sum_words(buffer, size);
+	}
 }
 
 // ---------------------------------------------------------------- decompress
@@ -384,6 +415,8 @@ static double measure(struct run *run, int threads)
 	}
 	for (int i = 0; i < threads; i++)
 		pthread_join(workers[i].thread, NULL);
+	if (run->unmap)
+		munmap((void *)run->file, run->file_size);
 	return now() - begin;
 }
 
@@ -393,6 +426,10 @@ static int choose(struct run *run, const char *mode)
 	if (sum || !strcmp(mode, "map")) {
 		map_file(run, sum ? MAP_POPULATE : 0);
 		run->task = sum_block;
+		run->unmap = !sum;
+	} else if (!strcmp(mode, "read")) {
+		run->prepare = make_buffer;
+		run->task = read_and_sum;
 	} else if (!strcmp(mode, "decompress")) {
 		find_pages(run);
 		run->prepare = make_unpacker;

@@ -342,7 +342,8 @@ _N = f"{THREADS} threads"
 # The first of a table is what zonedev is bound by.
 ELF_PEERS: list[Peer] = [
     (f"sum of the same bytes in memory, {_N}", _in_c("sum", THREADS)),
-    (f"mmap and sum, page faults included, {_N}", _in_c("map", THREADS)),
+    (f"pread and sum, {_N}", _in_c("read", THREADS)),
+    (f"mmap, sum and munmap, {_N}", _in_c("map", THREADS)),
 ]
 KDUMP_PEERS: list[Peer] = [
     (f"decompressor alone, every page, {_N}", _in_c("decompress", THREADS)),

@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
 from btf_samples import Writer, every_kind, split  # noqa: E402
 from conftest import VMCORES, open_vmcore  # noqa: E402
 from drgn import Program  # noqa: E402
-from dump_files import write_elf, write_kdump  # noqa: E402
+from dump_files import FLAT_END, write_elf, write_kdump  # noqa: E402
 from kallsyms_samples import BASE, FORMATS, SYMBOLS, sample  # noqa: E402
 
 from zonedev import _zonedev  # noqa: E402
@@ -218,7 +218,11 @@ def file_seeds(out: Path, names: tuple[str, ...], size: int) -> None:
 def memory_seeds(out: Path) -> None:
     """Small dumps of each kind, with frames that repeat and frames that are not there."""
     frames = [bytes([i]) * 100 + bytes(4096 - 100) for i in (1, 2, 2, 2, 3, 4)]
-    write_elf(out / "elf", dict(zip((0x1000, 0x4000), frames)))
+    write_elf(out / "elf", {0x1000: frames[0]})
+    whole = (out / "elf").read_bytes()
+    pieces = {4096: whole[4096:], 0: whole[:128]}
+    records = [struct.pack(">qq", at, len(data)) + data for at, data in pieces.items()]
+    (out / "flat").write_bytes(b"FLAT" + b"".join(records) + FLAT_END)
     places = (0, 0x1000, 0x2000, 0x3000, 0x6000, 0x8000)
     write_kdump(out / "kdump", dict(zip(places, frames)), "zlib", "lzo", "snappy", "zstd")
 

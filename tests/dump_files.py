@@ -7,6 +7,7 @@ A Memmap is struct pages behind page tables of x86-64, as a kernel has them.
 from __future__ import annotations
 
 import functools
+import random
 import struct
 from pathlib import Path
 from typing import Optional
@@ -159,3 +160,32 @@ def write_kdump(path: Path, memory: dict[int, bytes], *methods: str) -> None:
             offset += len(small)
         for data in memory.values():
             file.write(packed[data][1])
+
+
+FLAT_END = struct.pack(">qq", -1, -1)
+
+
+def _flat_records(data: bytes, rng: Optional[random.Random]) -> list[tuple[int, bytes]]:
+    size = 3 * FRAME
+    records = [(at, data[at : at + size]) for at in range(0, len(data), size)]
+    if rng is None:
+        return records[::-1]
+    rng.shuffle(records)
+    for _ in range(rng.randrange(1, 20)):
+        # What is written over later: some of it in the midst of others, some of several.
+        at = rng.randrange(len(data))
+        records.insert(0, (at, rng.randbytes(min(rng.randrange(1, 4 * size), len(data) - at))))
+    return records
+
+
+def flatten(
+    source: Path, path: Path, end: bytes = FLAT_END, rng: Optional[random.Random] = None
+) -> None:
+    """A file as makedumpfile -F writes it: pieces with their places, here the last one first, or at random."""
+    with open(path, "wb") as file:
+        file.write(
+            (b"makedumpfile".ljust(16, b"\0") + struct.pack(">qq", 1, 1)).ljust(FRAME, b"\0")
+        )
+        for at, piece in _flat_records(source.read_bytes(), rng):
+            file.write(struct.pack(">qq", at, len(piece)) + piece)
+        file.write(end)

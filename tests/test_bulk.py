@@ -17,13 +17,14 @@ from typing import Any, Optional
 import pytest
 from conftest import Vmcore, fresh_vmcore, lay_over, needs_library, open_vmcore
 from drgn import Program
-from dump_files import FRAME, METHODS, Memmap, write_elf, write_kdump
+from dump_files import FRAME, METHODS, Memmap, flatten, write_elf, write_kdump
 from pages import MAPPING, START, Machine
 from test_entries import idle_world
 from test_scan import mutate, typical_pages
 
 from zonedev import _zonedev
 from zonedev.audit import audit
+from zonedev.cells import CellPlan
 from zonedev.kernel import dump_memory
 from zonedev.kernel.dump_memory import READER, THREADS, DumpMemory, open_memory
 from zonedev.report import data as report
@@ -42,7 +43,9 @@ def reports(prog: Program, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str, l
     texts = []
     for reader in ("drgn", ""):
         monkeypatch.setenv(READER, reader)
-        found = report.audit_dict(audit(prog))
+        result = audit(prog, cells=CellPlan(1 << 12))
+        found = report.audit_dict(result)
+        found["cells"] = [[list(one.runs()) for one in p.cells] for p in result.pagemaps]
         del found["timing"]
         readers = found["tool"].pop("readers")
         texts.append(json.dumps(found))
@@ -156,12 +159,13 @@ class Case:
             machine.layout, machine.scheme, machine.pagemap, merge, fast, entries=entries
         )
         scan.begin(START, START + self.pages, machine.memmap)
+        scan.count_cells(START + 5, START + self.pages - 5, 4)
         if self.first:
             scan.hole(self.first, "skipped")
         fed = Feed(self.kernel(memory), scan, START + self.first, lambda pages: None)
         fed.run()
         scan.end()
-        return scan.result(), fed.reasons, fed.not_captured
+        return scan.result(), fed.reasons, fed.not_captured, scan.cells()
 
     def open(self, path: Path, method: Optional[str] = None) -> DumpMemory:
         if method:
@@ -258,7 +262,7 @@ def test_parts_of_a_range(
     case = memmap_of(machine, bytes(data))
     if lost is not None:
         case.memmap.lose(places[0] // IN_FRAME + lost)
-    result, _, _ = case.check(tmp_path / "core", monkeypatch, merge)
+    result, *_ = case.check(tmp_path / "core", monkeypatch, merge)
     assert result["findings"] or lost is not None
     assert case.used >= 2
 
@@ -271,7 +275,7 @@ def test_more_refcounts_than_are_told(tmp_path: Path, monkeypatch: pytest.Monkey
         at = (PART - 3000 + i) * 64
         data[at : at + 64] = machine.page(refcount=10 + i * 7 % 6000)
     case = memmap_of(machine, bytes(data))
-    result, _, _ = case.check(tmp_path / "core", monkeypatch)
+    result, *_ = case.check(tmp_path / "core", monkeypatch)
     assert result["refcounts_other"]
 
 
@@ -294,6 +298,28 @@ def test_every_byte_of_a_repeated_frame(
         memory = case.open(tmp_path / "core", method)
     assert case.feed(memory) == case.feed(None) == case.feed(None, fast=False)
     assert case.feed(memory)[0]["findings"]
+
+
+@pytest.mark.parametrize("method", [None, "zlib"])
+def test_every_byte_of_a_frame(
+    method: Optional[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a frame that was found clean: one that differs in any of its bytes is decoded."""
+    monkeypatch.setattr(dump_memory, "_is_untouched", lambda _prog: True)
+    machine = Machine("H", "FS_DAX")
+    idle = machine.page() * IN_FRAME
+    frames = []
+    for byte in range(FRAME):
+        changed = bytearray(idle)
+        changed[byte] ^= 1 << byte % 7
+        frames += [idle, bytes(changed)]
+    case = memmap_of(machine, b"".join(frames))
+    memory = case.open(tmp_path / "core", method)
+    decoded = case.feed(None, fast=False)
+    assert case.feed(memory) == case.feed(None) == decoded
+    assert memory.used
+    # Of each word that the rules look at, some byte.
+    assert len({finding["pfn"] % 64 for finding in decoded[0]["findings"]}) == IN_FRAME
 
 
 def test_files_tell_repeated_frames_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,9 +356,10 @@ def small_case() -> Case:
     return memmap_of(machine, machine.page() * (3 * CHUNK))
 
 
+@pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("method", [None, "zlib"])
 def test_a_file_cut_off_anywhere(
-    method: Optional[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: Optional[str], flat: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What lies behind its end is read otherwise, and never taken for anything."""
     monkeypatch.setattr(dump_memory, "_is_untouched", lambda _prog: True)
@@ -341,6 +368,9 @@ def test_a_file_cut_off_anywhere(
     )
     case, path = small_case(), tmp_path / "core"
     case.open(path, method)
+    if flat:
+        flatten(path, tmp_path / "flat")
+        path = tmp_path / "flat"
     whole, plain = path.read_bytes(), case.feed(None)
     opened = 0
     for size in sorted({0, 7, 64, 100, *range(0, len(whole), max(len(whole) // 60, 1))}):
@@ -352,7 +382,104 @@ def test_a_file_cut_off_anywhere(
                 continue
         opened += 1
         assert case.feed(DumpMemory(memory, case.memmap.root, 4)) == plain
-    assert opened
+    # A flattened dump says where it ends.
+    assert bool(opened) is not flat
+
+
+@pytest.mark.parametrize("method", [None, "zlib", "none"])
+def test_flattened_dumps(
+    method: Optional[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records in any order, some written over by later ones."""
+    monkeypatch.setattr(dump_memory, "_is_untouched", lambda _prog: True)
+    rng = random.Random(str(method))
+    machine = Machine("H", "FS_DAX")
+    case = memmap_of(machine, mutate(typical_pages(machine, rng, 5000), rng, 40))
+    plain = case.feed(None)
+    case.open(tmp_path / "core", method)
+    for seed in range(20):
+        flatten(tmp_path / "core", tmp_path / "flat", rng=random.Random(seed))
+        with open(tmp_path / "flat", "rb") as file:
+            memory = DumpMemory(_zonedev.Memory(file.fileno()), case.memmap.root, 4)
+        assert case.feed(memory) == plain
+        assert memory.used
+
+
+def test_a_flattened_dump_that_lacks_a_record(tmp_path: Path) -> None:
+    """What lies around it is there."""
+    case = small_case()
+    case.open(tmp_path / "core", "none")
+    flatten(tmp_path / "core", tmp_path / "flat")
+    whole = (tmp_path / "flat").read_bytes()
+    record = 16 + 3 * FRAME
+    # The first one may be short: it is the end of the dump.
+    second = FRAME + 16 + struct.unpack_from(">q", whole, FRAME + 8)[0]
+    (tmp_path / "flat").write_bytes(whole[: second + record] + whole[second + 2 * record :])
+    with open(tmp_path / "flat", "rb") as file:
+        memory = _zonedev.Memory(file.fileno())
+    there = []
+    for at in case.memmap.physical:
+        assert at is not None
+        try:
+            assert memory.frame(at) == case.memmap.frames[at]
+            there.append(True)
+        except ValueError:
+            there.append(False)
+    # Three frames' worth of pages, in four of them.
+    assert there.count(False) in (3, 4)
+
+
+def test_flattened_dumps_that_make_no_sense(tmp_path: Path) -> None:
+    core, path = tmp_path / "core", tmp_path / "flat"
+    small_case().open(core)
+    flatten(core, path)
+    whole, size = path.read_bytes(), path.stat().st_size
+    for place, number in (
+        *((16, 2), (24, 2)),
+        *((FRAME, -1), (FRAME, (1 << 63) - 9), (FRAME + 8, 0), (FRAME + 8, -1), (FRAME + 8, size)),
+        (size - 8, 5),
+        # The last record has the beginning of the dump.
+        (size - 2 * 16 - 3 * FRAME, 1 << 30),
+    ):
+        content = bytearray(whole)
+        struct.pack_into(">q", content, place, number)
+        path.write_bytes(content)
+        with open(path, "rb") as file, pytest.raises(ValueError, match=r"flattened|not read here"):
+            _zonedev.Memory(file.fileno())
+    # Records that all overlap.
+    record = struct.pack(">qq", 0, 2 * FRAME) + bytes(2 * FRAME)
+    path.write_bytes(whole[:FRAME] + record * 2049 + struct.pack(">qq", -1, -1))
+    with open(path, "rb") as file, pytest.raises(ValueError, match="overlap"):
+        _zonedev.Memory(file.fileno())
+
+
+@pytest.mark.parametrize("member", ["offset", "size", "flags"])
+@pytest.mark.parametrize("number", [1, 65, 100])
+def test_a_descriptor_unlike_those_around_it(
+    member: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it says that a page lies elsewhere, that page is read; where it makes no sense, drgn reads it."""
+    monkeypatch.setattr(dump_memory, "_is_untouched", lambda _prog: True)
+    case, path = small_case(), tmp_path / "core"
+    memory = case.memmap.memory()
+    write_kdump(path, memory, "none")
+    at = case.memmap.physical[number]
+    assert at is not None
+    content = bytearray(path.read_bytes())
+    blocks = (max(memory) // FRAME + 8 * FRAME) // (8 * FRAME)
+    descriptor = FRAME * (2 + 2 * blocks) + 24 * list(memory).index(at)
+    place, type_, value = {
+        "offset": (0, "<Q", len(content)),
+        "size": (8, "<I", FRAME - 1),
+        "flags": (12, "<I", 1 << 7),
+    }[member]
+    struct.pack_into(type_, content, descriptor + place, value)
+    case.memmap.frames[at] = case.machine.page(refcount=case.machine.idle + 7) * IN_FRAME
+    path.write_bytes(bytes(content) + case.memmap.frames[at])
+    with open(path, "rb") as file:
+        changed = DumpMemory(_zonedev.Memory(file.fileno()), case.memmap.root, 4)
+    assert case.feed(changed) == case.feed(None)
+    assert case.feed(changed)[0]["findings"]
 
 
 def test_a_file_that_shrinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

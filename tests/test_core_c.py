@@ -33,7 +33,19 @@ def test_readers_under_sanitizers(tmp_path: Path) -> None:
         "-pthread",
         "-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=pread,--wrap=pread64,--wrap=pthread_create",
         *CORE,
-        *(readers / f"{name}.c" for name in ("bulk", "memory", "core", "diskdump", "decompress")),
+        *(
+            readers / f"{name}.c"
+            for name in (
+                "bulk",
+                "memory",
+                "view",
+                "extents",
+                "flat",
+                "core",
+                "diskdump",
+                "decompress",
+            )
+        ),
         ROOT / "ext" / "tests" / "test_readers.c",
     )
     result = subprocess.run([program], capture_output=True, text=True, timeout=120, check=False)
@@ -53,7 +65,11 @@ def test_every_file_has_its_licence_line() -> None:
     names = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split("\n")
-    sources = [n for n in names if n.endswith((".py", ".c", ".h", ".sh", ".pyi", ".toml"))]
+    sources = [
+        n
+        for n in names
+        if n.endswith((".py", ".c", ".h", ".sh", ".pyi", ".toml", ".js", ".css", ".html"))
+    ]
     assert sources
     for name in sources:
         head = (ROOT / name).read_text(errors="replace")[:300]

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zonedev import commands
-from zonedev import diff as diff_module
 from zonedev.audit import audit
 from zonedev.diff import Diff, checked, compare_reports
 from zonedev.errors import TargetError
 from zonedev.report.data import audit_dict, diff_dict
 from zonedev.report.diff_text import diff_text
+from zonedev.stretches import by_place, stretches_of
 
 LEAK = "7.2-nvdimm-leak"
 PAGEMAP = 0xFFFF888000000000
@@ -171,7 +171,7 @@ def test_many_runs_take_no_longer_each() -> None:
             return super().__getitem__(i)
 
     many = report(*(finding(4 * i, also=[]) for i in range(2000)))
-    (found,) = diff_module._by_place(diff_module._stretches(many)).values()
+    (found,) = by_place(stretches_of(many)).values()
     found.starts = Counted(found.starts)
     for one in found.runs:
         assert [end - start for start, end, _ in found.overlaps(one.start, one.end)] == [1]

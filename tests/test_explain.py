@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Vmcore, Zonedev, assert_one_line, fresh_vmcore, lay_over, open_vmcore
-from drgn import Object, Program
+from drgn import Object, Program, sizeof
 from jsonschema import validate
 
 from zonedev._zonedev import Scheme
@@ -24,9 +24,10 @@ from zonedev.errors import TargetError, UsageError
 from zonedev.explain import Explainer, Explanation, Holder, explain
 from zonedev.explain_maps import Folio
 from zonedev.kernel import pagetable
+from zonedev.kernel.dax import DaxWalk
 from zonedev.kernel.held import Held
 from zonedev.kernel.members import Members
-from zonedev.kernel.rmap import Rmap
+from zonedev.kernel.rmap import Rmap, Vma
 from zonedev.kernel.tasks import OpenFile, Tasks
 from zonedev.model import PCI_P2PDMA, Finding
 from zonedev.report.data import explain_dict
@@ -100,6 +101,51 @@ def test_a_pipe_is_named_with_its_process(name: str) -> None:
     (file,) = one.files
     assert file.path.startswith("/mnt/pmem0/vmsplice_mapped") and file.offset == 0
     assert pipe.pid in {opener.pid for opener in file.openers}
+
+
+def test_buffers_of_a_pipe_begin_at_its_tail() -> None:
+    prog = fresh_vmcore("7.2-explain").prog
+    pfn = page(open_vmcore("7.2-explain"), "vmsplice_mapped mapped, pinned by vmsplice")
+    (before,) = of_kind(explain(prog, hex(pfn)), "pipe")
+    assert before.object and before.address
+    address = int(before.object.split()[1], 16)
+    pipe = Object(prog, "struct pipe_inode_info", address=address)
+    size, each = int(pipe.ring_size), sizeof(pipe.bufs[0])
+    words = prog.read(int(pipe.bufs), size * each)
+    lay_over(prog, int(pipe.bufs), words[-3 * each :] + words[: -3 * each])
+    for member in (pipe.head, pipe.tail):
+        lay_over(prog, member.address_, (int(member) + 3).to_bytes(4, "little"))
+    (after,) = of_kind(explain(prog, hex(pfn)), "pipe")
+    assert after == replace(before, address=before.address + 3 * each)
+
+
+def test_a_map_that_is_found_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    vmcore = open_vmcore("7.2-explain")
+    once = explain(vmcore.prog, hex(page(vmcore, "map4k mapped")))
+    of_file = Rmap.of_file
+
+    def twice(self: Rmap, mapping: int, first: int, last: int) -> Iterator[Vma]:
+        for vma in of_file(self, mapping, first, last):
+            yield from (vma, vma)
+
+    monkeypatch.setattr(Rmap, "of_file", twice)
+    assert explain(vmcore.prog, hex(once.pfn)) == once
+    assert once.maps == 1
+
+
+def test_a_migration_entry_is_no_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    vmcore = open_vmcore("7.2-explain")
+    before = explain(vmcore.prog, hex(page(vmcore, "map4k mapped")))
+    entries = pagetable.PageTables.entries
+
+    def moving(self: pagetable.PageTables, *args: Any) -> Iterator[pagetable.Entry]:
+        return (entry._replace(kind="migration") for entry in entries(self, *args))
+
+    monkeypatch.setattr(pagetable.PageTables, "entries", moving)
+    after = explain(vmcore.prog, hex(before.pfn))
+    (entry,) = of_kind(after, "migration")
+    assert (entry.refs, entry.maps) == (0, 0)
+    assert after.unexplained == before.unexplained + 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -281,6 +327,9 @@ def test_who_gets_the_reference_of_peer_to_peer_memory(
     )
     assert Explainer._base(object.__new__(Explainer), folio) == base
     assert bool(gaps) == (not mapcount and 0 < found < refcount)
+    # Whose free pages others have in use keep theirs.
+    folio.pagemap.foreign_maps = True
+    assert Explainer._base(object.__new__(Explainer), folio) == columns["idle"]
 
 
 # ---------------------------------------------------------------- what is lost
@@ -300,6 +349,38 @@ def test_tasks_that_were_left_out_are_a_gap() -> None:
     assert "of no task" in one.holders[0].object
     assert (one.unexplained, one.exit_code) == (1, 3)
     assert "as far as could be looked" in str(one)
+
+
+def test_descriptors_that_read_as_zeroes_are_a_gap() -> None:
+    vmcore = fresh_vmcore("7.2-explain")
+    prog, pfn = vmcore.prog, page(vmcore, "vmsplice_mapped mapped, pinned by vmsplice")
+    (pipe,) = of_kind(explain(prog, hex(pfn)), "pipe")
+    file = next(f for f in files_of(prog, "pipeanon_fops") if f.task.pid == pipe.pid)
+    lay_over(prog, file.address, bytes(Members(prog, "struct file", "f_op").size))
+    one = explain(prog, hex(pfn))
+    assert f"descriptor {file.fd} of workload (pid {pipe.pid}) cannot be read" in one.gaps
+    files = Object(prog, "struct files_struct *", value=file.task.files)
+    lay_over(prog, int(files.fdt), bytes(sizeof(files.fdt[0])))
+    one = explain(prog, hex(pfn))
+    assert f"the open files of workload (pid {pipe.pid}) cannot be read" in one.gaps
+
+
+def test_a_page_within_a_large_entry_has_its_own_offset() -> None:
+    vmcore = open_vmcore("5.10-explain")
+    state = next(s for s in vmcore.states if s["why"] == "pmd mapped by a PMD")
+    within = range(state["pfn"], state["pfn"] + state["count"])
+    head = next(pfn for pfn in within if pfn % 512 == 0)
+    first, later = (explain(vmcore.prog, hex(pfn)).files[0] for pfn in (head, head + 3))
+    assert first.path == later.path
+    assert later.offset == first.offset + 3 * 4096
+
+
+def test_entries_that_could_not_all_be_read_are_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    vmcore = open_vmcore("7.2-explain")
+    pfn = hex(page(vmcore, "map4k mapped"))
+    assert explain(vmcore.prog, pfn).gaps == []
+    monkeypatch.setattr(DaxWalk, "is_complete", lambda _self, _pagemap: False)
+    assert "not all DAX entries could be read" in explain(vmcore.prog, pfn).gaps
 
 
 def test_a_process_without_page_tables_is_a_gap() -> None:

@@ -70,12 +70,12 @@ TARGETS = {
             EXT / "core" / "error.c",
             *(
                 EXT / "readers" / f"{part}.c"
-                for part in ("memory", "core", "diskdump", "decompress")
+                for part in ("memory", "view", "extents", "flat", "core", "diskdump", "decompress")
             ),
         ),
         700,
-        ("zlib", "lzo2", "snappy", "libzstd"),
-        tuple(f"-DHAVE_{name}=1" for name in ("ZLIB", "LZO2", "SNAPPY", "LIBZSTD")),
+        ("libdeflate", "lzo2", "snappy", "libzstd"),
+        tuple(f"-DHAVE_{name}=1" for name in ("LIBDEFLATE", "LZO2", "SNAPPY", "LIBZSTD")),
     ),
 }
 

@@ -26,6 +26,7 @@ from typing import Any, Callable, NamedTuple, Optional
 import pytest
 from conftest import ROOT, VMCORES, Answer, Vmcore, Zonedev, assert_one_line, open_vmcore
 from drgn import Object, Program, RelocatableModule, sizeof
+from dump_files import flatten
 from kallsyms_samples import BASE, FORMATS, SYMBOLS, sample
 
 from zonedev import _zonedev, target
@@ -946,18 +947,6 @@ def test_kdump_cut_off(image: Image, tmp_path: Path, where: str) -> None:
         assert_one_line(answer, str(core))
     else:
         assert where == "end" and "incomplete" in answer.out
-
-
-def flatten(source: Path, path: Path, end: bytes = struct.pack(">qq", -1, -1)) -> None:
-    """A file as makedumpfile -F writes it: pieces with their places, here the last one first."""
-    data = source.read_bytes()
-    places = range(0, len(data), 3 * PAGE)
-    with open(path, "wb") as file:
-        file.write((b"makedumpfile".ljust(16, b"\0") + struct.pack(">qq", 1, 1)).ljust(PAGE, b"\0"))
-        for at in reversed(places):
-            piece = data[at : at + 3 * PAGE]
-            file.write(struct.pack(">qq", at, len(piece)) + piece)
-        file.write(end)
 
 
 def test_flattened_kdump(zonedev: Zonedev, image: Image, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ reads no struct page (scanner.py), prints nothing (report/), decodes nothing (th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Optional, Union
 
@@ -18,6 +18,8 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from zonedev import _zonedev
 from zonedev._version import VERSION
+from zonedev.baseline import Look, accept, read_baseline
+from zonedev.cells import CellPlan
 from zonedev.driver_pass import DriverPasses, FreeListPass, PoolPass
 from zonedev.errors import TargetError, UsageError, ValidationError
 from zonedev.explain import explain_findings
@@ -387,6 +389,33 @@ def _pageless(scanner: Scanner, pagemaps: list[Pagemap]) -> list[Finding]:
     return [f for f in found if f.pagemap in wanted]
 
 
+def _folio_again(
+    scanner: Scanner, address: int, pfn: int, pages: int
+) -> Optional[tuple[Optional[int], bytes]]:
+    """Index and bytes of a folio that a run's later part begins with."""
+    pagemap = next(p for p in scanner.pagemaps if p.address == address)
+    found = (f for f in scanner.look(pagemap, pfn, pfn + pages) if f.pfn == pfn)
+    return next(((f.index, f.raw) for f in found), None)
+
+
+def _look(kernel: Kernel, scanner: Scanner, fail_on: str) -> Look:
+    """What a baseline must know of the audit that it is laid beside."""
+    lacking = {p.evidence for p in _passes(scanner) if p.why is not None or p.lacking() is not None}
+    every = len(scanner.wanted) == len(kernel.pagemaps)
+    return Look(
+        fail_on,
+        str(_kernel_facts(kernel)["release"]),
+        every and not kernel.problems and not scanner.interrupted,
+        frozenset(
+            (row["id"], type_)
+            for row in _zonedev.rules()
+            for type_ in row["types"]
+            if row["requires_evidence"] and row["evidence"] in lacking
+        ),
+        partial(_folio_again, scanner),
+    )
+
+
 @takes_program_or_default
 def audit(
     prog: Program,
@@ -398,7 +427,9 @@ def audit(
     samples: int = SAMPLES,
     quick: bool = False,
     explain: bool = False,
+    cells: Optional[CellPlan] = None,
     progress: Optional[Progress] = None,
+    baseline: Sequence[str] = (),
 ) -> Audit:
     """
     Judge every struct page of every pagemap.
@@ -412,15 +443,18 @@ def audit(
     :param quick: leave out the passes over more than struct pages (DAX entries, pools and lists of drivers,
         stacks of tasks)
     :param explain: say who holds the first folio of each finding, of the 20 most severe
+    :param cells: count classes by place, too (PagemapResult.cells), so finely
     :param progress: called with (pages done, pages in all)
+    :param baseline: files of findings that are accepted (docs/baseline.md): the verdict is that of all others
     :raises TargetError: the target cannot be audited
-    :raises UsageError: no pagemap matches
+    :raises UsageError: no pagemap matches, or a baseline cannot be read
     """
     begin = time.monotonic()
+    known = read_baseline(baseline) if baseline else None
     kernel = read_kernel(prog)
     selected = _select(kernel, types or [], pgmaps or [])
     dax, drivers = _dax_pass(kernel, selected, quick), DriverPasses(kernel, selected, quick)
-    scanner = Scanner(kernel, selected, progress, dax, drivers)
+    scanner = Scanner(kernel, selected, progress, dax, drivers, cells)
     scan_begin = time.monotonic()
     scanner.run()
     scan_s = time.monotonic() - scan_begin
@@ -435,13 +469,17 @@ def audit(
         findings = merge_findings(findings)
     findings += _pageless(scanner, selected)
     findings = sorted(findings + on_pagemaps + scanner.extra, key=_severity_order)
+    accepted = None
+    if known:
+        findings, accepted = accept(known, findings, results, _look(kernel, scanner, fail_on))
     waiters = None if quick else name_waiters(kernel, on_pagemaps)
     _describe(prog, findings)
     if scanner.dax:
         scanner.dax.describe(findings)
     extra = [waiters] if waiters else []
     if explain:
-        extra.append(explain_findings(kernel, findings))
+        # What is new first.
+        extra.append(explain_findings(kernel, sorted(findings, key=lambda f: f.accepted)))
     return Audit(
         path=_target_path(prog),
         live=kernel.live,
@@ -465,6 +503,7 @@ def audit(
         fail_on=fail_on,
         filters={k: v for k, v in (("type", types), ("pgmap", pgmaps)) if v},
         interrupted=scanner.interrupted,
+        baseline=accepted,
     )
 
 
@@ -477,7 +516,7 @@ def validate(prog: Program, **options: Any) -> Audit:
     """
     result: Audit = audit(prog, **options)
     if result.verdict == "violations":
-        worst = result.findings[0]
+        worst = next(f for f in result.findings if not f.accepted)
         place = f"pagemap {worst.pagemap:#x}" if worst.pfn is None else f"pfn {worst.pfn:#x}"
         raise ValidationError(
             f"{result.count('error')} pages in violation, {result.count('warning')} with warnings; "

@@ -2,15 +2,14 @@
 """What changed between two audits of a machine: findings that are new, gone or worse, and where pages went.
 
 Owns the comparison of two reports as `zonedev audit --format json` writes them, and the check that what was read is
-one; says nothing of why.
+one; what is the same finding in both is told by stretches.py.  Says nothing of why.
 Invariant: a page is "gone" only where the later report judged it; else it was not read again.
 """
 
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
 
@@ -18,6 +17,18 @@ from zonedev import _zonedev
 from zonedev.errors import TargetError
 from zonedev.kernel.strings import printable
 from zonedev.kernel.vmemmap import SHIFT_MAX
+from zonedev.stretches import (
+    NO_RUNS,
+    Key,
+    Place,
+    Stretch,
+    against,
+    by_place,
+    is_worse,
+    key_of,
+    relocated,
+    stretches_of,
+)
 
 _SCHEMA = "zonedev.audit/1"
 _SIZE_MAX = 1 << 30
@@ -37,40 +48,6 @@ _PAGEMAP = {"address": int, "type": str, "pages": int, "classes": dict, "ranges"
 # Addresses are below it, and counts.
 _NUMBER_END = 1 << 64
 _NOT_READ = ("not-captured", "unreadable")
-
-
-class Key(NamedTuple):
-    """A pagemap, as long as it is that of one device: its type, and where it begins."""
-
-    type: str
-    start_pfn: int
-
-
-class Stretch(NamedTuple):
-    """Pages [start, end) with one finding; start None: the pagemap itself.  refcount and expected are a folio's."""
-
-    rule: str
-    severity: str
-    pagemap: Key
-    start: Optional[int]
-    end: int
-    refcount: Optional[int]
-    expected: Optional[int]
-    order: int
-    leads: bool = True
-    """Names the finding; False: another rule does, and this one fired, too."""
-
-    @property
-    def pages(self) -> int:
-        """How many; 0 for a finding on the pagemap itself."""
-        return 0 if self.start is None else self.end - self.start
-
-    @property
-    def extra(self) -> int:
-        """References of a folio beyond what it may have."""
-        if self.refcount is None or self.expected is None:
-            return 0
-        return self.refcount - self.expected
 
 
 class Change(NamedTuple):
@@ -197,9 +174,10 @@ def checked(name: str, report: Any) -> dict[str, Any]:
         raise TargetError(f"{name}: its objects are nested too deeply") from None
 
 
-def read_report(path: str) -> dict[str, Any]:
+def read_report(path: str, what: str = "report") -> dict[str, Any]:
     """A report out of a file.
 
+    :param what: what errors call it
     :raises TargetError: it cannot be read, or is none
     """
     try:
@@ -211,112 +189,32 @@ def read_report(path: str) -> dict[str, Any]:
         if "\0" in text:
             raise ValueError("it has zeroes")
     except OSError as err:
-        raise TargetError(f"report {path}: {err.strerror or err}") from None
+        raise TargetError(f"{what} {path}: {err.strerror or err}") from None
     except ValueError:
         raise TargetError(
-            f"report {path}: not text; give what `zonedev audit --format json` wrote"
+            f"{what} {path}: not text; give what `zonedev audit --format json` wrote"
         ) from None
     try:
         report = json.loads(text)
     except (ValueError, RecursionError) as err:
-        raise TargetError(f"report {path}: not JSON ({err})") from None
-    return checked(f"report {path}", report)
+        raise TargetError(f"{what} {path}: not JSON ({err})") from None
+    return checked(f"{what} {path}", report)
 
 
 # ---------------------------------------------------------------- comparing
 
 
-def _key(pagemap: dict[str, Any]) -> Key:
-    starts = [range_["start_pfn"] for range_ in pagemap["ranges"]]
-    return Key(pagemap["type"], min(starts, default=0))
-
-
-def _stretches(report: dict[str, Any]) -> list[Stretch]:
-    """A stretch for each rule that fired on a finding's pages."""
-    keys = {pagemap["address"]: _key(pagemap) for pagemap in report["pagemaps"]}
-    found = []
-    for f in report["findings"]:
-        start: Optional[int] = f.get("pfn")
-        pagemap = keys.get(f["pagemap"], Key("unknown", f["pagemap"]))
-        pages = (start, (start or 0) + f["pages"], f.get("refcount"), f.get("expected"), f["order"])
-        found.append(Stretch(f["rule"], f["severity"], pagemap, *pages))
-        found += [
-            Stretch(rule, f["severity"], pagemap, *pages, leads=False) for rule in f.get("also", ())
-        ]
-    return found
-
-
-class _Place(NamedTuple):
-    """What is compared with each other: one rule on the pages of one pagemap, or on that itself."""
-
-    rule: str
-    pagemap: Key
-
-
-class _Runs:
-    """The stretches of one place in rising order, those of the pagemap itself apart."""
-
-    def __init__(self, stretches: Iterable[Stretch]) -> None:
-        runs = [(one.start, one) for one in stretches if one.start is not None]
-        runs.sort(key=lambda run: (run[0], run[1].end))
-        self.starts = [start for start, _ in runs]
-        self.runs = [one for _, one in runs]
-        self.whole = [one for one in stretches if one.start is None]
-
-    def overlaps(self, start: int, end: int) -> Iterator[tuple[int, int, Stretch]]:
-        """Which pages of [start, end) are in which run: (first, last + 1, run), each page once."""
-        for i in range(max(bisect_right(self.starts, start) - 1, 0), len(self.runs)):
-            if self.starts[i] >= end:
-                return
-            first, last = max(start, self.starts[i]), min(end, self.runs[i].end)
-            if first < last:
-                yield first, last, self.runs[i]
-                start = last
-
-
-_NO_RUNS = _Runs(())
-
-
-def _by_place(stretches: Iterable[Stretch]) -> dict[_Place, _Runs]:
-    places: dict[_Place, list[Stretch]] = {}
-    for one in stretches:
-        places.setdefault(_Place(one.rule, one.pagemap), []).append(one)
-    return {place: _Runs(mine) for place, mine in places.items()}
-
-
-def _against(one: Stretch, others: _Runs) -> Iterator[tuple[Stretch, Optional[Stretch]]]:
-    """The parts of a stretch, each with the one of the others that it is a part of, or None."""
-    if one.start is None:
-        yield one, next(iter(others.whole), None)
-        return
-    at = one.start
-    for first, last, other in others.overlaps(one.start, one.end):
-        if at < first:
-            yield one._replace(start=at, end=first), None
-        yield one._replace(start=first, end=last), other
-        at = last
-    if at < one.end:
-        yield one._replace(start=at), None
-
-
-def _worse(before: Stretch, after: Stretch) -> bool:
-    rank = _zonedev.SEVERITIES.index
-    if before.leads and rank(after.severity) > rank(before.severity):
-        return True
-    return abs(after.extra) > abs(before.extra)
-
-
 def _compare(diff: Diff, before: list[Stretch], after: list[Stretch], judged: set[Key]) -> None:
     """Fill in the findings; judged: pagemaps of which every page was judged later."""
-    old, new = _by_place(before), _by_place(after)
+    old, new = by_place(before), by_place(after)
     for one in after:
-        for part, then in _against(one, old.get(_Place(one.rule, one.pagemap), _NO_RUNS)):
+        for part, then in against(one, old.get(Place(one.rule, one.pagemap), NO_RUNS)):
             if one.leads and then is None:
                 diff.new.append(Change(part))
-            elif one.leads and then and _worse(then, part):
+            elif one.leads and then and is_worse(then, part):
                 diff.worse.append(Change(part, then.refcount))
     for one in before:
-        for part, now in _against(one, new.get(_Place(one.rule, one.pagemap), _NO_RUNS)):
+        for part, now in against(one, new.get(Place(one.rule, one.pagemap), NO_RUNS)):
             if one.leads and now is None:
                 gone = diff.gone if one.pagemap in judged else diff.not_read
                 gone.append(Change(part, part.refcount))
@@ -338,7 +236,7 @@ def _ref_count(pagemap: Optional[dict[str, Any]]) -> Optional[int]:
 def _pagemaps(
     reports: tuple[dict[str, Any], dict[str, Any]], extra: tuple[dict[Key, int], dict[Key, int]]
 ) -> list[PagemapChange]:
-    both = [{_key(pagemap): pagemap for pagemap in report["pagemaps"]} for report in reports]
+    both = [{key_of(pagemap): pagemap for pagemap in report["pagemaps"]} for report in reports]
     changes = []
     for key in dict.fromkeys([*both[0], *both[1]]):
         one, other = (side.get(key) for side in both)
@@ -393,14 +291,14 @@ def _notes(before: dict[str, Any], after: dict[str, Any], releases: tuple[str, s
 
 def _judged(before: dict[str, Any], after: dict[str, Any]) -> set[Key]:
     """Pagemaps of which the later report leaves no page open; one that is gone has none."""
-    there = {_key(pagemap): pagemap for pagemap in after["pagemaps"]}
+    there = {key_of(pagemap): pagemap for pagemap in after["pagemaps"]}
     judged = {
         key
         for key, pagemap in there.items()
         if not any(pagemap["classes"].get(name) for name in _NOT_READ)
     }
     if after["summary"]["verdict"] != "incomplete":
-        judged |= {key for key in map(_key, before["pagemaps"]) if key not in there}
+        judged |= {key for key in map(key_of, before["pagemaps"]) if key not in there}
     return judged
 
 
@@ -415,7 +313,8 @@ def compare_reports(
     :param names: what they are called in the result
     :param fail_on: severity from which what is new or worse makes exit_code 1
     """
-    stretches = _stretches(before), _stretches(after)
+    before = relocated(before, after["pagemaps"])
+    stretches = stretches_of(before), stretches_of(after)
     releases = str(before["kernel"].get("release")), str(after["kernel"].get("release"))
     diff = Diff(
         names,

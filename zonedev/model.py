@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 from zonedev import _zonedev
 
 if TYPE_CHECKING:
+    from zonedev.cells import Cells
     from zonedev.explanation import Explanation
 
 CLASSES = _zonedev.CLASSES
@@ -147,7 +148,7 @@ class Finding:
     pages is how many pages that are (within the range; 1 for a pagemap), folio_pfn and folio_pages say
     which folio the first of them belongs to. Of a live kernel, samples says how many showed something as
     bad there, and agreed how many of them had these very words. waiters: the tasks that wait for a dying pagemap. explanation: who holds the
-    first folio, where that was asked for.
+    first folio, where that was asked for.  accepted: a baseline has it.
     """
 
     rule: str
@@ -173,11 +174,12 @@ class Finding:
     explanation: Optional[Explanation] = None
     samples: int = 1
     agreed: int = 1
+    accepted: bool = False
 
 
 @dataclass
 class PagemapResult:
-    """One pagemap and what the scan of its pages found."""
+    """One pagemap and what the scan of its pages found; cells: its classes by place, where that was asked for."""
 
     pagemap: Pagemap
     idle_refcount: Optional[int]
@@ -191,6 +193,7 @@ class PagemapResult:
     heads_above_idle: int = 0
     pages_mapped: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    cells: list[Cells] = field(default_factory=list)
 
 
 @dataclass
@@ -203,6 +206,21 @@ class SchemeInfo:
     evidence: list[str]
     idle: dict[str, Optional[int]]
     calibrated: list[str] = field(default_factory=list)
+
+
+@dataclass
+class BaselineResult:
+    """What became of the findings that files accept.
+
+    stale: entries that name nothing that is there any more; not_read_again: nothing that was looked at.  Each is
+    {"rule", "place", "pages"}, the place as a line of such a file has it.
+    """
+
+    files: list[str]
+    entries: int
+    stale: list[dict[str, Any]] = field(default_factory=list)
+    not_read_again: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -235,6 +253,7 @@ class Audit:
     filters: dict[str, list[str]] = field(default_factory=dict)
     format: Optional[str] = None
     interrupted: bool = False
+    baseline: Optional[BaselineResult] = None
 
     @property
     def transient(self) -> int:
@@ -259,6 +278,18 @@ class Audit:
         pages = sum(p.severities[severity] for p in self.pagemaps)
         return pages + sum(f.severity == severity for f in self.findings if f.pfn is None)
 
+    def accepted(self, severity: str) -> int:
+        """Of count(), what a baseline accepts."""
+        mine = (f for f in self.findings if f.accepted and f.severity == severity)
+        return sum(1 if f.pfn is None else f.pages for f in mine)
+
+    def fresh(self, severity: str) -> int:
+        """Of count(), what no baseline accepts; what found no room in the list is never accepted."""
+        listed = [f for f in self.findings if f.severity == severity and not f.accepted]
+        pages = sum(1 if f.pfn is None else f.pages for f in listed)
+        dropped = self.count(severity) - self.accepted(severity) if self.findings_dropped else 0
+        return max(pages, dropped)
+
     def shown(self, severity: str) -> list[Finding]:
         """Findings of at least *severity* that the filters let pass; no sum is changed by either."""
         limit = SEVERITIES.index(severity)
@@ -273,7 +304,8 @@ class Audit:
     def verdict(self) -> str:
         """clean, violations or incomplete."""
         limit = SEVERITIES.index(self.fail_on)
-        if any(self.count(severity) for severity in SEVERITIES[limit:]):
+        amount = self.count if self.baseline is None else self.fresh
+        if any(amount(severity) for severity in SEVERITIES[limit:]):
             return "violations"
         classes = self.classes
         if classes["not-captured"] or classes["unreadable"] or self.problems or self.interrupted:

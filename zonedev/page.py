@@ -73,8 +73,7 @@ def _resolve_address(kernel: Kernel, address: int) -> tuple[int, str]:
             return pfn, f"{address:#x} is the struct page of pfn {pfn:#x}"
     try:
         physical = physical_address(kernel.prog, address)
-    # Of a machine whose page tables it cannot walk drgn raises NotImplementedError: said like the others.
-    except (FaultError, LookupError, NotImplementedError) as err:
+    except (FaultError, LookupError) as err:
         raise TargetError(
             f"{address:#x} is neither a struct page of a pagemap nor mapped: {err}"
         ) from None

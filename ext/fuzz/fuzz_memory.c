@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-// Fuzz target: any bytes as a dump whose physical memory is read (ext/readers/memory.h).
+// Fuzz target: any bytes as a dump whose physical memory is read (ext/readers/memory.h); those that begin with
+// FLAT as the records of a flattened one, whose header is long and says nothing.
 // Promises: an error has a message; every frame has one of the states; one that was read twice is the same; no
 // byte of a frame that is not there is written.
 
@@ -10,7 +11,9 @@
 
 #include "../readers/memory.h"
 
-enum { FRAMES = 48, UNTOUCHED = 0xa5 };
+enum { FRAMES = 48, UNTOUCHED = 0xa5, FLAT_HEADER = 4096 };
+
+#define FLAT "FLAT"
 
 /** Frames that may be there: the first ones, those that follow a number in the input, and some far away. */
 static void choose_frames(struct input input, uint64_t frames[FRAMES])
@@ -52,6 +55,21 @@ static void read_frames(const struct zd_memory *memory, const uint64_t frames[FR
 	zd_cursor_destroy(other);
 }
 
+static int dump_of(const uint8_t *data, size_t size, char path[64])
+{
+	const size_t mark = strlen(FLAT);
+	uint8_t header[FLAT_HEADER] = "makedumpfile";
+	int fd;
+
+	if (size < mark || memcmp(data, FLAT, mark) != 0)
+		return file_of(data, size, path);
+	// Type and version.
+	header[23] = header[31] = 1;
+	fd = file_of(header, sizeof(header), path);
+	PROMISE(write(fd, data + mark, size - mark) == (ssize_t)(size - mark));
+	return fd;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input input = { data, size };
@@ -59,7 +77,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct zd_memory *memory;
 	struct zd_error *error;
 	char path[64];
-	int fd = file_of(data, size, path);
+	int fd = dump_of(data, size, path);
 
 	error = zd_memory_open(fd, &memory);
 	if (error) {

@@ -82,8 +82,11 @@ static bool load_table(struct worker *worker, unsigned int level, uint64_t at)
 	return worker->table_valid[level];
 }
 
-/** The frame that an address, which begins a page, is mapped to; false where that is not certain. */
-static bool translate(struct worker *worker, uint64_t address, uint64_t *ret)
+/**
+ * The frame that an address, which begins a page, is mapped to, and in @left how many bytes from it on; false
+ * where that is not certain.
+ */
+static bool translate(struct worker *worker, uint64_t address, uint64_t *ret, uint64_t *left)
 {
 	uint64_t at = worker->job->bulk->root;
 
@@ -97,13 +100,27 @@ static bool translate(struct worker *worker, uint64_t address, uint64_t *ret)
 		if (!(entry & PRESENT))
 			return false;
 		at = entry & ADDRESS_MASK;
-		if (!level || !(entry & LARGE)) {
-			*ret = at;
+		if (level && !(entry & LARGE))
 			continue;
-		}
-		// Pages of 2 MiB and 1 GiB.
 		*ret = (at & ~below) | (address & below);
+		*left = below + 1 - (address & below);
+		// Pages of 4 KiB, 2 MiB and 1 GiB.
 		return level <= 2;
+	}
+	return false;
+}
+
+/** The frames that pages from @address on are mapped to. */
+static bool translate_chunk(struct worker *worker, uint64_t address, size_t count)
+{
+	uint64_t frame, left;
+	size_t i = 0;
+
+	while (i < count) {
+		if (!translate(worker, address + i * ZD_FRAME, &frame, &left))
+			return false;
+		for (; left && i < count; left -= ZD_FRAME, frame += ZD_FRAME)
+			worker->frames[i++] = frame;
 	}
 	return true;
 }
@@ -243,10 +260,8 @@ static struct zd_error *scan_chunk(struct worker *worker, struct zd_scan *scan, 
 	if (chunk.count > end_pfn - scan->next_pfn)
 		chunk.count = end_pfn - scan->next_pfn;
 	chunk.frames = (chunk.count + chunk.per_frame - 1) / chunk.per_frame;
-	for (size_t i = 0; i < chunk.frames; i++) {
-		if (!translate(worker, address + i * ZD_FRAME, &worker->frames[i]))
-			return NULL;
-	}
+	if (!translate_chunk(worker, address, chunk.frames))
+		return NULL;
 	zd_cursor_load(worker->data, worker->frames, chunk.frames, place(worker, 0), worker->states);
 	for (size_t i = 0; i < chunk.frames; i++) {
 		if (worker->states[i] == ZD_MEMORY_UNSURE ||
@@ -385,12 +400,13 @@ static void scan_part(struct worker *worker, uint64_t i)
 {
 	struct job *job = worker->job;
 	struct part *part = waiting(job, i);
+	uint64_t end_pfn = part_begin(job, i + 1);
 
 	part->absent = 0;
 	part->begun = true;
-	part->error = zd_scan_fork(&job->model, part_begin(job, i), &part->scan);
+	part->error = zd_scan_fork(&job->model, part_begin(job, i), end_pfn, &part->scan);
 	if (!part->error)
-		part->error = scan_until(worker, &part->scan, part_begin(job, i + 1), &part->absent);
+		part->error = scan_until(worker, &part->scan, end_pfn, &part->absent);
 }
 
 // ---------------------------------------------------------------- threads

@@ -7,21 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../core/util.h"
+#include "extents.h"
 #include "format.h"
-
-/** Memory [start, end) at offset in the file, of which the first file_size bytes are there. */
-struct segment {
-	uint64_t start, end, offset, file_size;
-};
 
 struct core {
 	struct zd_memory memory;
 	/** Physical memory without overlaps, in rising order; in file_size what the part holds. */
-	struct segment *parts;
+	struct zd_extent *parts;
 	size_t parts_count;
 	/** Virtual memory, in the order of the file. */
-	struct segment *virtual;
+	struct zd_extent *virtual;
 	size_t virtual_count;
 };
 
@@ -54,60 +49,17 @@ static bool has_virtual(const struct zd_memory *memory, uint64_t start, uint64_t
 	return false;
 }
 
-static int compare_numbers(const void *left, const void *right)
-{
-	uint64_t one = *(const uint64_t *)left, other = *(const uint64_t *)right;
-
-	return (one > other) - (one < other);
-}
-
-/** The last of @segments that has @address, or NULL. */
-static const struct segment *last_with(const struct segment *segments, size_t count, uint64_t address)
-{
-	while (count--) {
-		if (segments[count].start <= address && address < segments[count].end)
-			return &segments[count];
-	}
-	return NULL;
-}
-
-/** The part [start, end) of a segment. */
-static struct segment part_of(const struct segment *segment, uint64_t start, uint64_t end)
-{
-	uint64_t skipped = start - segment->start;
-	uint64_t there = segment->file_size > skipped ? segment->file_size - skipped : 0;
-
-	return (struct segment){ start, end, segment->offset + skipped,
-				 there < end - start ? there : end - start };
-}
-
-/** Divide physical memory where any segment begins or ends; @edges has room for two of each. */
-static void divide(struct core *core, const struct segment *segments, size_t count, uint64_t *edges)
-{
-	for (size_t i = 0; i < count; i++) {
-		edges[2 * i] = segments[i].start;
-		edges[2 * i + 1] = segments[i].end;
-	}
-	qsort(edges, 2 * count, sizeof(*edges), compare_numbers);
-	for (size_t i = 0; i + 1 < 2 * count; i++) {
-		const struct segment *owner = last_with(segments, count, edges[i]);
-
-		if (owner && edges[i] < edges[i + 1])
-			core->parts[core->parts_count++] = part_of(owner, edges[i], edges[i + 1]);
-	}
-}
-
 /**
  * The memory of a program header at @start, as far as a file of @file_size bytes has it; false where there is
  * none, or it would wrap around.
  */
-static bool make_segment(const Elf64_Phdr *header, uint64_t start, uint64_t file_size, struct segment *ret)
+static bool make_segment(const Elf64_Phdr *header, uint64_t start, uint64_t file_size, struct zd_extent *ret)
 {
 	uint64_t left = header->p_offset < file_size ? file_size - header->p_offset : 0;
 	uint64_t file_end;
 
-	*ret = (struct segment){ start, 0, header->p_offset,
-				 header->p_filesz < left ? header->p_filesz : left };
+	*ret = (struct zd_extent){ start, 0, header->p_offset,
+				   header->p_filesz < left ? header->p_filesz : left };
 	return header->p_type == PT_LOAD && header->p_memsz && header->p_filesz <= header->p_memsz &&
 	       !__builtin_add_overflow(start, header->p_memsz, &ret->end) &&
 	       !__builtin_add_overflow(header->p_offset, header->p_filesz, &file_end);
@@ -115,8 +67,7 @@ static bool make_segment(const Elf64_Phdr *header, uint64_t start, uint64_t file
 
 static struct zd_error *take_segments(struct core *core, const Elf64_Phdr *headers, size_t count)
 {
-	struct segment physical[ZD_SEGMENTS_MAX];
-	uint64_t edges[2 * ZD_SEGMENTS_MAX];
+	struct zd_extent physical[ZD_SEGMENTS_MAX];
 	size_t physical_count = 0;
 	bool addressed = false;
 
@@ -138,7 +89,7 @@ static struct zd_error *take_segments(struct core *core, const Elf64_Phdr *heade
 				  &physical[physical_count++]))
 			return zd_error_create(ZD_ERROR_INVALID, "core: program header %zu makes no sense", i);
 	}
-	divide(core, physical, physical_count, edges);
+	core->parts_count = zd_extents_divide(physical, physical_count, core->parts);
 	return NULL;
 }
 
@@ -166,25 +117,12 @@ static struct zd_error *init(struct zd_memory *memory)
 	return error;
 }
 
-static bool is_part_below(const void *element, const void *key)
-{
-	return ((const struct segment *)element)->end <= *(const uint64_t *)key;
-}
-
-/** The part that has @address, or that follows it; parts_count where none does. */
-static size_t find_part(const struct core *core, size_t hint, uint64_t address)
-{
-	if (hint < core->parts_count && core->parts[hint].start <= address && address < core->parts[hint].end)
-		return hint;
-	return zd_lower_bound(core->parts, core->parts_count, sizeof(*core->parts), &address, is_part_below);
-}
-
 /** What is known of a frame, and in @left how many bytes from it on lie in one piece of the file. */
-static enum zd_memory_state find_frame(struct core_cursor *cursor, uint64_t frame, const struct segment **part,
-				       uint64_t *left)
+static enum zd_memory_state find_frame(struct core_cursor *cursor, uint64_t frame,
+				       const struct zd_extent **part, uint64_t *left)
 {
 	const struct core *core = (const struct core *)cursor->cursor.memory;
-	size_t i = find_part(core, cursor->part, frame);
+	size_t i = zd_extents_find(core->parts, core->parts_count, cursor->part, frame);
 	uint64_t into;
 
 	if (i == core->parts_count || core->parts[i].start >= frame + ZD_FRAME)
@@ -212,7 +150,7 @@ static size_t run_of(const uint64_t *frames, size_t count)
 static size_t load(struct zd_cursor *cursor, const uint64_t *frames, size_t count, uint8_t *buffer,
 		   uint8_t *states)
 {
-	const struct segment *part;
+	const struct zd_extent *part;
 	uint64_t left;
 	size_t n;
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-// A row for each method that makedumpfile has: DUMP_DH_COMPRESSED_* of its descriptors.
+// A row for each method that makedumpfile has: DUMP_DH_COMPRESSED_* of its descriptors.  A library's context is
+// made when its first page comes.
 
 #include "decompress.h"
 
@@ -8,7 +9,9 @@
 
 #include "memory.h"
 
-#ifdef HAVE_ZLIB
+#if defined(HAVE_LIBDEFLATE)
+#include <libdeflate.h>
+#elif defined(HAVE_ZLIB)
 #include <zlib.h>
 #endif
 #ifdef HAVE_LZO2
@@ -22,7 +25,9 @@
 #endif
 
 struct zd_decompress {
-#ifdef HAVE_ZLIB
+#if defined(HAVE_LIBDEFLATE)
+	struct libdeflate_decompressor *deflate;
+#elif defined(HAVE_ZLIB)
 	z_stream zlib;
 	bool has_zlib;
 #endif
@@ -47,11 +52,22 @@ static bool copy(struct zd_decompress *decompress, const uint8_t *bytes, size_t 
 	return true;
 }
 
-#ifdef HAVE_ZLIB
+#if defined(HAVE_LIBDEFLATE)
+static bool expand_zlib(struct zd_decompress *decompress, const uint8_t *bytes, size_t size, uint8_t *ret)
+{
+	if (!decompress->deflate)
+		decompress->deflate = libdeflate_alloc_decompressor();
+	// What is not exactly as long as wanted is an error.
+	return decompress->deflate && libdeflate_zlib_decompress(decompress->deflate, bytes, size, ret,
+								 ZD_FRAME, NULL) == LIBDEFLATE_SUCCESS;
+}
+#elif defined(HAVE_ZLIB)
 static bool expand_zlib(struct zd_decompress *decompress, const uint8_t *bytes, size_t size, uint8_t *ret)
 {
 	z_stream *stream = &decompress->zlib;
 
+	if (!decompress->has_zlib)
+		decompress->has_zlib = inflateInit(stream) == Z_OK;
 	if (!decompress->has_zlib || inflateReset(stream) != Z_OK)
 		return false;
 	stream->next_in = (Bytef *)(uintptr_t)bytes;
@@ -88,13 +104,16 @@ static bool expand_snappy(struct zd_decompress *decompress, const uint8_t *bytes
 #ifdef HAVE_LIBZSTD
 static bool expand_zstd(struct zd_decompress *decompress, const uint8_t *bytes, size_t size, uint8_t *ret)
 {
-	return ZSTD_decompressDCtx(decompress->zstd, ret, ZD_FRAME, bytes, size) == ZD_FRAME;
+	if (!decompress->zstd)
+		decompress->zstd = ZSTD_createDCtx();
+	return decompress->zstd &&
+	       ZSTD_decompressDCtx(decompress->zstd, ret, ZD_FRAME, bytes, size) == ZD_FRAME;
 }
 #endif
 
 static const struct method methods[] = {
 	{ "none", 0, copy },
-#ifdef HAVE_ZLIB
+#if defined(HAVE_LIBDEFLATE) || defined(HAVE_ZLIB)
 	{ "zlib", 0x01, expand_zlib },
 #endif
 #ifdef HAVE_LZO2
@@ -114,7 +133,7 @@ const char *const *zd_memory_methods(void)
 {
 	static const char *const names[] = {
 		"none",
-#ifdef HAVE_ZLIB
+#if defined(HAVE_LIBDEFLATE) || defined(HAVE_ZLIB)
 		"zlib",
 #endif
 #ifdef HAVE_LZO2
@@ -136,7 +155,9 @@ void zd_decompress_destroy(struct zd_decompress *decompress)
 {
 	if (!decompress)
 		return;
-#ifdef HAVE_ZLIB
+#if defined(HAVE_LIBDEFLATE)
+	libdeflate_free_decompressor(decompress->deflate);
+#elif defined(HAVE_ZLIB)
 	if (decompress->has_zlib)
 		inflateEnd(&decompress->zlib);
 #endif
@@ -146,38 +167,10 @@ void zd_decompress_destroy(struct zd_decompress *decompress)
 	free(decompress);
 }
 
-/** Make the contexts; false without memory. */
-static bool init(struct zd_decompress *decompress)
-{
-	bool done = true;
-
-	(void)decompress;
-#ifdef HAVE_ZLIB
-	decompress->has_zlib = inflateInit(&decompress->zlib) == Z_OK;
-	done &= decompress->has_zlib;
-#endif
-#ifdef HAVE_LZO2
-	done &= lzo_init() == LZO_E_OK;
-#endif
-#ifdef HAVE_LIBZSTD
-	decompress->zstd = ZSTD_createDCtx();
-	done &= decompress->zstd != NULL;
-#endif
-	return done;
-}
-
 struct zd_error *zd_decompress_create(struct zd_decompress **ret)
 {
-	struct zd_decompress *decompress = calloc(1, sizeof(*decompress));
-
-	if (!decompress)
-		return zd_error_no_memory();
-	if (!init(decompress)) {
-		zd_decompress_destroy(decompress);
-		return zd_error_no_memory();
-	}
-	*ret = decompress;
-	return NULL;
+	*ret = calloc(1, sizeof(**ret));
+	return *ret ? NULL : zd_error_no_memory();
 }
 
 bool zd_decompress(struct zd_decompress *decompress, uint32_t flags, const uint8_t *bytes, size_t size,

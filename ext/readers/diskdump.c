@@ -13,6 +13,7 @@
 #include "../core/util.h"
 #include "decompress.h"
 #include "format.h"
+#include "view.h"
 
 enum {
 	// Offsets in struct disk_dump_header of 64-bit kernels, and in struct kdump_sub_header.
@@ -27,13 +28,12 @@ enum {
 	VERSION_MAX_MAPNR = 6,
 
 	DESCRIPTOR = 24,
-	// Bytes of the bitmap that are held at a time, descriptors, bytes of compressed pages.
+	// Pages that are compared at a time.
+	RUN_MAX = ZD_VIEW_MAX / ZD_FRAME,
+	// Bytes of the bitmap that are held at a time.
 	BITMAP_BLOCK = 8192,
 	BLOCK_WORDS = BITMAP_BLOCK / 8,
 	BLOCK_PAGES = BITMAP_BLOCK * 8,
-	DESCRIPTORS = 1024,
-	WINDOW_MIN = 2 * ZD_FRAME,
-	WINDOW_MAX = 256 << 10,
 };
 
 // Of 256 TiB of memory, more than 64-bit machines have by far.
@@ -61,18 +61,10 @@ struct dump_cursor {
 	uint32_t ranks[BLOCK_WORDS];
 	size_t block;
 	bool block_valid;
-	/** Descriptors [first, first + count). */
-	uint8_t descriptors[DESCRIPTORS * DESCRIPTOR];
-	uint64_t descriptors_first;
-	size_t descriptors_count;
-	/** Bytes of the file from window_offset on; more of them are read the more they turn out to be wanted.
-	 */
-	uint64_t window_offset;
-	size_t window_size, window_next;
+	struct zd_view descriptors, pages;
 	/** The compressed bytes of the last frame, if the cursor has one. */
 	struct descriptor token;
 	uint8_t token_bytes[ZD_FRAME];
-	uint8_t window[WINDOW_MAX];
 };
 
 static bool probe(const uint8_t *magic)
@@ -175,9 +167,13 @@ static struct zd_error *cursor_init(struct zd_cursor *cursor)
 	return zd_decompress_create(&((struct dump_cursor *)cursor)->decompress);
 }
 
-static void cursor_deinit(struct zd_cursor *cursor)
+static void cursor_deinit(struct zd_cursor *base)
 {
-	zd_decompress_destroy(((struct dump_cursor *)cursor)->decompress);
+	struct dump_cursor *cursor = (struct dump_cursor *)base;
+
+	zd_decompress_destroy(cursor->decompress);
+	zd_view_deinit(&cursor->descriptors);
+	zd_view_deinit(&cursor->pages);
 }
 
 /** Hold a block of the bitmap. */
@@ -215,82 +211,49 @@ static enum zd_memory_state find_page(struct dump_cursor *cursor, uint64_t pfn, 
 	return ZD_MEMORY_DATA;
 }
 
+/** Where a descriptor lies in the file. */
+static uint64_t descriptor_at(const struct dump_cursor *cursor, uint64_t index)
+{
+	// No product can overflow: there are not more pages than bits in a bitmap.
+	return ((const struct dump *)cursor->cursor.memory)->descriptors + index * DESCRIPTOR;
+}
+
 static bool read_descriptor(struct dump_cursor *cursor, uint64_t index, struct descriptor *ret)
 {
-	const struct dump *dump = (const struct dump *)cursor->cursor.memory;
-	uint64_t count = dump->before[dump->blocks];
-	const uint8_t *bytes;
+	const uint8_t *bytes = zd_view_get(&cursor->descriptors, cursor->cursor.memory,
+					   descriptor_at(cursor, index), DESCRIPTOR);
 
-	if (index < cursor->descriptors_first ||
-	    index - cursor->descriptors_first >= cursor->descriptors_count) {
-		size_t wanted = DESCRIPTORS;
-
-		if (index >= count)
-			return false;
-		if (wanted > count - index)
-			wanted = count - index;
-		cursor->descriptors_first = index;
-		cursor->descriptors_count = 0;
-		// No product can overflow: there are not more pages than bits in a bitmap.
-		if (!zd_memory_pread(&dump->memory, cursor->descriptors, wanted * DESCRIPTOR,
-				     dump->descriptors + index * DESCRIPTOR))
-			return false;
-		cursor->descriptors_count = wanted;
-	}
-	bytes = cursor->descriptors + (index - cursor->descriptors_first) * DESCRIPTOR;
+	if (!bytes)
+		return false;
 	ret->offset = number(bytes, 8);
 	ret->size = number(bytes + 8, 4);
 	ret->flags = number(bytes + 12, 4);
 	return ret->size && ret->size <= ZD_FRAME;
 }
 
-/** The compressed bytes of a page, until the next call; NULL where they cannot be read. */
-static const uint8_t *read_bytes(struct dump_cursor *cursor, const struct descriptor *page)
+/** The compressed bytes of a page that the dump holds, until the next call; NULL where they cannot be read. */
+static const uint8_t *read_page(struct dump_cursor *cursor, uint64_t index, struct descriptor *ret)
 {
-	const struct zd_memory *memory = cursor->cursor.memory;
-	uint64_t end = cursor->window_offset + cursor->window_size;
-	size_t size = WINDOW_MIN;
-
-	if (page->offset >= cursor->window_offset && page->offset <= end && page->size <= end - page->offset)
-		return cursor->window + (page->offset - cursor->window_offset);
-	if (page->offset >= memory->file_size || page->size > memory->file_size - page->offset)
+	if (!read_descriptor(cursor, index, ret))
 		return NULL;
-	// Pages that follow each other: read on, more at a time.
-	if (cursor->window_size && page->offset >= cursor->window_offset && page->offset <= end)
-		size = cursor->window_next * 4 < WINDOW_MAX ? cursor->window_next * 4 : WINDOW_MAX;
-	cursor->window_next = size;
-	if (size > memory->file_size - page->offset)
-		size = memory->file_size - page->offset;
-	cursor->window_offset = page->offset;
-	cursor->window_size = 0;
-	if (!zd_memory_pread(memory, cursor->window, size, page->offset))
-		return NULL;
-	cursor->window_size = size;
-	return cursor->window;
+	return zd_view_get(&cursor->pages, cursor->cursor.memory, ret->offset, ret->size);
 }
 
+/** True where a page has the compressed bytes of the last frame. */
 static bool is_same(const struct dump_cursor *cursor, const struct descriptor *page, const uint8_t *bytes)
 {
-	return cursor->cursor.has_last && cursor->token.size == page->size &&
-	       cursor->token.flags == page->flags && !memcmp(cursor->token_bytes, bytes, page->size);
+	return cursor->token.size == page->size && cursor->token.flags == page->flags &&
+	       !memcmp(cursor->token_bytes, bytes, page->size);
 }
 
-static enum zd_memory_state load_frame(struct dump_cursor *cursor, uint64_t frame, uint8_t *buffer)
+static enum zd_memory_state load_page(struct dump_cursor *cursor, uint64_t index, uint8_t *buffer)
 {
 	struct descriptor page;
-	enum zd_memory_state state;
-	const uint8_t *bytes;
-	uint64_t index;
+	const uint8_t *bytes = read_page(cursor, index, &page);
 
-	state = find_page(cursor, frame / ZD_FRAME, &index);
-	if (state != ZD_MEMORY_DATA)
-		return state;
-	if (!read_descriptor(cursor, index, &page))
-		return ZD_MEMORY_UNSURE;
-	bytes = read_bytes(cursor, &page);
 	if (!bytes)
 		return ZD_MEMORY_UNSURE;
-	if (is_same(cursor, &page, bytes))
+	if (cursor->cursor.has_last && is_same(cursor, &page, bytes))
 		return ZD_MEMORY_SAME;
 	if (!zd_decompress(cursor->decompress, page.flags, bytes, page.size, buffer))
 		return ZD_MEMORY_UNSURE;
@@ -299,12 +262,82 @@ static enum zd_memory_state load_frame(struct dump_cursor *cursor, uint64_t fram
 	return ZD_MEMORY_DATA;
 }
 
-static size_t load(struct zd_cursor *cursor, const uint64_t *frames, size_t count, uint8_t *buffer,
+/** How many of @count frames from @pfn on follow each other, and are held by the dump, in the block at hand. */
+static size_t run_of_held(const struct dump_cursor *cursor, uint64_t pfn, const uint64_t *frames, size_t count)
+{
+	size_t n = 0;
+
+	while (n < count && frames[n] == pfn * ZD_FRAME && pfn / BLOCK_PAGES == cursor->block &&
+	       cursor->words[pfn % BLOCK_PAGES / 64] >> pfn % 64 & 1) {
+		n++;
+		pfn++;
+	}
+	return n;
+}
+
+/** How many of @count descriptors are of pages that lie one behind the other, each as long as the last frame.
+ */
+static size_t run_of_alike(const struct dump_cursor *cursor, const uint8_t *descriptors, size_t count)
+{
+	const struct descriptor *token = &cursor->token;
+	uint64_t offset = number(descriptors, 8);
+	size_t n = 0;
+
+	while (n < count && number(descriptors + n * DESCRIPTOR, 8) == offset + n * token->size &&
+	       number(descriptors + n * DESCRIPTOR + 8, 4) == token->size &&
+	       number(descriptors + n * DESCRIPTOR + 12, 4) == token->flags)
+		n++;
+	return n;
+}
+
+/** How many of @count pages, which lie one behind the other, are the last frame. */
+static size_t run_of_equal(const struct dump_cursor *cursor, const uint8_t *bytes, size_t count)
+{
+	size_t n = 0, size = cursor->token.size;
+
+	// The first one is, and each is the one before it: one comparison.
+	if (!memcmp(cursor->token_bytes, bytes, size) && !memcmp(bytes, bytes + size, (count - 1) * size))
+		return count;
+	while (n < count && !memcmp(cursor->token_bytes, bytes + n * size, size))
+		n++;
+	return n;
+}
+
+/** How many of @count pages from @pfn on, the first of which is number @index, are the last frame. */
+static size_t run_of_same(struct dump_cursor *cursor, uint64_t pfn, uint64_t index, const uint64_t *frames,
+			  size_t count)
+{
+	const struct zd_memory *memory = cursor->cursor.memory;
+	const uint8_t *bytes, *descriptors;
+	size_t alike;
+
+	count = run_of_held(cursor, pfn, frames, count < RUN_MAX ? count : RUN_MAX);
+	if (!count)
+		return 0;
+	descriptors =
+		zd_view_get(&cursor->descriptors, memory, descriptor_at(cursor, index), count * DESCRIPTOR);
+	alike = descriptors ? run_of_alike(cursor, descriptors, count) : 0;
+	if (!alike)
+		return 0;
+	bytes = zd_view_get(&cursor->pages, memory, number(descriptors, 8), alike * cursor->token.size);
+	return bytes ? run_of_equal(cursor, bytes, alike) : 0;
+}
+
+static size_t load(struct zd_cursor *base, const uint64_t *frames, size_t count, uint8_t *buffer,
 		   uint8_t *states)
 {
-	(void)count;
-	states[0] = load_frame((struct dump_cursor *)cursor, frames[0], buffer);
-	return 1;
+	struct dump_cursor *cursor = (struct dump_cursor *)base;
+	uint64_t index, pfn = frames[0] / ZD_FRAME;
+	size_t same;
+
+	states[0] = find_page(cursor, pfn, &index);
+	if (states[0] == ZD_MEMORY_DATA)
+		states[0] = load_page(cursor, index, buffer);
+	if (states[0] > ZD_MEMORY_SAME)
+		return 1;
+	same = run_of_same(cursor, pfn + 1, index + 1, frames + 1, count - 1);
+	memset(states + 1, ZD_MEMORY_SAME, same);
+	return 1 + same;
 }
 
 const struct zd_format zd_format_kdump = {

@@ -3,6 +3,7 @@
 #ifndef ZONEDEV_READERS_FORMAT_H
 #define ZONEDEV_READERS_FORMAT_H
 
+#include "flat.h"
 #include "memory.h"
 
 struct zd_format {
@@ -29,7 +30,10 @@ struct zd_format {
 struct zd_memory {
 	const struct zd_format *format;
 	int fd;
+	/** Bytes of the dump: of the file, or of what is flattened in it. */
 	uint64_t file_size;
+	/** NULL for a file that is as it was meant. */
+	struct zd_flat *flat;
 };
 
 struct zd_cursor {
@@ -41,7 +45,10 @@ struct zd_cursor {
 
 extern const struct zd_format zd_format_elf, zd_format_kdump;
 
-/** Read @size bytes of the file; false where it has not as many, or cannot be read. */
+/** Read @size bytes at @offset of a file; false where it has not as many, or cannot be read. */
+bool zd_pread_all(int fd, void *buffer, size_t size, uint64_t offset);
+
+/** Read @size bytes of the dump; false where it has not as many, or cannot be read. */
 bool zd_memory_pread(const struct zd_memory *memory, void *buffer, size_t size, uint64_t offset);
 
 #endif

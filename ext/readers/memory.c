@@ -13,14 +13,12 @@ static const struct zd_format *const formats[] = { &zd_format_elf, &zd_format_kd
 
 enum { FORMATS = sizeof(formats) / sizeof(formats[0]), MAGIC = 8 };
 
-bool zd_memory_pread(const struct zd_memory *memory, void *buffer, size_t size, uint64_t offset)
+bool zd_pread_all(int fd, void *buffer, size_t size, uint64_t offset)
 {
 	uint8_t *to = buffer;
 
-	if (offset > memory->file_size || size > memory->file_size - offset)
-		return false;
 	while (size) {
-		ssize_t done = pread(memory->fd, to, size, offset);
+		ssize_t done = pread(fd, to, size, offset);
 
 		if (done < 0 && errno == EINTR)
 			continue;
@@ -33,15 +31,50 @@ bool zd_memory_pread(const struct zd_memory *memory, void *buffer, size_t size, 
 	return true;
 }
 
-static struct zd_error *create(const struct zd_format *format, const struct zd_memory *file,
-			       struct zd_memory **ret)
+static bool pread_flat(const struct zd_memory *memory, uint8_t *to, size_t size, uint64_t offset)
+{
+	uint64_t at = 0, piece;
+
+	while (size) {
+		piece = zd_flat_find(memory->flat, offset, &at);
+		if (piece > size)
+			piece = size;
+		if (!piece || !zd_pread_all(memory->fd, to, piece, at))
+			return false;
+		to += piece;
+		offset += piece;
+		size -= piece;
+	}
+	return true;
+}
+
+bool zd_memory_pread(const struct zd_memory *memory, void *buffer, size_t size, uint64_t offset)
+{
+	if (offset > memory->file_size || size > memory->file_size - offset)
+		return false;
+	return memory->flat ? pread_flat(memory, buffer, size, offset)
+			    : zd_pread_all(memory->fd, buffer, size, offset);
+}
+
+static void forget_flat(struct zd_memory *memory)
+{
+	if (!memory->flat)
+		return;
+	zd_flat_deinit(memory->flat);
+	free(memory->flat);
+	memory->flat = NULL;
+}
+
+static struct zd_error *create(const struct zd_format *format, struct zd_memory *file, struct zd_memory **ret)
 {
 	struct zd_memory *memory = calloc(1, format->memory_size);
 	struct zd_error *error;
 
 	if (!memory)
 		return zd_error_no_memory();
-	*memory = (struct zd_memory){ format, file->fd, file->file_size };
+	*memory = *file;
+	file->flat = NULL;
+	memory->format = format;
 	error = format->init(memory);
 	if (error)
 		zd_memory_destroy(memory);
@@ -50,9 +83,37 @@ static struct zd_error *create(const struct zd_format *format, const struct zd_m
 	return error;
 }
 
+/** Go on with what is flattened in the file. */
+static struct zd_error *unfold(struct zd_memory *file, uint8_t *magic)
+{
+	struct zd_error *error;
+
+	file->flat = calloc(1, sizeof(*file->flat));
+	if (!file->flat)
+		return zd_error_no_memory();
+	error = zd_flat_read(file->fd, file->file_size, file->flat);
+	if (error)
+		return error;
+	file->file_size = file->flat->size;
+	if (!zd_memory_pread(file, magic, MAGIC, 0))
+		return zd_error_create(ZD_ERROR_FORMAT, "dump: flattened, and without a beginning");
+	return NULL;
+}
+
+/** Open what begins with @magic; the flattened records of @file go over to @ret. */
+static struct zd_error *open_format(struct zd_memory *file, const uint8_t *magic, struct zd_memory **ret)
+{
+	for (int i = 0; i < FORMATS; i++) {
+		if (formats[i]->probe(magic))
+			return create(formats[i], file, ret);
+	}
+	return zd_error_create(ZD_ERROR_INVALID, "dump: of a format that is not read here");
+}
+
 struct zd_error *zd_memory_open(int fd, struct zd_memory **ret)
 {
 	struct zd_memory file = { .fd = fd };
+	struct zd_error *error = NULL;
 	uint8_t magic[MAGIC];
 	struct stat status;
 
@@ -64,11 +125,12 @@ struct zd_error *zd_memory_open(int fd, struct zd_memory **ret)
 	file.file_size = status.st_size;
 	if (!zd_memory_pread(&file, magic, sizeof(magic), 0))
 		return zd_error_create(ZD_ERROR_FORMAT, "dump: shorter than any header");
-	for (int i = 0; i < FORMATS; i++) {
-		if (formats[i]->probe(magic))
-			return create(formats[i], &file, ret);
-	}
-	return zd_error_create(ZD_ERROR_INVALID, "dump: of a format that is not read here");
+	if (zd_flat_probe(magic))
+		error = unfold(&file, magic);
+	if (!error)
+		error = open_format(&file, magic, ret);
+	forget_flat(&file);
+	return error;
 }
 
 void zd_memory_destroy(struct zd_memory *memory)
@@ -76,6 +138,7 @@ void zd_memory_destroy(struct zd_memory *memory)
 	if (!memory)
 		return;
 	memory->format->deinit(memory);
+	forget_flat(memory);
 	free(memory);
 }
 

@@ -28,7 +28,7 @@ enum {
 	/** Bytes of a frame: of a page of memory, of a dump's block. */
 	ZD_FRAME = 4096,
 	/** PT_LOAD segments of a core that is read here. */
-	ZD_SEGMENTS_MAX = 2048,
+	ZD_SEGMENTS_MAX = 2048, /* ZD_EXTENTS_MAX */
 };
 
 enum zd_memory_state {
@@ -51,7 +51,7 @@ struct zd_cursor;
 struct zd_error *zd_memory_open(int fd, struct zd_memory **ret);
 void zd_memory_destroy(struct zd_memory *memory);
 
-/** "elf" or "kdump". */
+/** "elf" or "kdump", flattened or not. */
 const char *zd_memory_format(const struct zd_memory *memory);
 
 /** True where the file itself says what lies at some of the virtual addresses [start, end). */

@@ -121,7 +121,7 @@ class DumpMemory:
             frame = physical_address(prog, address) // _FRAME * _FRAME
             if self.memory.frame(frame) is None:
                 self.hole = (class_, reason)
-        except (FaultError, LookupError, NotImplementedError, ValueError, OverflowError):
+        except (FaultError, LookupError, ValueError, OverflowError):
             return
 
     def read(self, scan: _zonedev.Scan, progress: Callable[[int], None]) -> None:

@@ -155,7 +155,7 @@ def _frames_of(prog: Program, address: int, end: int, frame: int) -> Optional[li
         return None
     try:
         return sorted({physical_address(prog, page) // frame * frame for page in pages})
-    except (*ERRORS, NotImplementedError):
+    except ERRORS:
         return None
 
 
@@ -230,7 +230,7 @@ class _Search:
             return address - base
         try:
             return physical_address(self._prog, address)
-        except (*ERRORS, NotImplementedError):
+        except ERRORS:
             return None
 
     def _is_own_tail(self, word: _Word) -> bool:

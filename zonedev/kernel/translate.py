@@ -27,7 +27,9 @@ def physical_address(prog: Program, address: int) -> int:
     """Where memory lies that the kernel has mapped.
 
     :raises FaultError: it is not mapped
-    :raises LookupError: types or symbols lack for it
-    :raises NotImplementedError: drgn cannot walk this machine's page tables
+    :raises LookupError: types or symbols lack for it, or drgn cannot walk this machine's page tables
     """
-    return int(follow_phys(_kernel_mm(prog), address))
+    try:
+        return int(follow_phys(_kernel_mm(prog), address))
+    except NotImplementedError as err:
+        raise LookupError(str(err)) from None

@@ -235,7 +235,7 @@ def is_deduplicated(prog: Program, pagemap: Pagemap, layout: KernelLayout) -> bo
 def _same_frame(prog: Program, addresses: list[int]) -> bool:
     try:
         return len({physical_address(prog, address) for address in addresses}) == 1
-    except (FaultError, LookupError, NotImplementedError):
+    except (FaultError, LookupError):
         # Not known: a memmap that is not mapped there, types that lack, or a machine whose page tables drgn cannot
-        # walk (which it tells by NotImplementedError).  Each struct page is then judged at every place it has.
+        # walk.  Each struct page is then judged at every place it has.
         return False

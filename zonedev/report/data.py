@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
-from zonedev.model import Audit, Finding, Pagemap, PagemapResult, Waiter
+from zonedev.model import SEVERITIES, Audit, Finding, Pagemap, PagemapResult, Waiter
 
 if TYPE_CHECKING:
     from zonedev.diff import Change, Diff, PagemapChange
@@ -43,6 +43,7 @@ CSV_FIELDS = (
     "detail",
     "waiters",
     "raw",
+    "accepted",
 )
 
 
@@ -112,11 +113,18 @@ def finding_dict(finding: Finding) -> dict[str, Any]:
             else {}
         ),
         **({"explanation": explain_dict(finding.explanation)} if finding.explanation else {}),
+        **({"accepted": True} if finding.accepted else {}),
     }
 
 
+def accepted_dict(audit: Audit) -> dict[str, int]:
+    """How much of the totals a baseline accepts; findings are runs."""
+    pages = {f"{severity}s": audit.accepted(severity) for severity in reversed(SEVERITIES)}
+    return {**pages, "findings": sum(f.accepted for f in audit.findings)}
+
+
 def summary_dict(audit: Audit) -> dict[str, Any]:
-    """Totals and verdict; errors, warnings and infos count pages."""
+    """Totals and verdict; errors, warnings and infos count pages, accepted ones, too."""
     return {
         "pages": audit.pages,
         "classes": audit.classes,
@@ -126,6 +134,7 @@ def summary_dict(audit: Audit) -> dict[str, Any]:
         "findings": len(audit.findings),
         "findings_dropped": audit.findings_dropped,
         "transient": audit.transient,
+        **({"accepted": accepted_dict(audit)} if audit.baseline else {}),
         "verdict": audit.verdict,
     }
 
@@ -168,6 +177,7 @@ def audit_dict(audit: Audit, severity: str = "info") -> dict[str, Any]:
         "kernel_log": audit.kernel_log,
         "problems": audit.problems,
         "notes": audit.notes,
+        **({"baseline": vars(audit.baseline)} if audit.baseline else {}),
         "timing": {"scan_s": audit.scan_s, "total_s": audit.total_s, "pages_per_s": rate},
         "summary": summary_dict(audit),
     }
@@ -209,6 +219,7 @@ def audit_csv(audit: Audit, severity: str = "info") -> str:
         row["type"] = pagemap.type if pagemap else None
         row["also"] = " ".join(finding.also)
         row["flags"] = " ".join(finding.flag_names)
+        row["accepted"] = "yes" if finding.accepted else None
         row["waiters"] = " ".join(f"{w.comm}:{w.pid}" for w in finding.waiters)
         writer.writerow(row)
     return out.getvalue()
