@@ -35,8 +35,7 @@ REASONS = {
     "takes minutes": "make bench",
     "needs root": "the running kernel",
     "needs drgn-tools": "corelens",
-    "needs xfstests": "a suite with file systems and devices of its own",
-    "needs the ndctl suite and its kernel modules": "nfit_test",
+    "needs a test suite": "xfstests, the ndctl suite: devices, kernel modules",
 }
 
 
