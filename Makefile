@@ -21,19 +21,25 @@ BENCHFLAGS ?=
 
 SOURCES := setup.py pyproject.toml $(wildcard ext/core/*.[ch] ext/readers/*.[ch] ext/python/*.[ch])
 
-.PHONY: audit test build bench lab fuzz format clean
+.PHONY: audit test build docs bench lab fuzz format clean
 
 audit: $(VENV)/.built
 	@$(BIN)/python scripts/unpack_vmcore.py $(CORE) build/vmcores
 	@$(BIN)/zonedev audit build/vmcores/$(notdir $(CORE))/vmcore -s $(CORE)/vmlinux
 
-test: $(VENV)/.built $(VENV)/.tools
+test: $(VENV)/.built $(VENV)/.tools $(VENV)/.browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
 build: $(VENV)/.built
+
+# Warnings are errors.  All is made anew (-E): pages depend on the parser, on schemas, on what pages there are.
+docs: $(VENV)/.built $(VENV)/.docs
+	@$(BIN)/sphinx-build -q -E -W --keep-going -d build/docs/.html -b html docs build/docs/html
+	@$(BIN)/sphinx-build -q -E -W --keep-going -d build/docs/.man -t man -b man docs build/docs/man
+	@echo "build/docs/html/index.html, build/docs/man/zonedev.1"
 
 bench: $(VENV)/.built
 	$(BIN)/python scripts/bench $(BENCHFLAGS)
@@ -88,6 +94,14 @@ $(VENV)/.built: $(VENV)/.created $(SOURCES)
 
 $(VENV)/.tools: $(VENV)/.created tests/requirements.txt
 	@$(BIN)/python -m pip install --quiet -r tests/requirements.txt
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.created docs/requirements.txt
+	@$(BIN)/python -m pip install --quiet -r docs/requirements.txt
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.created scripts/setup.sh
+	@sh scripts/setup.sh --browser
 	@touch $@
 
 clean:

@@ -21,6 +21,9 @@ HEAD = """\
 <!-- SPDX-License-Identifier: LGPL-2.1-or-later -->
 # Rules
 
+What each rule finds: when it fires, for which memory types and ways of counting ([schemes](schemes.md)), what that means, and what looks like it and is
+sound. `zonedev rules RULE` prints the same.
+
 Written by `scripts/rules_doc.py` out of the table in `ext/core/rules.c`: change that, not this. The order is that of the table: the first
 row that fires names a finding, others stand in `also`. Words: `base` is the refcount of a free folio of the memory type, `extra` what
 the refcount has beyond base and maps, `pins` and `plain` its parts (1024 references of an order-0 folio are one pin).

@@ -3,6 +3,7 @@
 # Makes the virtual environment that make audit and make test work in.  What the system lacks is
 # installed with apt as root or through sudo; otherwise one line names it.
 # usage: setup.sh VENV          (PYTHON: the interpreter, default python3)
+#        setup.sh --browser     a Chromium, which the tests open pages of audit --html with; they go without, too
 set -eu
 venv=$1
 python=${PYTHON:-python3}
@@ -57,6 +58,20 @@ install_packages() {
 	[ -z "$wanted" ] || $get install -qq -y $wanted >/dev/null || say "not installed: ${wanted% }; building without them"
 }
 
+install_browser() {
+	! command -v chromium >/dev/null || return 0
+	get=$(apt)
+	[ -n "$get" ] || { say "no chromium: the tests that open pages are skipped; install with: apt-get install chromium"; return 0; }
+	say "installing chromium"
+	$get update -qq >/dev/null || say "apt-get update failed; going on with the package lists at hand"
+	$get install -qq -y --no-install-recommends chromium fonts-dejavu-core >/dev/null ||
+		say "not installed: chromium; the tests that open pages are skipped"
+}
+
+if [ "$venv" = --browser ]; then
+	install_browser
+	exit 0
+fi
 install_packages
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' || { say "$python is older than Python 3.9"; exit 1; }
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"

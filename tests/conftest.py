@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
+import drgn.cli  # noqa: F401  (before zonedev: what shows itself at drgn's prompt registers there)
 import pytest
 from drgn import FaultError, Program
 

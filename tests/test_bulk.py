@@ -24,6 +24,7 @@ from test_scan import mutate, typical_pages
 
 from zonedev import _zonedev
 from zonedev.audit import audit
+from zonedev.cells import CellPlan
 from zonedev.kernel import dump_memory
 from zonedev.kernel.dump_memory import READER, THREADS, DumpMemory, open_memory
 from zonedev.report import data as report
@@ -42,7 +43,9 @@ def reports(prog: Program, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str, l
     texts = []
     for reader in ("drgn", ""):
         monkeypatch.setenv(READER, reader)
-        found = report.audit_dict(audit(prog))
+        result = audit(prog, cells=CellPlan(1 << 12))
+        found = report.audit_dict(result)
+        found["cells"] = [[list(one.runs()) for one in p.cells] for p in result.pagemaps]
         del found["timing"]
         readers = found["tool"].pop("readers")
         texts.append(json.dumps(found))
@@ -156,12 +159,13 @@ class Case:
             machine.layout, machine.scheme, machine.pagemap, merge, fast, entries=entries
         )
         scan.begin(START, START + self.pages, machine.memmap)
+        scan.count_cells(START + 5, START + self.pages - 5, 4)
         if self.first:
             scan.hole(self.first, "skipped")
         fed = Feed(self.kernel(memory), scan, START + self.first, lambda pages: None)
         fed.run()
         scan.end()
-        return scan.result(), fed.reasons, fed.not_captured
+        return scan.result(), fed.reasons, fed.not_captured, scan.cells()
 
     def open(self, path: Path, method: Optional[str] = None) -> DumpMemory:
         if method:
@@ -258,7 +262,7 @@ def test_parts_of_a_range(
     case = memmap_of(machine, bytes(data))
     if lost is not None:
         case.memmap.lose(places[0] // IN_FRAME + lost)
-    result, _, _ = case.check(tmp_path / "core", monkeypatch, merge)
+    result, *_ = case.check(tmp_path / "core", monkeypatch, merge)
     assert result["findings"] or lost is not None
     assert case.used >= 2
 
@@ -271,7 +275,7 @@ def test_more_refcounts_than_are_told(tmp_path: Path, monkeypatch: pytest.Monkey
         at = (PART - 3000 + i) * 64
         data[at : at + 64] = machine.page(refcount=10 + i * 7 % 6000)
     case = memmap_of(machine, bytes(data))
-    result, _, _ = case.check(tmp_path / "core", monkeypatch)
+    result, *_ = case.check(tmp_path / "core", monkeypatch)
     assert result["refcounts_other"]
 
 

@@ -65,7 +65,11 @@ def test_every_file_has_its_licence_line() -> None:
     names = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split("\n")
-    sources = [n for n in names if n.endswith((".py", ".c", ".h", ".sh", ".pyi", ".toml"))]
+    sources = [
+        n
+        for n in names
+        if n.endswith((".py", ".c", ".h", ".sh", ".pyi", ".toml", ".js", ".css", ".html"))
+    ]
     assert sources
     for name in sources:
         head = (ROOT / name).read_text(errors="replace")[:300]

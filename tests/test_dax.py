@@ -761,3 +761,24 @@ def test_pids_that_lead_into_themselves_end(monkeypatch: pytest.MonkeyPatch) -> 
     lay_node(leaf, 0, 0x1000, top | 2)
     with pytest.raises(ValueError, match="cannot lie"):
         list(dax_lock.for_each_task(fake))
+
+
+def test_stacks_of_tasks_that_cannot_all_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were found are given, and then it is said."""
+    prog: Any = SimpleNamespace(read=lambda _address, size: b"x" * size)
+    task: Any = SimpleNamespace(stack=0x1000)
+    lost: list[str] = []
+
+    def each(_prog: Any, gap: Any) -> Any:
+        yield from [task] * 2
+        for text in lost:
+            gap(text)
+
+    monkeypatch.setattr(dax_lock, "stack_size", lambda _prog: 8)
+    monkeypatch.setattr(dax_lock, "for_each_task", each)
+    assert list(dax_lock.each_stack(prog)) == [(task, b"x" * 8)] * 2
+    lost.append("not all pids can be read")
+    stacks = dax_lock.each_stack(prog)
+    assert [next(stacks), next(stacks)] == [(task, b"x" * 8)] * 2
+    with pytest.raises(ValueError, match="not all pids"):
+        next(stacks)

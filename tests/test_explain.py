@@ -24,6 +24,7 @@ from zonedev.errors import TargetError, UsageError
 from zonedev.explain import Explainer, Explanation, Holder, explain
 from zonedev.explain_maps import Folio
 from zonedev.kernel import pagetable
+from zonedev.kernel.dax import DaxWalk
 from zonedev.kernel.held import Held
 from zonedev.kernel.members import Members
 from zonedev.kernel.rmap import Rmap, Vma
@@ -221,6 +222,16 @@ def test_every_way_to_name_a_page() -> None:
         explain(vmcore.prog, "phys:0x1000")
 
 
+def test_without_types_of_page_tables_is_a_gap() -> None:
+    """A debug file that has pages and no processes."""
+    vmcore = open_vmcore("5.10-nvdimm-leak")
+    account = explain(vmcore.prog, 0x101310, budget_s=0)
+    assert (
+        "types do not tell what page tables are: could not find 'struct mm_struct'" in account.gaps
+    )
+    assert not account.complete
+
+
 def test_references_on_a_tail_do_not_add_up() -> None:
     vmcore = open_vmcore("7.2-explain")
     head = page(vmcore, "devdax_two_again mapped, leak set")
@@ -338,6 +349,38 @@ def test_tasks_that_were_left_out_are_a_gap() -> None:
     assert "of no task" in one.holders[0].object
     assert (one.unexplained, one.exit_code) == (1, 3)
     assert "as far as could be looked" in str(one)
+
+
+def test_descriptors_that_read_as_zeroes_are_a_gap() -> None:
+    vmcore = fresh_vmcore("7.2-explain")
+    prog, pfn = vmcore.prog, page(vmcore, "vmsplice_mapped mapped, pinned by vmsplice")
+    (pipe,) = of_kind(explain(prog, hex(pfn)), "pipe")
+    file = next(f for f in files_of(prog, "pipeanon_fops") if f.task.pid == pipe.pid)
+    lay_over(prog, file.address, bytes(Members(prog, "struct file", "f_op").size))
+    one = explain(prog, hex(pfn))
+    assert f"descriptor {file.fd} of workload (pid {pipe.pid}) cannot be read" in one.gaps
+    files = Object(prog, "struct files_struct *", value=file.task.files)
+    lay_over(prog, int(files.fdt), bytes(sizeof(files.fdt[0])))
+    one = explain(prog, hex(pfn))
+    assert f"the open files of workload (pid {pipe.pid}) cannot be read" in one.gaps
+
+
+def test_a_page_within_a_large_entry_has_its_own_offset() -> None:
+    vmcore = open_vmcore("5.10-explain")
+    state = next(s for s in vmcore.states if s["why"] == "pmd mapped by a PMD")
+    within = range(state["pfn"], state["pfn"] + state["count"])
+    head = next(pfn for pfn in within if pfn % 512 == 0)
+    first, later = (explain(vmcore.prog, hex(pfn)).files[0] for pfn in (head, head + 3))
+    assert first.path == later.path
+    assert later.offset == first.offset + 3 * 4096
+
+
+def test_entries_that_could_not_all_be_read_are_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    vmcore = open_vmcore("7.2-explain")
+    pfn = hex(page(vmcore, "map4k mapped"))
+    assert explain(vmcore.prog, pfn).gaps == []
+    monkeypatch.setattr(DaxWalk, "is_complete", lambda _self, _pagemap: False)
+    assert "not all DAX entries could be read" in explain(vmcore.prog, pfn).gaps
 
 
 def test_a_process_without_page_tables_is_a_gap() -> None:
@@ -535,14 +578,6 @@ def test_the_verb_prints_the_account(zonedev: Zonedev) -> None:
     assert_one_line(zonedev("explain", *target, "ten"), "'ten' is not a pfn")
     assert_one_line(zonedev("explain", vmcore.core, pfn), f"{pfn}; a VMCORE is named with -c")
     assert_one_line(zonedev("audit", vmcore.core, pfn), f"{pfn} (see zonedev audit --help)")
-
-
-def test_the_readme_shows_what_is_printed(zonedev: Zonedev) -> None:
-    vmcore = open_vmcore("7.2-explain")
-    blocks = (ROOT / "README.md").read_text().split("```\n")
-    (shown,) = [block for block in blocks if block.startswith("0x101215 is taken as a pfn")]
-    answer = zonedev("explain", "-c", vmcore.core, *vmcore.types, "0x101215", "--budget", 0)
-    assert answer.out == shown
 
 
 def test_a_page_may_be_named_in_any_way() -> None:

@@ -24,9 +24,10 @@ from pages import EVIDENCE, FLAGS, MAPPING, START, Machine
 from trees import LOCK, LOCKED, PMD, SPACES, World
 
 from zonedev import _zonedev, reference
+from zonedev.cells import Cells
 from zonedev.kernel.scheme import _ASK
 from zonedev.kernel.vmemmap import Hole, read_memmap
-from zonedev.model import PfnRange
+from zonedev.model import CLASSES, PfnRange
 from zonedev.reference import SILENT, Content, Driver, Entry, Files, Range, Verdict
 from zonedev.scanner import pagemap_spec
 
@@ -67,9 +68,10 @@ NEVER_FOUND = {"dedup-alias"}
 
 
 class Side(NamedTuple):
-    """What one implementation says: pages per class; per pfn of a finding its words."""
+    """What one implementation says: pages per class, in all and by place; per pfn of a finding its words."""
 
     classes: dict[str, int]
+    cells: list[tuple[int, ...]]
     findings: dict[int, tuple[Any, ...]]
 
 
@@ -160,6 +162,11 @@ def entries_of(machine: Machine, contents: list[Content], files: Files) -> _zone
     return world.entries
 
 
+def cell_shift(pages: int) -> int:
+    """How fine classes are counted by place."""
+    return pages % 4
+
+
 def side_of_c(
     layout: _zonedev.Layout,
     scheme: _zonedev.Scheme,
@@ -177,6 +184,8 @@ def side_of_c(
         listed=bits_of(layout, range_, driver.listed),
     )
     scan.begin(range_.start_pfn, range_.end_pfn, range_.memmap, range_.index_bias)
+    pfns, shift = (range_.start_pfn, range_.end_pfn), cell_shift(len(contents))
+    scan.count_cells(*pfns, shift)
     for run in runs(contents):
         if isinstance(run, str):
             scan.hole(1, run)
@@ -191,7 +200,9 @@ def side_of_c(
             assert pfn not in findings
             facts = (f["refcount"], f["mapcount"], f["order"], f["mapping"])
             findings[pfn] = (f["rule"], f["severity"], tuple(f["also"]), *facts)
-    return Side({name: n for name, n in tally["classes"].items() if n}, findings)
+    classes = {name: n for name, n in tally["classes"].items() if n}
+    cells = Cells.of_bytes(pfns, shift, scan.cells())
+    return Side(classes, list(map(cells.classes, range(len(cells)))), findings)
 
 
 def side_of_reference(verdicts: list[Verdict]) -> Side:
@@ -205,7 +216,12 @@ def side_of_reference(verdicts: list[Verdict]) -> Side:
         if not page.tail:
             facts = (page.refcount, page.mapcount, page.order, page.mapping)
         findings[verdict.pfn] = (finding.rule, finding.severity, finding.also, *facts)
-    return Side(dict(Counter(verdict.class_ for verdict in verdicts)), findings)
+    cells: dict[int, Counter[str]] = {}
+    for verdict in verdicts:
+        cell = cells.setdefault(verdict.pfn >> cell_shift(len(verdicts)), Counter())
+        cell[verdict.class_] += 1
+    counts = [tuple(cell[name] for name in CLASSES) for cell in cells.values()]
+    return Side(dict(Counter(verdict.class_ for verdict in verdicts)), counts, findings)
 
 
 def compare(

@@ -19,6 +19,7 @@ from drgn.helpers.linux.mmzone import pfn_to_section
 from pages import scheme
 
 from zonedev.audit import audit
+from zonedev.cells import CellPlan, Cells
 from zonedev.commands import build_parser
 from zonedev.kernel import facts, layout
 from zonedev.kernel.by_pages import Found
@@ -35,9 +36,9 @@ from zonedev.live import (
     confirm_pagemaps,
     merge_findings,
 )
-from zonedev.model import Finding, Pagemap, PagemapResult, PfnRange, PgmapRef, SchemeInfo
+from zonedev.model import CLASSES, Finding, Pagemap, PagemapResult, PfnRange, PgmapRef, SchemeInfo
 from zonedev.pagemap_rules import Case, Unjudged, contradicted_types, judge_pagemap
-from zonedev.scanner import Scanner, scan_pagemap
+from zonedev.scanner import Counting, Scanner, scan_pagemap
 
 PAGES = 1024
 
@@ -334,12 +335,23 @@ def test_looking_at_one_pagemap_judges_it_as_looking_at_all(
 # ---------------------------------------------------------------- live kernels
 
 
+def wrong_at(cells: Cells, finding: Finding) -> int:
+    """Pages in violation in the cells that a finding's folio has pages of."""
+    first = (finding.folio_pfn - cells.start_pfn) >> cells.shift
+    last = (finding.folio_pfn + finding.folio_pages - 1 - cells.start_pfn) >> cells.shift
+    at = CLASSES.index("violation")
+    return sum(cells.classes(i)[at] for i in range(first, last + 1))
+
+
 @pytest.mark.parametrize("which", ["reference-on-free-folio", "tail-refcount"])
 def test_findings_that_change_between_samples_are_transient(which: str) -> None:
     vmcore = open_vmcore("7.2-nvdimm-leak")
     pgmap = vmcore.kernel.pagemaps[0]
-    scanned = scan_pagemap(vmcore.kernel, pgmap, vmcore.kernel.scheme)
+    counting = Counting.of(CellPlan(1 << 12), pgmap, [pgmap])
+    scanned = scan_pagemap(vmcore.kernel, pgmap, vmcore.kernel.scheme, counting=counting)
+    (cells,) = scanned.result.cells
     before = dict(scanned.result.classes)
+    assert cells.sums() == before
     scanner = Scanner(vmcore.kernel, [pgmap])
     assert Confirmation(scanner, scanned).again() == []
     assert scanned.result.classes == before
@@ -347,6 +359,7 @@ def test_findings_that_change_between_samples_are_transient(which: str) -> None:
     i = next(i for i, f in enumerate(scanned.findings) if f.rule == which)
     changed = replace(scanned.findings[i], raw=bytes(64), agreed=1)
     scanned.findings[i] = changed
+    wrong = wrong_at(cells, changed)
     confirmation = Confirmation(scanner, scanned)
     assert confirmation.again() == []
     assert confirmation.finish() == [changed]
@@ -355,6 +368,8 @@ def test_findings_that_change_between_samples_are_transient(which: str) -> None:
     lost = before["violation"] - scanned.result.classes["violation"]
     assert lost == changed.folio_pages if changed.count == 1 else lost > 0
     assert sum(scanned.result.classes.values()) == pgmap.pages
+    assert cells.sums() == scanned.result.classes
+    assert wrong_at(cells, changed) == wrong - lost
     assert scanned.result.severities["error"] == 4 - changed.pages
 
 

@@ -132,6 +132,16 @@ def test_same_arguments_same_output(capsys: pytest.CaptureFixture[str], words: s
     assert capsys.readouterr() == inside and inside.out
 
 
+def test_pictures(newest: Vmcore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(newest.prog, "zonedev map --pgmap pmem0")
+    drawn = capsys.readouterr().out
+    assert result.pagemaps[0].cells and "0x10f000      " in drawn and "\x1b" not in drawn
+    path = tmp_path / "report.html"
+    assert run(newest.prog, f"zonedev audit -q --html {path}").verdict == "clean"
+    # Commands that go on from there are those of drgn's prompt.
+    assert '"command":"%zonedev","target":""' in path.read_text()
+
+
 def test_explanations_are_the_same_and_are_returned(capsys: pytest.CaptureFixture[str]) -> None:
     vmcore = open_vmcore("7.2-explain")
     for words in ("explain 0x101215 --budget 0", "explain 0x101215 --budget 0 --format json"):

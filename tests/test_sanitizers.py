@@ -20,6 +20,7 @@ from native import compiler, why_no_sanitizers
 
 CASES = [
     ("test_bulk.py", "random_pages and E-FS_DAX or cut_off or refused or shrinks or sense"),
+    ("test_cells.py", "cannot or nothing or one_range or templates or some_pages"),
     ("test_pointers.py", ""),
     ("test_rules.py", ""),
     ("test_scan.py", "not real_cores or 7.2-nvdimm"),

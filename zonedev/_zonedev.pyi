@@ -152,6 +152,16 @@ class Scan:
         """The next range; memmap is the address of the first pfn's struct page, index_bias a page's pfn less its
         index in dax_mapping (modulo 1 << 64)."""
 
+    def count_cells(self, start_pfn: int, end_pfn: int, shift: int, /) -> None:
+        """Count the classes of these pages of the range by place, too, in cells of 1 << shift pages that are
+        aligned to their size; right after begin(), for this range.
+
+        :raises ValueError: not in the range; more than 262144 cells; shift above 63
+        """
+
+    def cells(self) -> bytes:
+        """After end(): pages per cell and class (in the order of CLASSES), as native unsigned 64-bit numbers."""
+
     def pages(self, buffer: Buffer, /) -> None:
         """The next struct pages; the GIL is released.
 

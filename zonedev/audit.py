@@ -19,6 +19,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from zonedev import _zonedev
 from zonedev._version import VERSION
 from zonedev.baseline import Look, accept, read_baseline
+from zonedev.cells import CellPlan
 from zonedev.driver_pass import DriverPasses, FreeListPass, PoolPass
 from zonedev.errors import TargetError, UsageError, ValidationError
 from zonedev.explain import explain_findings
@@ -426,6 +427,7 @@ def audit(
     samples: int = SAMPLES,
     quick: bool = False,
     explain: bool = False,
+    cells: Optional[CellPlan] = None,
     progress: Optional[Progress] = None,
     baseline: Sequence[str] = (),
 ) -> Audit:
@@ -441,6 +443,7 @@ def audit(
     :param quick: leave out the passes over more than struct pages (DAX entries, pools and lists of drivers,
         stacks of tasks)
     :param explain: say who holds the first folio of each finding, of the 20 most severe
+    :param cells: count classes by place, too (PagemapResult.cells), so finely
     :param progress: called with (pages done, pages in all)
     :param baseline: files of findings that are accepted (docs/baseline.md): the verdict is that of all others
     :raises TargetError: the target cannot be audited
@@ -451,7 +454,7 @@ def audit(
     kernel = read_kernel(prog)
     selected = _select(kernel, types or [], pgmaps or [])
     dax, drivers = _dax_pass(kernel, selected, quick), DriverPasses(kernel, selected, quick)
-    scanner = Scanner(kernel, selected, progress, dax, drivers)
+    scanner = Scanner(kernel, selected, progress, dax, drivers, cells)
     scan_begin = time.monotonic()
     scanner.run()
     scan_s = time.monotonic() - scan_begin

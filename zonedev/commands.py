@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from zonedev.target import Target, with_types
 
 if TYPE_CHECKING:
     from zonedev.kernel.dax import DaxWalk
+    from zonedev.model import Audit
 
 _INCOMPLETE = 3
 
@@ -31,6 +33,11 @@ _INCOMPLETE = 3
 _ONE_PAGE = ("page", "explain")
 
 _WAIT_MAX = 1e6
+
+# Cells of a map in a browser, per pagemap.
+_HTML_CELLS = 1 << 17
+# Pages that --pfn shows around one of them.
+_AROUND = 1 << 10
 
 FORMATS = ("text", "json", "ndjson", "csv")
 AUDIT_FORMATS = (*FORMATS, "prometheus")
@@ -51,6 +58,7 @@ _EPILOGS = {
     "waiters": "exit status: 0 whoever waits, 2 usage or target error, 3 not everything could be looked at",
     "scheme": "exit status: 0, 2 usage or target error",
     "rules": "exit status: 0, 2 usage or target error",
+    "map": _EPILOG.strip() + " (the verdict of zonedev audit)",
     "diff": "exit status: 0 nothing is new or worse, 1 something is, 2 usage or target error, 3 a report is incomplete, or"
     " they were not made alike",
     "slice": "exit status: 0 written, 2 usage or target error",
@@ -175,6 +183,11 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
         help="say who holds the first folio of each finding (the 20 most severe)",
     )
     group.add_argument(
+        "--html",
+        metavar="FILE",
+        help="also write the report as a page for a browser: one file, with maps of the pagemaps",
+    )
+    group.add_argument(
         "-q", "--quiet", action="store_true", help="print nothing; the exit status tells"
     )
     live = parser.add_argument_group("live kernels")
@@ -191,6 +204,26 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
         default=64,
         metavar="N",
         help="samples that must agree (default: 64); 4 N where other states come and go",
+    )
+
+
+def _add_map(parser: argparse.ArgumentParser) -> None:
+    _add_selection(parser)
+    parser.add_argument(
+        "--pfn",
+        metavar="RANGE",
+        help="only these pages, so much closer: START-END (as reports have it), or a PFN and what lies around it",
+    )
+    parser.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colours (default: auto, on a terminal and without NO_COLOR); the characters say the same",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="struct pages only: leave out what files and drivers say of them",
     )
 
 
@@ -240,6 +273,7 @@ def build_parser(prog: str, targets: bool) -> Parser:
 
     _add_format(verb("list", "list the pagemaps: device, type, pages, reference", True))
     _add_audit(verb("audit", "judge every struct page of every pagemap", True))
+    _add_map(verb("map", "draw the pages of each pagemap by class: what is wrong, and where", True))
     page = verb("page", "decode and judge one struct page and its folio")
     page.add_argument(
         "what", metavar="PFN|ADDRESS", help="pfn, phys:ADDRESS, or a kernel address 0xffff..."
@@ -367,8 +401,29 @@ def _rule_rows(name: str) -> list[dict[str, Any]]:
     return rows
 
 
+def _of_target(result: Audit, target: Optional[Target]) -> Audit:
+    """An audit, with what is known of the file that it was made of."""
+    if target:
+        result.path = target.path
+        result.format = target.format
+        result.problems[:0] = target.problems
+    return result
+
+
+def _write_html(result: Audit, path: str, severity: str, target: Optional[Target]) -> None:
+    from zonedev.report.html import audit_html
+
+    command = ["zonedev", *target.words] if target else ["%zonedev"]
+    try:
+        with open(path, "w", encoding="ascii", errors="xmlcharrefreplace", newline="\n") as file:
+            file.writelines(audit_html(result, severity, command))
+    except OSError as err:
+        raise UsageError(f"--html {path}: cannot be written: {err.strerror or err}") from None
+
+
 def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) -> Outcome:
     from zonedev.audit import audit
+    from zonedev.cells import CellPlan
     from zonedev.report import data, text
     from zonedev.report.prometheus import audit_prometheus
 
@@ -385,15 +440,15 @@ def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) ->
             samples=args.samples,
             quick=args.quick,
             explain=args.explain,
+            cells=CellPlan(_HTML_CELLS) if args.html else None,
             progress=progress,
             baseline=args.baseline,
         )
-    if target:
-        result.path = target.path
-        result.format = target.format
-        result.problems[:0] = target.problems
+    _of_target(result, target)
     if wanted:
         result.filters["rule"] = wanted
+    if args.html:
+        _write_html(result, args.html, args.severity or "info", target)
     severity = args.severity or ("warning" if args.format == "text" else "info")
     if not args.quiet:
         _print(
@@ -407,6 +462,64 @@ def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) ->
         )
     if args.json is not None:
         write_whole(args.json, data.to_json(data.audit_dict(result)))
+    return Outcome(result, result.exit_code)
+
+
+def _number(text: str, option: str) -> int:
+    try:
+        number = int(text, 0)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 1 << 64:
+        raise UsageError(f"{option}: {text!r} is no pfn")
+    return number
+
+
+def _pfns(text: str) -> tuple[int, int]:
+    """START-END, END inclusive, or the aligned block around a PFN: as [start, end)."""
+    words = text.split("-")
+    if len(words) > 2:
+        raise UsageError(f"--pfn: {text!r} is neither START-END nor a PFN")
+    numbers = [_number(word, "--pfn") for word in words]
+    if len(numbers) == 1:
+        start = numbers[0] // _AROUND * _AROUND
+        return start, start + _AROUND
+    if numbers[0] > numbers[1]:
+        raise UsageError(f"--pfn: {text} ends before it begins")
+    return numbers[0], numbers[1] + 1
+
+
+def _has_colour(choice: str) -> bool:
+    """Whether escape sequences are to be written to stdout."""
+    if choice == "auto":
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        return sys.stdout.isatty() and not plain
+    return choice == "always"
+
+
+def _map(prog: Program, args: argparse.Namespace, target: Optional[Target]) -> Outcome:
+    from zonedev.audit import audit
+    from zonedev.report.map_text import WIDTH, map_text, plan
+
+    pfns = _pfns(args.pfn) if args.pfn else None
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    with meter("reading struct pages", "pages") as progress:
+        result = audit(
+            prog,
+            types=args.type,
+            pgmaps=args.pgmap,
+            quick=args.quick,
+            cells=plan(width, pfns),
+            progress=progress,
+        )
+    if pfns and result.pagemaps and not any(one.cells for one in result.pagemaps):
+        known = ", ".join(
+            f"{r.start_pfn:#x}-{r.end_pfn - 1:#x}"
+            for one in result.pagemaps[:20]
+            for r in one.pagemap.ranges[:20]
+        )
+        raise UsageError(f"--pfn {args.pfn}: no pagemap has pages there; there are: {known}")
+    _print(map_text(_of_target(result, target), width, _has_colour(args.color)))
     return Outcome(result, result.exit_code)
 
 
@@ -573,6 +686,12 @@ WITHOUT_TARGET: dict[str, Callable[[argparse.Namespace], Outcome]] = {
     "scheme": scheme_verb,
 }
 
+# Verbs whose report names the target as its user did.
+_WITH_TARGET: dict[str, Callable[[Program, argparse.Namespace, Optional[Target]], Outcome]] = {
+    "audit": _audit,
+    "map": _map,
+}
+
 _VERBS: dict[str, Callable[[Program, argparse.Namespace], Outcome]] = {
     "list": _list,
     "page": _page,
@@ -597,8 +716,8 @@ def run_verb(prog: Program, args: argparse.Namespace, target: Optional[Target] =
     try:
         if target is None:
             with_types(prog)
-        if args.verb == "audit":
-            return _audit(prog, args, target)
+        if args.verb in _WITH_TARGET:
+            return _WITH_TARGET[args.verb](prog, args, target)
         return _VERBS[args.verb](prog, args)
     except TargetError as err:
         raise err if where in str(err) else TargetError(f"{where}: {err}") from None

@@ -156,14 +156,24 @@ class Explainer:
         heads = {folio.pfn: folio for folio in folios.values()}
         self._read_tasks()
         self._find_files(heads)
-        shift = self._kernel.layout.page_shift
-        MapFinder(self._prog, shift, self._tasks, self._tables).run(list(heads.values()))
+        self._find_maps(list(heads.values()))
         openers = self._find_holders(heads)
         made = {pfn: self._explanation(folio, openers) for pfn, folio in heads.items()}
         return {
             pfn: replace(made[folio.pfn], asked_pfn=pfn, asked_refcount=folio.asked["refcount"])
             for pfn, folio in folios.items()
         }
+
+    def _find_maps(self, folios: list[Folio]) -> None:
+        """Book the maps of folios."""
+        try:
+            tables = self._tables
+        except LookupError as err:
+            for folio in folios:
+                folio.gap(f"types do not tell what page tables are: {err}")
+            return
+        shift = self._kernel.layout.page_shift
+        MapFinder(self._prog, shift, self._tasks, tables).run(folios)
 
     def explain_all(self, pfns: Iterable[int]) -> tuple[dict[int, Explanation], list[str]]:
         """The same of those that can be explained, and why others cannot."""

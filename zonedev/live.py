@@ -23,6 +23,7 @@ from dataclasses import replace
 
 from drgn import FaultError
 
+from zonedev.cells import move_pages
 from zonedev.kernel.facts import Kernel
 from zonedev.kernel.vmemmap import order_max
 from zonedev.model import Finding, Pagemap, PagemapResult
@@ -74,6 +75,8 @@ def _move(result: PagemapResult, finding: Finding, to: str) -> None:
         pages = min(pages, _UNIQUE_PAGES)
     result.classes["violation"] -= pages
     result.classes[to] += pages
+    folio = finding.folio_pfn, finding.folio_pfn + finding.folio_pages
+    move_pages(result.cells, folio, pages, "violation", to)
 
 
 def _retract(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 from zonedev import _zonedev
 
 if TYPE_CHECKING:
+    from zonedev.cells import Cells
     from zonedev.explanation import Explanation
 
 CLASSES = _zonedev.CLASSES
@@ -178,7 +179,7 @@ class Finding:
 
 @dataclass
 class PagemapResult:
-    """One pagemap and what the scan of its pages found."""
+    """One pagemap and what the scan of its pages found; cells: its classes by place, where that was asked for."""
 
     pagemap: Pagemap
     idle_refcount: Optional[int]
@@ -192,6 +193,7 @@ class PagemapResult:
     heads_above_idle: int = 0
     pages_mapped: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    cells: list[Cells] = field(default_factory=list)
 
 
 @dataclass

@@ -20,7 +20,7 @@ else:
     @linux_kernel_custom_command(  # type: ignore[untyped-decorator]
         name="zonedev",
         description="audit the struct pages of ZONE_DEVICE memory",
-        usage="**zonedev** list|audit|page|explain|files|waiters|scheme|rules|diff|help [*ARGUMENTS*]",
+        usage="**zonedev** list|audit|map|page|explain|files|waiters|scheme|rules|diff|help [*ARGUMENTS*]",
         long_description=(
             "This judges every struct page of every dev_pagemap (pmem, DAX, device memory, P2PDMA) and"
             " returns the result. Use `%zonedev help` for the verbs and their arguments."

@@ -7,11 +7,12 @@ report makes of it, is audit.py's; second looks at a live kernel are live.py's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from zonedev import _zonedev
+from zonedev.cells import CellPlan, Cells
 from zonedev.driver_pass import DriverPasses
 from zonedev.kernel.dump_memory import DumpMemory, may_read
 from zonedev.kernel.facts import Kernel
@@ -177,6 +178,34 @@ def _is_believable(kernel: Kernel, pagemap: Pagemap, range_: PfnRange) -> bool:
     return load(range_.start_pfn) == load(range_.end_pfn - 1) == pagemap.address
 
 
+class Counting(NamedTuple):
+    """How classes are counted by place: in cells of 1 << shift pages, as planned."""
+
+    plan: CellPlan
+    shift: int
+
+    @classmethod
+    def of(cls, plan: CellPlan, pagemap: Pagemap, pagemaps: Sequence[Pagemap]) -> Counting:
+        """For one of several pagemaps."""
+        room = plan.room([one.pages for one in pagemaps])
+        return cls(plan, plan.shift(pagemap.ranges, room))
+
+    def begin(self, scan: _zonedev.Scan, range_: PfnRange) -> None:
+        """Count in the range that the scan is at the beginning of."""
+        if pfns := self.plan.clip(range_):
+            scan.count_cells(*pfns, self.shift)
+
+    def end(self, scan: _zonedev.Scan, range_: PfnRange) -> list[Cells]:
+        """What was counted in the range that has ended."""
+        pfns = self.plan.clip(range_)
+        return [Cells.of_bytes(pfns, self.shift, scan.cells())] if pfns else []
+
+    def unjudged(self, pagemap: Pagemap) -> list[Cells]:
+        """A pagemap of unreadable pages."""
+        parts = map(self.plan.clip, pagemap.ranges)
+        return [Cells.of_class(pfns, self.shift, "unreadable") for pfns in parts if pfns]
+
+
 class _RangeScan:
     """The ranges of one pagemap on their way into one scan."""
 
@@ -186,8 +215,11 @@ class _RangeScan:
         pagemap: Pagemap,
         scan: _zonedev.Scan,
         progress: Callable[[int], None],
+        counting: Optional[Counting] = None,
     ) -> None:
         self.kernel, self.pagemap, self.scan, self.progress = kernel, pagemap, scan, progress
+        self.counting = counting
+        self.cells: list[Cells] = []
         self.reasons: dict[str, int] = {}
         self.not_captured = 0
         self.interrupted = False
@@ -207,6 +239,8 @@ class _RangeScan:
         layout = self.kernel.layout
         start, bias = range_.start_pfn, self.pagemap.index_bias(range_.start_pfn)
         self.scan.begin(start, range_.end_pfn, layout.page_address(start), bias)
+        if self.counting:
+            self.counting.begin(self.scan, range_)
         if range_.first_pfn > range_.start_pfn:
             self.scan.hole(range_.first_pfn - range_.start_pfn, "skipped")
         if self.interrupted:
@@ -216,6 +250,8 @@ class _RangeScan:
         else:
             self._feed(range_)
         self.scan.end()
+        if self.counting:
+            self.cells += self.counting.end(self.scan, range_)
 
     def _feed(self, range_: PfnRange) -> None:
         fed = Feed(self.kernel, self.scan, range_.first_pfn, self.progress)
@@ -230,10 +266,11 @@ class _RangeScan:
             self._give_up(_INTERRUPTED)
 
 
-def _unjudged(pagemap: Pagemap, reason: str) -> ScanResult:
+def _unjudged(pagemap: Pagemap, reason: str, counting: Optional[Counting]) -> ScanResult:
     result = PagemapResult(pagemap, None)
     result.classes["unreadable"] = pagemap.pages
     result.reasons[reason] = pagemap.pages
+    result.cells = counting.unjudged(pagemap) if counting else []
     return ScanResult(result)
 
 
@@ -245,15 +282,17 @@ def scan_pagemap(
     progress: Callable[[int], None] = lambda pages: None,
     entries: Optional[_zonedev.Entries] = None,
     drivers: Optional[DriverPasses] = None,
+    counting: Optional[Counting] = None,
 ) -> ScanResult:
     """Scan one pagemap; findings are runs, on a live kernel single folios where they alarm.
 
     :param entries: what files say of FS_DAX pages
     :param drivers: what drivers say of theirs
+    :param counting: how classes are counted by place; None: not at all
     :raises Interrupted: Ctrl-C; its argument is the result, the rest of the pagemap being unreadable
     """
     if not known_type(pagemap):
-        return _unjudged(pagemap, "unknown memory type")
+        return _unjudged(pagemap, "unknown memory type", counting)
     scheme = kernel.scheme_of(pagemap, scheme)
     scan = _zonedev.Scan(
         kernel.layout.layout,
@@ -263,11 +302,12 @@ def scan_pagemap(
         entries=entries if pagemap.type == FS_DAX else None,
         **(drivers.bits_of(pagemap) if drivers else {}),
     )
-    ranges = _RangeScan(kernel, pagemap, scan, progress)
+    ranges = _RangeScan(kernel, pagemap, scan, progress, counting)
     for range_ in pagemap.ranges:
         ranges.add(range_)
     tally = scan.result()
     result = PagemapResult(pagemap, scheme.idle(pagemap.type), reasons=ranges.reasons)
+    result.cells = ranges.cells
     for name in (
         "classes",
         "severities",
@@ -327,6 +367,7 @@ class Scanner:
         progress: Optional[Progress] = None,
         dax: Optional[DaxPass] = None,
         drivers: Optional[DriverPasses] = None,
+        plan: Optional[CellPlan] = None,
     ) -> None:
         types = {p.type for p in pagemaps}
         self.kernel = kernel
@@ -342,6 +383,7 @@ class Scanner:
         self._total = sum(p.pages for p in self.pagemaps)
         self._done = 0
         self._progress = progress
+        self._plan = plan
 
     @property
     def wanted(self) -> list[ScanResult]:
@@ -355,13 +397,22 @@ class Scanner:
 
     def scan(self, pagemap: Pagemap) -> ScanResult:
         """Scan one pagemap with what calibration has found."""
+        counting = None
+        if self._plan and pagemap.address in self._wanted:
+            wanted = [one for one in self.pagemaps if one.address in self._wanted]
+            counting = Counting.of(self._plan, pagemap, wanted)
         if self.interrupted:
-            return _unjudged(pagemap, _INTERRUPTED)
+            return _unjudged(pagemap, _INTERRUPTED, counting)
         try:
-            caps = self.caps.get(pagemap.type)
-            entries = self.dax.entries if self.dax else None
             return scan_pagemap(
-                self.kernel, pagemap, self.scheme, caps, self._advance, entries, self.drivers
+                self.kernel,
+                pagemap,
+                self.scheme,
+                self.caps.get(pagemap.type),
+                self._advance,
+                self.dax.entries if self.dax else None,
+                self.drivers,
+                counting,
             )
         except Interrupted as stop:
             self.interrupted = True

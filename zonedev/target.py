@@ -57,6 +57,13 @@ class Target:
         return self.core or self.qemu or "/proc/kcore"
 
     @property
+    def words(self) -> list[str]:
+        """What names it on the command line of a verb whose argument is a page."""
+        place = ["-c", self.core] if self.core else ["--qemu", self.qemu] if self.qemu else ["-k"]
+        symbols = [word for path in self.symbols for word in ("-s", path)]
+        return [*place, *symbols, *(["--btf"] if self.btf else [])]
+
+    @property
     def name(self) -> str:
         """The target in words."""
         return self.core or self.qemu or "the live kernel"

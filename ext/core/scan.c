@@ -398,17 +398,39 @@ void zd_scan_deinit(struct zd_scan *scan)
 {
 	free(scan->alias);
 	scan->alias = NULL;
+	zd_cells_deinit(&scan->cells);
 	zd_tally_deinit(&scan->tally);
 }
 
-/** Book a folio, with as many pages as it turned out to have up to @until. */
-static void book_span(struct zd_tally *tally, const struct zd_span *span, uint64_t until)
+/** The next @count pages are of @class. */
+static void book_pages(struct zd_scan *scan, enum zd_class class, uint64_t count)
 {
+	scan->tally.classes[class] += count;
+	if (scan->cells.count)
+		zd_cells_add(&scan->cells, class, scan->next_pfn, count);
+	scan->next_pfn += count;
+}
+
+/** The next @count pages are of the folio that the walk is in. */
+static void add_to_span(struct zd_scan *scan, uint64_t count)
+{
+	scan->span.pages += count;
+	if (scan->cells.count)
+		zd_cells_open(&scan->cells, scan->span.slot, scan->next_pfn, count);
+	scan->next_pfn += count;
+}
+
+/** Book a folio, with as many pages as it turned out to have up to @until. */
+static void book_span(struct zd_scan *scan, const struct zd_span *span, uint64_t until)
+{
+	struct zd_tally *tally = &scan->tally;
 	// Its pages, read or not: up to the page that begins something else.
 	uint64_t end = span->end_pfn < until ? span->end_pfn : until;
 	uint64_t extent = span->pages ? end - span->head_pfn - span->foreign : 0;
 
 	tally->classes[span->class] += span->pages;
+	if (span->pages && scan->cells.count)
+		zd_cells_close(&scan->cells, span->slot, span->class, span->head_pfn, until);
 	if (extent && span->severity >= 0)
 		tally->severities[span->severity] += extent;
 	if (span->referenced)
@@ -420,7 +442,7 @@ static void book_span(struct zd_tally *tally, const struct zd_span *span, uint64
 /** Book the folio that the walk was in. */
 static void close_span(struct zd_scan *scan)
 {
-	book_span(&scan->tally, &scan->span, scan->next_pfn);
+	book_span(scan, &scan->span, scan->next_pfn);
 	memset(&scan->span, 0, sizeof(scan->span));
 }
 
@@ -429,7 +451,7 @@ static void close_outer(struct zd_scan *scan, size_t keep)
 	for (; scan->outer_count > keep; scan->outer_count--) {
 		const struct zd_span *span = &scan->outer[scan->outer_count - 1];
 
-		book_span(&scan->tally, span, span->left_pfn);
+		book_span(scan, span, span->left_pfn);
 	}
 }
 
@@ -453,6 +475,16 @@ static void leave_span(struct zd_scan *scan)
 	}
 	scan->span.left_pfn = scan->next_pfn;
 	scan->outer[scan->outer_count++] = scan->span;
+}
+
+/** A slot of the cells' open folios that none of the interrupted ones has. */
+static uint8_t free_slot(const struct zd_scan *scan)
+{
+	uint32_t used = 0;
+
+	for (size_t i = 0; i < scan->outer_count; i++)
+		used |= UINT32_C(1) << scan->outer[i].slot;
+	return __builtin_ctz(~used);
 }
 
 /** True where a tail names this folio's head, and its order reaches so far. */
@@ -492,6 +524,7 @@ struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *rang
 				       (unsigned long long)range->start_pfn,
 				       (unsigned long long)range->end_pfn);
 	close_spans(scan);
+	zd_cells_deinit(&scan->cells);
 	scan->range = *range;
 	scan->next_pfn = scan->known_from = range->start_pfn;
 	scan->asked_from = UINT64_MAX;
@@ -500,6 +533,16 @@ struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *rang
 	set_evidence(scan, ZD_EVIDENCE_DAX_ENTRIES,
 		     scan->entries && zd_entries_complete(scan->entries, range->start_pfn));
 	return NULL;
+}
+
+struct zd_error *zd_scan_count_cells(struct zd_scan *scan, uint64_t start_pfn, uint64_t end_pfn,
+				     unsigned int shift)
+{
+	if (start_pfn < scan->range.start_pfn || end_pfn > scan->range.end_pfn)
+		return zd_error_create(ZD_ERROR_INVALID, "scan of pagemap %#llx: cells outside of the range",
+				       (unsigned long long)scan->pagemap.address);
+	zd_cells_deinit(&scan->cells);
+	return zd_cells_init(&scan->cells, start_pfn, end_pfn, shift);
 }
 
 static struct zd_error *check_count(const struct zd_scan *scan, uint64_t count)
@@ -523,8 +566,7 @@ struct zd_error *zd_scan_end(struct zd_scan *scan)
 /** Pages that say nothing: what lies before them is no evidence for what comes after. */
 static void add_unknown(struct zd_scan *scan, uint64_t count, enum zd_class class)
 {
-	scan->tally.classes[class] += count;
-	scan->next_pfn += count;
+	book_pages(scan, class, count);
 	// What is skipped is known to hold no head.
 	if (class != ZD_SKIPPED)
 		scan->known_from = scan->next_pfn;
@@ -768,14 +810,14 @@ static struct zd_error *scan_head(struct zd_scan *scan, const struct zd_folio *f
 		.head_pfn = folio->pfn,
 		.claim_pfn = claim_of(scan, folio),
 		.end_pfn = folio->pfn + folio_pages(scan, folio),
-		.pages = 1,
 		.class = class,
 		.severity = severity,
 		.busy = class != ZD_IDLE,
 		.referenced = folio->refcount > 0 && pattern == ZD_PATTERN_DATA,
 		.mapped = folio->mapcount > 0,
+		.slot = free_slot(scan),
 	};
-	scan->next_pfn++;
+	add_to_span(scan, 1);
 	return NULL;
 }
 
@@ -808,18 +850,17 @@ static struct zd_error *scan_tail(struct zd_scan *scan, const struct zd_folio *f
 	error = judge(scan, &subject, bytes, &severity);
 	if (error)
 		return error;
-	if (subject.belongs) {
-		scan->span.pages++;
-		if (scan->next_pfn >= scan->span.end_pfn)
-			scan->span.end_pfn = scan->next_pfn + 1;
-		if (severity == ZD_ERROR)
-			scan->span.class = ZD_VIOLATION;
-		else if (severity < 0 && scan->fast)
-			demand_tail_word(scan, bytes);
-	} else {
-		scan->tally.classes[class_of_lone_tail(scan, &subject, severity)]++;
+	if (!subject.belongs) {
+		book_pages(scan, class_of_lone_tail(scan, &subject, severity), 1);
+		return NULL;
 	}
-	scan->next_pfn++;
+	if (scan->next_pfn >= scan->span.end_pfn)
+		scan->span.end_pfn = scan->next_pfn + 1;
+	if (severity == ZD_ERROR)
+		scan->span.class = ZD_VIOLATION;
+	else if (severity < 0 && scan->fast)
+		demand_tail_word(scan, bytes);
+	add_to_span(scan, 1);
 	return NULL;
 }
 
@@ -857,7 +898,6 @@ static struct zd_error *add_head_run(struct zd_scan *scan, const struct zd_templ
 
 	leave_span(scan);
 	memset(&scan->span, 0, sizeof(scan->span));
-	tally->classes[template->class] += count;
 	if (template->refcount > 0)
 		tally->pages_referenced += count;
 	if (template->refcount > scan->scheme->type[scan->pagemap.type].idle)
@@ -868,7 +908,7 @@ static struct zd_error *add_head_run(struct zd_scan *scan, const struct zd_templ
 		tally->driver_data[zd_load(scan->layout, bytes + i * 64, ZD_ZONE_DEVICE_DATA) != 0]++;
 	if (template->class == ZD_IDLE)
 		add_idle_looking(tally, template->refcount, count);
-	scan->next_pfn += count;
+	book_pages(scan, template->class, count);
 	return zd_tally_add_refcount(tally, template->refcount, count);
 }
 
@@ -986,8 +1026,7 @@ static uint64_t scan_tail_run(struct zd_scan *scan, const uint8_t *bytes, uint64
 	if (may_alias(scan))
 		left = 1;
 	run = template_run(&scan->tail, bytes, count < left ? count : left);
-	scan->span.pages += run;
-	scan->next_pfn += run;
+	add_to_span(scan, run);
 	return run;
 }
 
@@ -996,8 +1035,7 @@ static struct zd_error *scan_run(struct zd_scan *scan, const uint8_t *bytes, uin
 {
 	*ret = alias_run(scan, bytes, count);
 	if (*ret) {
-		scan->tally.classes[ZD_SKIPPED] += *ret;
-		scan->next_pfn += *ret;
+		book_pages(scan, ZD_SKIPPED, *ret);
 		return NULL;
 	}
 	if (!scan->fast)
@@ -1042,8 +1080,7 @@ static uint64_t repeat_alias(struct zd_scan *scan, const uint8_t *bytes, uint64_
 		return 0;
 	left = (scan->span.end_pfn - scan->next_pfn) / frame * frame;
 	total = total < left ? total : left;
-	scan->tally.classes[ZD_SKIPPED] += total;
-	scan->next_pfn += total;
+	book_pages(scan, ZD_SKIPPED, total);
 	return total;
 }
 
@@ -1055,8 +1092,7 @@ static uint64_t repeat_tails(struct zd_scan *scan, const uint8_t *bytes, uint64_
 	if (scan->frame_pages || !scan->span.tail_word || template_run(&scan->tail, bytes, count) < count)
 		return 0;
 	total = total < left ? total : left;
-	scan->span.pages += total;
-	scan->next_pfn += total;
+	add_to_span(scan, total);
 	return total;
 }
 
@@ -1093,10 +1129,24 @@ struct zd_error *zd_scan_repeat(struct zd_scan *scan, const uint8_t *bytes, uint
 
 // ---------------------------------------------------------------- a range in parts
 
-struct zd_error *zd_scan_fork(const struct zd_scan *scan, uint64_t first_pfn, struct zd_scan *ret)
+/** Cells for the pages [first_pfn, end_pfn) where @scan has some. */
+static struct zd_error *fork_cells(const struct zd_cells *cells, uint64_t first_pfn, uint64_t end_pfn,
+				   struct zd_cells *ret)
 {
+	if (!cells->count)
+		return NULL;
+	return zd_cells_init(ret, first_pfn > cells->start_pfn ? first_pfn : cells->start_pfn,
+			     end_pfn < cells->end_pfn ? end_pfn : cells->end_pfn, cells->shift);
+}
+
+struct zd_error *zd_scan_fork(const struct zd_scan *scan, uint64_t first_pfn, uint64_t end_pfn,
+			      struct zd_scan *ret)
+{
+	struct zd_error *error;
+
 	*ret = *scan;
 	memset(&ret->tally, 0, sizeof(ret->tally));
+	memset(&ret->cells, 0, sizeof(ret->cells));
 	memset(&ret->span, 0, sizeof(ret->span));
 	ret->outer_count = 0;
 	ret->alias = NULL;
@@ -1106,8 +1156,9 @@ struct zd_error *zd_scan_fork(const struct zd_scan *scan, uint64_t first_pfn, st
 	ret->asked_from = UINT64_MAX;
 	if (first_pfn < scan->range.start_pfn || first_pfn > scan->range.end_pfn)
 		return check_count(scan, UINT64_MAX);
-	if (!scan->frame_pages)
-		return NULL;
+	error = fork_cells(&scan->cells, first_pfn, end_pfn, &ret->cells);
+	if (error || !scan->frame_pages)
+		return error;
 	ret->alias = malloc((size_t)1 << scan->layout->page_shift);
 	return ret->alias ? NULL : zd_error_no_memory();
 }
@@ -1148,5 +1199,6 @@ struct zd_error *zd_scan_join(struct zd_scan *scan, struct zd_scan *part)
 	scan->alias_head = part->alias_head;
 	scan->alias_valid = part->alias_valid;
 	part->alias = alias;
+	zd_cells_join(&scan->cells, &part->cells);
 	return zd_tally_join(&scan->tally, &part->tally, scan->merge);
 }

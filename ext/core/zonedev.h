@@ -3,7 +3,7 @@
  * The contract of the zonedev core: what a struct page of a ZONE_DEVICE pagemap is,
  * how it is decoded, which rule it breaks, and how a run of them is tallied.
  *
- * It owns decoding, schemes, rules, the scan and the tally.  It does no I/O, knows no
+ * It owns decoding, schemes, rules, the scan, the tally and the cells.  It does no I/O, knows no
  * drgn and no Python, and reads no kernel header: where a member lies, which refcount
  * scheme a kernel follows and which bits mean what is data given by the caller.
  *
@@ -47,6 +47,9 @@ enum {
 	ZD_OUTER_MAX = 8,
 	/** Distinct refcounts kept in one histogram; more are counted in "other". */
 	ZD_REFCOUNTS_MAX = 4096,
+	/** Cells of one range whose classes are counted by place, and pages of a cell as a power of two. */
+	ZD_CELLS_MAX = 1 << 18,
+	ZD_CELL_SHIFT_MAX = 63,
 };
 
 // ---------------------------------------------------------------- vocabulary
@@ -632,6 +635,39 @@ bool zd_tally_can_join(const struct zd_tally *tally, const struct zd_tally *part
 /** Add a part to what comes before it; only where zd_tally_can_join().  Errors: no memory. */
 struct zd_error *zd_tally_join(struct zd_tally *tally, const struct zd_tally *part, bool merge);
 
+// ---------------------------------------------------------------- cells
+
+/**
+ * Pages per class by place: the pfns [start_pfn, end_pfn) in cells of 1 << shift pages, aligned to their size,
+ * so that the first and the last one may be cut off.  Without cells (count 0) nothing is counted.
+ * Invariant: once no folio is open, the cells add up, class by class, to what the tally says of these pages.
+ */
+struct zd_cells {
+	uint64_t start_pfn, end_pfn;
+	unsigned int shift;
+	size_t count;
+	uint64_t (*classes)[ZD_CLASSES];
+	/** Pages of the folio that the walk is in, and of those that it interrupts, by their slot. */
+	uint64_t (*open)[ZD_OUTER_MAX + 1];
+};
+
+/** Errors: too many cells, or too large ones; no memory.  Use zd_cells_deinit(). */
+struct zd_error *zd_cells_init(struct zd_cells *cells, uint64_t start_pfn, uint64_t end_pfn,
+			       unsigned int shift);
+void zd_cells_deinit(struct zd_cells *cells);
+
+/** Pages [pfn, pfn + count) are of @class; pages that are not counted are left out, here and below. */
+void zd_cells_add(struct zd_cells *cells, enum zd_class class, uint64_t pfn, uint64_t count);
+
+/** Pages [pfn, pfn + count) are of the folio in @slot, whose class is told later. */
+void zd_cells_open(struct zd_cells *cells, size_t slot, uint64_t pfn, uint64_t count);
+
+/** The pages of the folio in @slot, which lie in [pfn, end), are of @class. */
+void zd_cells_close(struct zd_cells *cells, size_t slot, enum zd_class class, uint64_t pfn, uint64_t end);
+
+/** Add those of a part: cells of the same size, of pages that @cells has. */
+void zd_cells_join(struct zd_cells *cells, const struct zd_cells *part);
+
 // ---------------------------------------------------------------- scan
 
 /**
@@ -668,6 +704,7 @@ struct zd_span {
 	int severity; /* of the finding on its head, -1: none */
 	bool busy, referenced, mapped;
 	bool tail_word; /* the tail template holds this folio's word */
+	uint8_t slot;	/* of zd_cells::open; of all spans at a time, each has another one */
 };
 
 /**
@@ -681,6 +718,7 @@ struct zd_scan {
 	struct zd_pagemap pagemap;
 	struct zd_range range;
 	struct zd_tally tally;
+	struct zd_cells cells;
 	struct zd_span span;
 	/** Folios that another head interrupted, outermost first: their tails may go on behind it. */
 	struct zd_span outer[ZD_OUTER_MAX];
@@ -728,6 +766,14 @@ void zd_scan_set_driver(struct zd_scan *scan, const struct zd_page_bits *allocat
 /** Begin a range.  Errors: start > end, pagemap's pages would overflow. */
 struct zd_error *zd_scan_begin(struct zd_scan *scan, const struct zd_range *range);
 
+/**
+ * Count the classes of the pages [start_pfn, end_pfn) of the range by place, too, in cells of 1 << @shift
+ * pages; right after zd_scan_begin(), for this range.  They are whole after zd_scan_end(). Errors: not in the
+ * range, as zd_cells_init().
+ */
+struct zd_error *zd_scan_count_cells(struct zd_scan *scan, uint64_t start_pfn, uint64_t end_pfn,
+				     unsigned int shift);
+
 /** The next @count struct pages of the range.  Errors: more than the range has, no memory. */
 struct zd_error *zd_scan_pages(struct zd_scan *scan, const uint8_t *bytes, uint64_t count);
 
@@ -745,11 +791,12 @@ struct zd_error *zd_scan_repeat(struct zd_scan *scan, const uint8_t *bytes, uint
 				uint64_t *ret);
 
 /**
- * A scan of the part of the range that begins at @first_pfn, for another thread.  It judges as if no folio
+ * A scan of the part [first_pfn, end_pfn) of the range, for another thread.  It judges as if no folio
  * reached into the part and all pages before it were read; zd_scan_can_join() tells whether that was so.
  * @ret is to be given to zd_scan_deinit() in any case.  Errors: not in the range, no memory.
  */
-struct zd_error *zd_scan_fork(const struct zd_scan *scan, uint64_t first_pfn, struct zd_scan *ret);
+struct zd_error *zd_scan_fork(const struct zd_scan *scan, uint64_t first_pfn, uint64_t end_pfn,
+			      struct zd_scan *ret);
 
 /** True where @part, which begins where @scan has come to, can be joined; if not, its pages are to be scanned
  * again.

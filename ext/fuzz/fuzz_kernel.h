@@ -157,6 +157,7 @@ static inline void scan(const struct head *head, const uint8_t *pages, uint64_t 
 	uint64_t size = head->layout.page_size;
 
 	PROMISE(!zd_scan_begin(ret, &head->range));
+	PROMISE(!zd_scan_count_cells(ret, head->range.start_pfn, head->range.end_pfn, head->seed % 8));
 	for (uint64_t done = 0; done < count;) {
 		uint64_t n = piece_length(&state, count - done);
 		uint8_t *piece = malloc(n * size);
@@ -169,6 +170,20 @@ static inline void scan(const struct head *head, const uint8_t *pages, uint64_t 
 	}
 	PROMISE(!zd_scan_hole(ret, head->range.end_pfn - ret->next_pfn, ZD_NOT_CAPTURED));
 	PROMISE(!zd_scan_end(ret));
+}
+
+/** No folio is open, and the cells add up to the tally. */
+static inline void check_cells(const struct zd_cells *cells, const struct zd_tally *tally)
+{
+	uint64_t sums[ZD_CLASSES] = { 0 };
+
+	for (size_t i = 0; i < cells->count; i++) {
+		for (int j = 0; j < ZD_CLASSES; j++)
+			sums[j] += cells->classes[i][j];
+		for (int j = 0; j <= ZD_OUTER_MAX; j++)
+			PROMISE(!cells->open[i][j]);
+	}
+	PROMISE(!cells->count || !memcmp(sums, tally->classes, sizeof(sums)));
 }
 
 static inline void check_tally(const struct zd_tally *tally, uint64_t pages)
@@ -220,6 +235,8 @@ static inline void scan_both(const struct head *head, const uint8_t *pages, uint
 	scan(head, pages, count, &slow);
 	check_tally(&fast.tally, head->range.end_pfn - head->range.start_pfn);
 	check_same(&fast.tally, &slow.tally);
+	check_cells(&fast.cells, &fast.tally);
+	check_cells(&slow.cells, &slow.tally);
 	zd_scan_deinit(&fast);
 	zd_scan_deinit(&slow);
 }

@@ -113,6 +113,29 @@ static PyObject *scan_begin(PyObject *object, PyObject *args)
 	return none_or_error(zd_scan_begin(&self->scan, &range));
 }
 
+static PyObject *scan_count_cells(PyObject *object, PyObject *args)
+{
+	struct ScanObject *self = (struct ScanObject *)object;
+	uint64_t start_pfn, end_pfn;
+	uint8_t shift;
+
+	if (in_use(self) ||
+	    !PyArg_ParseTuple(args, "O&O&O&:count_cells", to_u64, &start_pfn, to_u64, &end_pfn, to_u8, &shift))
+		return NULL;
+	return none_or_error(zd_scan_count_cells(&self->scan, start_pfn, end_pfn, shift));
+}
+
+static PyObject *scan_cells(PyObject *object, PyObject *unused)
+{
+	struct ScanObject *self = (struct ScanObject *)object;
+	const struct zd_cells *cells = &self->scan.cells;
+
+	(void)unused;
+	return in_use(self) ? NULL
+			    : PyBytes_FromStringAndSize((const char *)cells->classes,
+							cells->count * sizeof(*cells->classes));
+}
+
 static PyObject *scan_pages(PyObject *object, PyObject *buffer)
 {
 	struct ScanObject *self = (struct ScanObject *)object;
@@ -322,6 +345,9 @@ static PyObject *scan_result(PyObject *object, PyObject *unused)
 static PyMethodDef scan_methods[] = {
 	{ "begin", scan_begin, METH_VARARGS,
 	  "begin(start_pfn, end_pfn, memmap, index_bias=0): the next range" },
+	{ "count_cells", scan_count_cells, METH_VARARGS,
+	  "count_cells(start_pfn, end_pfn, shift): right after begin(): count classes by place, too" },
+	{ "cells", scan_cells, METH_NOARGS, "cells() -> bytes: pages per cell and class, after end()" },
 	{ "pages", scan_pages, METH_O, "pages(buffer): the next struct pages; releases the GIL" },
 	{ "read", (PyCFunction)(void (*)(void))scan_read, METH_VARARGS | METH_KEYWORDS,
 	  "read(memory, root, levels, threads, holes=False, progress=None) -> int: go on with a dump's "

@@ -400,12 +400,13 @@ static void scan_part(struct worker *worker, uint64_t i)
 {
 	struct job *job = worker->job;
 	struct part *part = waiting(job, i);
+	uint64_t end_pfn = part_begin(job, i + 1);
 
 	part->absent = 0;
 	part->begun = true;
-	part->error = zd_scan_fork(&job->model, part_begin(job, i), &part->scan);
+	part->error = zd_scan_fork(&job->model, part_begin(job, i), end_pfn, &part->scan);
 	if (!part->error)
-		part->error = scan_until(worker, &part->scan, part_begin(job, i + 1), &part->absent);
+		part->error = scan_until(worker, &part->scan, end_pfn, &part->absent);
 }
 
 // ---------------------------------------------------------------- threads

@@ -129,6 +129,18 @@ static void make_pages(uint8_t *bytes, const struct zd_range *range)
 	}
 }
 
+/** True where the cells add up to the tally. */
+static bool cells_add_up(const struct zd_scan *scan)
+{
+	uint64_t sums[ZD_CLASSES] = { 0 };
+
+	for (size_t i = 0; i < scan->cells.count; i++) {
+		for (int j = 0; j < ZD_CLASSES; j++)
+			sums[j] += scan->cells.classes[i][j];
+	}
+	return !memcmp(sums, scan->tally.classes, sizeof(sums));
+}
+
 /** One scan in pieces; NULL or the error of an allocation that failed. */
 static struct zd_error *scan_pages(const struct zd_layout *layout, const struct zd_scheme *scheme,
 				   const struct zd_pagemap *pagemap, const struct zd_range *range,
@@ -140,6 +152,8 @@ static struct zd_error *scan_pages(const struct zd_layout *layout, const struct 
 
 	if (!error)
 		error = zd_scan_begin(&scan, range);
+	if (!error)
+		error = zd_scan_count_cells(&scan, range->start_pfn, range->end_pfn, next_random() % 8);
 	for (uint64_t done = 0; !error && done < PAGES;) {
 		uint64_t n = next_random() % 100 + 1;
 		uint8_t *piece;
@@ -158,7 +172,7 @@ static struct zd_error *scan_pages(const struct zd_layout *layout, const struct 
 		error = zd_scan_end(&scan);
 		for (int i = 0; i < ZD_CLASSES; i++)
 			sum += scan.tally.classes[i];
-		CHECK(sum == PAGES);
+		CHECK(sum == PAGES && cells_add_up(&scan));
 	}
 	zd_scan_deinit(&scan);
 	return error;

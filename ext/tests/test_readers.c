@@ -239,6 +239,18 @@ static bool never_stop(void *context, uint64_t pages)
 	return true;
 }
 
+/** True where the cells add up to the tally. */
+static bool cells_add_up(const struct zd_scan *scan)
+{
+	uint64_t sums[ZD_CLASSES] = { 0 };
+
+	for (size_t i = 0; i < scan->cells.count; i++) {
+		for (int j = 0; j < ZD_CLASSES; j++)
+			sums[j] += scan->cells.classes[i][j];
+	}
+	return !memcmp(sums, scan->tally.classes, sizeof(sums));
+}
+
 /** Scan what can be read of the core; the tally in @ret, which is to be freed. */
 static struct zd_error *scan_core(int fd, unsigned int threads, struct zd_tally *ret)
 {
@@ -254,6 +266,8 @@ static struct zd_error *scan_core(int fd, unsigned int threads, struct zd_tally 
 	if (!error)
 		error = zd_scan_begin(&scan, &range);
 	if (!error)
+		error = zd_scan_count_cells(&scan, range.start_pfn, range.end_pfn, 6);
+	if (!error)
 		error = zd_memory_open(fd, &memory);
 	bulk.memory = memory;
 	if (!error)
@@ -262,6 +276,7 @@ static struct zd_error *scan_core(int fd, unsigned int threads, struct zd_tally 
 		error = zd_scan_hole(&scan, range.end_pfn - scan.next_pfn, ZD_UNREADABLE);
 	if (!error)
 		error = zd_scan_end(&scan);
+	CHECK(error || cells_add_up(&scan));
 	if (!error) {
 		*ret = scan.tally;
 		memset(&scan.tally, 0, sizeof(scan.tally));

@@ -26,7 +26,7 @@ _ALWAYS = ("idle", "busy", "violation")
 _RUNS_SHOWN = 20
 _WIDTH = 100
 
-_VERDICTS = {
+VERDICTS = {
     "clean": "clean: every page was read, and none breaks a rule",
     "violations": "violations",
     "incomplete": "incomplete: not every page could be judged",
@@ -64,7 +64,8 @@ def _wrap(text: str, indent: str) -> str:
     )
 
 
-def _ref(pagemap: Pagemap) -> str:
+def ref_text(pagemap: Pagemap) -> str:
+    """State and count of a pagemap's reference."""
     count = "?" if pagemap.ref.count is None else str(pagemap.ref.count)
     return f"{pagemap.ref.state} {'~' if pagemap.ref.approximate else ''}{count}"
 
@@ -104,7 +105,7 @@ def _pagemap_row(result: PagemapResult, classes: list[str]) -> list[str]:
         str(pagemap.pages),
         *counts,
         idle,
-        _ref(pagemap),
+        ref_text(pagemap),
     ]
 
 
@@ -149,8 +150,8 @@ def finding_line(finding: Finding, device: str) -> str:
     return "; ".join(parts)
 
 
-def _meaning(finding: Finding, type_: Optional[str], scheme: str) -> str:
-    """What the rule means there: its row for that memory type, scheme and severity."""
+def rule_row(finding: Finding, type_: Optional[str], scheme: str) -> dict[str, Any]:
+    """The row of the rule for that memory type, scheme and severity."""
     rows = [row for row in _zonedev.rules() if row["id"] == finding.rule]
     for is_its in (
         lambda row: type_ in row["types"],
@@ -158,15 +159,20 @@ def _meaning(finding: Finding, type_: Optional[str], scheme: str) -> str:
         lambda row: finding.severity in (row["severity"], row["severity_unproven"]),
     ):
         rows = list(filter(is_its, rows)) or rows
-    return str(rows[0]["meaning"])
+    return rows[0]
 
 
-def _group(findings: Iterable[Finding]) -> list[list[Finding]]:
+def meaning(finding: Finding, type_: Optional[str], scheme: str) -> str:
+    """What the rule means there."""
+    return str(rule_row(finding, type_, scheme)["meaning"])
+
+
+def groups(findings: Iterable[Finding]) -> list[list[Finding]]:
     """Findings by severity and rule, in their order."""
-    groups: dict[tuple[str, str], list[Finding]] = {}
+    by_rule: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
-        groups.setdefault((finding.severity, finding.rule), []).append(finding)
-    return list(groups.values())
+        by_rule.setdefault((finding.severity, finding.rule), []).append(finding)
+    return list(by_rule.values())
 
 
 def _run(finding: Finding, device: str) -> str:
@@ -187,7 +193,7 @@ def findings_text(audit: Audit, severity: str) -> str:
         return device_name(pagemaps[address]) if address in pagemaps else hex(address)
 
     lines = []
-    for group in _group(f for f in audit.shown(severity) if not f.accepted):
+    for group in groups(f for f in audit.shown(severity) if not f.accepted):
         first = group[0]
         pagemap = pagemaps.get(first.pagemap)
         pages = sum(f.pages for f in group)
@@ -197,7 +203,7 @@ def findings_text(audit: Audit, severity: str) -> str:
             where = f"{len(group)} pagemaps" if group[1:] else "pagemap"
         lines.append(f"{first.severity}: {first.rule}, {where}")
         lines.append(
-            _wrap(_meaning(first, pagemap.type if pagemap else None, audit.scheme.id), "  ")
+            _wrap(meaning(first, pagemap.type if pagemap else None, audit.scheme.id), "  ")
         )
         runs = (_run(finding, called(finding.pagemap)) for finding in group)
         lines += shown_runs(runs, len(group))
@@ -207,8 +213,8 @@ def findings_text(audit: Audit, severity: str) -> str:
 def _hidden(audit: Audit, severity: str) -> str:
     """How many findings the text leaves out."""
     shown = {id(f) for f in audit.shown(severity)}
-    groups = _group(f for f in audit.findings if id(f) not in shown and not f.accepted)
-    parts = [f"{group[0].rule} {sum(f.pages for f in group)}" for group in groups]
+    hidden = groups(f for f in audit.findings if id(f) not in shown and not f.accepted)
+    parts = [f"{group[0].rule} {sum(f.pages for f in group)}" for group in hidden]
     if not parts:
         return ""
     how = (
@@ -232,8 +238,8 @@ def _baseline(audit: Audit) -> str:
     baseline = audit.baseline
     if baseline is None:
         return ""
-    groups = _group(f for f in audit.findings if f.accepted)
-    accepted = [f"    {group[0].severity} {group[0].rule}, {_extent(group)}" for group in groups]
+    known = groups(f for f in audit.findings if f.accepted)
+    accepted = [f"    {group[0].severity} {group[0].rule}, {_extent(group)}" for group in known]
     names = ", ".join(baseline.files)
     return "\n".join(
         [
@@ -253,7 +259,7 @@ def _extent(group: list[Finding]) -> str:
     return number(sum(f.pages for f in group), "page")
 
 
-def _gaps(audit: Audit) -> list[str]:
+def gaps(audit: Audit) -> list[str]:
     """Why pages could not be judged, device by device."""
     lines = []
     for result in audit.pagemaps:
@@ -262,7 +268,7 @@ def _gaps(audit: Audit) -> list[str]:
     return lines
 
 
-def _amount(audit: Audit, severity: str, accepted: bool = False) -> str:
+def amount(audit: Audit, severity: str, accepted: bool = False) -> str:
     """How many pages, and how many pagemaps as a whole, have findings of a severity, accepted ones or others."""
     pagemaps = sum(
         f.severity == severity and f.accepted == accepted for f in audit.findings if f.pfn is None
@@ -283,32 +289,32 @@ def closing(audit: Audit) -> str:
     rate = audit.pages / audit.scan_s / 1e6 if audit.scan_s > 0 else 0.0
     text = f"{audit.pages} pages in {audit.scan_s:.2f} s ({rate:.1f} M pages/s); "
     if audit.verdict == "violations":
-        counts = f"{_amount(audit, 'error')} with errors, {_amount(audit, 'warning')} with warnings"
+        counts = f"{amount(audit, 'error')} with errors, {amount(audit, 'warning')} with warnings"
         if audit.fail_on == "info":
-            counts += f", {_amount(audit, 'info')} with information"
-        return text + f"{_VERDICTS['violations']}: {counts}{_known(audit)}"
+            counts += f", {amount(audit, 'info')} with information"
+        return text + f"{VERDICTS['violations']}: {counts}{_known(audit)}"
     if audit.verdict == "clean" and audit.baseline and audit.accepted("error"):
         return text + f"clean: every page was read, and nothing is new{_known(audit)}"
     if audit.verdict == "clean" and audit.count("warning"):
-        warnings = _amount(audit, "warning")
+        warnings = amount(audit, "warning")
         return (
             text
             + f"clean: every page was read, and none is in violation; {warnings} with warnings{_known(audit)}"
         )
-    return text + _VERDICTS[audit.verdict] + _known(audit)
+    return text + VERDICTS[audit.verdict] + _known(audit)
 
 
 def _known(audit: Audit) -> str:
     """What a baseline accepts, at the end of a line."""
     counts = [
-        f"{_amount(audit, severity, True)} with {word}"
+        f"{amount(audit, severity, True)} with {word}"
         for severity, word in (("error", "errors"), ("warning", "warnings"))
         if audit.accepted(severity)
     ]
     return f"; accepted: {', '.join(counts)}" if counts else ""
 
 
-def _transient(audit: Audit) -> str:
+def transient_text(audit: Audit) -> str:
     """What did not stand: states that a page passes through while it is used."""
     rules = Counter(f.rule for f in audit.transients)
     names = ", ".join(f"{rule} {n}" for rule, n in rules.most_common())
@@ -342,7 +348,7 @@ _PASSES = {
 }
 
 
-def _pass_text(one: dict[str, Any]) -> str:
+def pass_text(one: dict[str, Any]) -> str:
     """What a pass saw, or why it was not run."""
     name = str(one["pass"]).replace("-", " ")
     if not one["ran"]:
@@ -371,15 +377,15 @@ def audit_text(audit: Audit, severity: str = "warning") -> str:
     blocks += [_wrap("calibration: " + text, "") for text in audit.scheme.calibrated]
     if audit.pagemaps:
         blocks.append(pagemap_table(audit))
-    blocks.append("\n".join(_gaps(audit)))
-    blocks += [_wrap(_pass_text(one), "") for one in audit.passes]
+    blocks.append("\n".join(gaps(audit)))
+    blocks += [_wrap(pass_text(one), "") for one in audit.passes]
     blocks.append(findings_text(audit, severity))
     blocks.append(_baseline(audit))
     blocks.append(_wrap(_hidden(audit, severity), ""))
     if audit.findings_dropped:
         blocks.append(f"{audit.findings_dropped} more runs found no room and are only counted")
     if audit.transient:
-        blocks.append(_wrap(_transient(audit), ""))
+        blocks.append(_wrap(transient_text(audit), ""))
     if audit.kernel_log:
         blocks.append(
             "the kernel's log says:\n" + "\n".join("    " + line for line in audit.kernel_log)
@@ -413,7 +419,7 @@ def list_text(pagemaps: list[Pagemap], incomplete: bool = False) -> str:
                 _range_text(pagemap),
                 str(pagemap.vmemmap_shift),
                 memmap,
-                _ref(pagemap),
+                ref_text(pagemap),
                 pagemap.ops or "-",
                 f"{pagemap.address:#x}",
             ]
@@ -462,7 +468,7 @@ def folio_text(report: FolioReport) -> str:
     pagemap, page, head = report.pagemap, report.page, report.head
     lines = [
         report.asked,
-        f"device      {device_name(pagemap)}, {short_type(pagemap.type)}, pagemap {pagemap.address:#x}, ref {_ref(pagemap)}",
+        f"device      {device_name(pagemap)}, {short_type(pagemap.type)}, pagemap {pagemap.address:#x}, ref {ref_text(pagemap)}",
         f"page        {report.address:#x}" + (", tail" if page["tail"] else ""),
     ]
     if page["tail"]:
@@ -493,7 +499,7 @@ def folio_text(report: FolioReport) -> str:
     lines.append(f"class       {report.class_}; {types_words(report.types_from)}")
     for finding in report.findings:
         lines.append(
-            f"{finding.severity:<11} {finding.rule}: {_meaning(finding, pagemap.type, report.scheme)}"
+            f"{finding.severity:<11} {finding.rule}: {meaning(finding, pagemap.type, report.scheme)}"
         )
     lines.append("raw")
     lines.append(_hexdump(report.raw, report.address))
