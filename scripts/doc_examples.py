@@ -11,7 +11,7 @@ An example is a fenced block; what is in it tells its kind, the first word behin
              shown where nothing is printed.  A line "[...]" stands for lines that are left out.  An exit status
              that is not 0 is either shown (echo $?) or follows from what is printed.
     python   is run, and what it prints is in the block of the kind "output" that follows
-    pycon    lines that begin with ">>> " (and "... "), as in drgn's prompt: %commands, too
+    pycon    lines that begin with ">>> " (and "... "), as in drgn's prompt: %commands, too; "%crash> " is its crash mode
     usage    each line is a command with WORDS to be filled in (PLACEHOLDERS), then two spaces and what it does;
              it is run with and without its [parts].  Of -k and --qemu only the words are checked.
     json     is parsed
@@ -42,7 +42,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-import drgn
+import drgn.cli  # before zonedev: what shows itself at drgn's prompt registers there
 from unpack_vmcore import unpack
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,8 +56,11 @@ ELISION = "[...]"
 _FENCE = re.compile(r"^( *)(`{3,})(.*)$")
 _MARK = re.compile(r"^ *<!-- (core|not run): (.+) -->$")
 _INDENTED = re.compile(r"^ {4,}\S")
+_CRASH = "%crash> "
+_PYTHON = ">>> "
+
 _LIST_ITEM = re.compile(r"^ *([-*]|\d+\.) ")
-_COMMAND = re.compile(r"^ *(\$ |>>> |%?zonedev [a-z]|make [a-z]|pip install|python3? )")
+_COMMAND = re.compile(r"^ *(\$ |>>> |%crash> |%?zonedev [a-z]|make [a-z]|pip install|python3? )")
 
 # Words of a usage line, and what they are filled in with; a core that is named without a VMLINUX has its types itself.
 PLACEHOLDERS = {
@@ -288,7 +291,7 @@ class Session:
 
     def _sh(self, command: str) -> str:
         done = subprocess.run(
-            ["/bin/sh", "-uc", command],
+            ["bash", "-uc", command],
             cwd=self.directory,
             env={**self._environment, **self.variables},
             stdin=subprocess.DEVNULL,
@@ -325,18 +328,26 @@ class Session:
                 out.write("".join(traceback.format_exception_only(type(err), err)))
         return out.getvalue()
 
-    def prompt(self, source: str) -> str:
-        """What drgn's prompt prints for a statement or a %command."""
-        from drgn.cli import _displayhook
+    def _command(self, source: str) -> Any:
+        """The value of a %command, or of what is typed behind "%crash> "."""
         from drgn.commands import run_command
 
+        run, words = run_command, source[1:]
+        if source.startswith(_CRASH):
+            from drgn.commands._crash.common import CRASH_COMMAND_NAMESPACE
+
+            run, words = CRASH_COMMAND_NAMESPACE.run, source.removeprefix(_CRASH)
+        return run(self.names["prog"], words, globals=self.names)
+
+    def prompt(self, source: str) -> str:
+        """What drgn's prompt prints for a statement or a %command."""
         out = io.StringIO()
         hook = sys.displayhook
         with self._here(out, out):
             try:
-                sys.displayhook = _displayhook
+                sys.displayhook = drgn.cli._displayhook
                 if source.startswith("%"):
-                    builtins._ = run_command(self.names["prog"], source[1:])  # type: ignore[attr-defined]
+                    builtins._ = self._command(source)  # type: ignore[attr-defined]
                 else:
                     exec(compile(source, "<example>", "single"), self.names)
             except Exception as err:
@@ -364,7 +375,7 @@ class Step(NamedTuple):
     shown: list[str]
 
 
-def _steps(block: Block, first: str, more: str) -> Iterator[Step]:
+def _steps(block: Block, first: tuple[str, ...], more: str) -> Iterator[Step]:
     """Commands begin with *first*; lines with *more* go on with one, as does what follows a backslash."""
     step: Optional[Step] = None
     lines = block.text.splitlines()
@@ -386,7 +397,7 @@ def _steps(block: Block, first: str, more: str) -> Iterator[Step]:
 
 
 def _console(session: Session, block: Block) -> Iterator[tuple[Step, str]]:
-    steps = list(_steps(block, "$ ", "> "))
+    steps = list(_steps(block, ("$ ",), "> "))
     for step, after in zip(steps, [*steps[1:], None]):
         first, *more = step.source
         lines = [first[2:], *(line.removeprefix("> ") for line in more)]
@@ -400,8 +411,10 @@ def _console(session: Session, block: Block) -> Iterator[tuple[Step, str]]:
 
 
 def _pycon(session: Session, block: Block) -> Iterator[tuple[Step, str]]:
-    for step in _steps(block, ">>> ", "... "):
-        source = "\n".join(line[4:] for line in step.source)
+    for step in _steps(block, (_PYTHON, _CRASH), "... "):
+        source = "\n".join(
+            line if line.startswith(_CRASH) else line[len(_PYTHON) :] for line in step.source
+        )
         yield step, session.prompt(source if len(step.source) == 1 else source + "\n")
 
 

@@ -30,10 +30,12 @@ PAGES = [str(path.relative_to(ROOT)) for path in doc_examples.pages()]
 # What keeps an example from being run here; every "not run" gives one of these.
 REASONS = {
     "boots kernels": "make lab: QEMU, packages of kernels, minutes",
-    "installs": "changes the machine, and takes the network",
-    "takes minutes": "make bench, make test",
-    "needs root": "the running kernel, systemd, the devices of this machine",
-    "needs a test suite": "xfstests, the ndctl test suite",
+    "installs": "takes the network",
+    "changes the machine": "units of systemd, files of the system",
+    "takes minutes": "make bench",
+    "needs root": "the running kernel",
+    "needs drgn-tools": "corelens",
+    "needs a test suite": "xfstests, the ndctl suite: devices, kernel modules",
 }
 
 
@@ -188,6 +190,14 @@ def console(*lines: str) -> str:
             "[]",
             "```",
         ),
+        page(
+            "<!-- core: 7.2-explain -->",
+            "```pycon",
+            "%crash> whatis list_head",
+            "[...]",
+            "SIZE: 16",
+            "```",
+        ),
         page("```usage", "zonedev rules [RULE] [--format json]   of rules", "```"),
         page(
             "```usage", "%zonedev rules RULE", "zonedev audit -k    live", "      more of it", "```"
@@ -241,6 +251,7 @@ def test_examples_that_show_something_else_are_told(shown: str, printed: Optiona
         (page("```console", "$ true"), "does not end"),
         (page("```text", "zonedev audit", "```"), "looks like a command"),
         (page("```text", "$ true", "```"), "looks like a command"),
+        (page("```text", "%crash> sys", "```"), "looks like a command"),
         (page("```python", "print(1)", "```"), "no block of the kind output"),
         (page("```python", "1 / 0", "```"), "ZeroDivisionError"),
         (page("```usage", "ls DIR", "```"), "usage is of zonedev only"),

@@ -94,7 +94,7 @@ def record(row: Row, package: str) -> None:
     key = package, row["version"]
     if key in recorded():
         return
-    name, digest = index(row["suite"])[key]
+    name, digest = where(row, package)
     with RECORDED.open("a") as file:
         file.write(f"{digest}  {name}\n")
 
