@@ -52,6 +52,13 @@ def test_a_page_shows_what_its_examples_print(page: str) -> None:
     assert not difference, f"scripts/doc_examples.py --write {page} writes:\n{difference}"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_no_example_shows_a_defect(page: str) -> None:
+    """What is printed is written into pages: nobody may take an accident for the answer."""
+    for word in ("Traceback (most", "internal error:", "UnsupportedOperation"):
+        assert word not in (ROOT / page).read_text(), word
+
+
 def test_what_is_not_run_says_why_and_is_little() -> None:
     every = [block for page in PAGES for block in examples(page)]
     not_run = [block.not_run for block in every if block.not_run]
