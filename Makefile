@@ -101,7 +101,7 @@ $(VENV)/.docs: $(VENV)/.created docs/requirements.txt
 	@touch $@
 
 $(VENV)/.browser: $(VENV)/.created scripts/setup.sh
-	@sh scripts/setup.sh --browser
+	@sh scripts/setup.sh --tests
 	@touch $@
 
 clean:

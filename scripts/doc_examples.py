@@ -224,8 +224,10 @@ class Session:
             script.chmod(0o755)
         for done in (".created", ".built"):
             (programs.parent / done).touch()
+        # What make tells its own children would be told to an example's, too.
+        inherited = {key: value for key, value in os.environ.items() if "MAKE" not in key}
         self._environment = {
-            **os.environ,
+            **inherited,
             "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
             "PYTHONPATH": str(ROOT),
             "LC_ALL": "C.UTF-8",

@@ -3,7 +3,7 @@
 # Makes the virtual environment that make audit and make test work in.  What the system lacks is
 # installed with apt as root or through sudo; otherwise one line names it.
 # usage: setup.sh VENV          (PYTHON: the interpreter, default python3)
-#        setup.sh --browser     a Chromium, which the tests open pages of audit --html with; they go without, too
+#        setup.sh --tests       what some tests need: a Chromium, which they open pages of audit --html with, and shellcheck
 set -eu
 venv=$1
 python=${PYTHON:-python3}
@@ -58,18 +58,26 @@ install_packages() {
 	[ -z "$wanted" ] || $get install -qq -y $wanted >/dev/null || say "not installed: ${wanted% }; building without them"
 }
 
-install_browser() {
-	! command -v chromium >/dev/null || return 0
-	get=$(apt)
-	[ -n "$get" ] || { say "no chromium: the tests that open pages are skipped; install with: apt-get install chromium"; return 0; }
-	say "installing chromium"
-	$get update -qq >/dev/null || say "apt-get update failed; going on with the package lists at hand"
-	$get install -qq -y --no-install-recommends chromium fonts-dejavu-core >/dev/null ||
-		say "not installed: chromium; the tests that open pages are skipped"
+# Programs that some tests need, and are skipped without.
+for_tests() {
+	command -v chromium >/dev/null || echo chromium fonts-dejavu-core
+	command -v shellcheck >/dev/null || echo shellcheck
 }
 
-if [ "$venv" = --browser ]; then
-	install_browser
+install_for_tests() {
+	wanted=$(for_tests | tr '\n' ' ')
+	[ -n "$wanted" ] || return 0
+	get=$(apt)
+	[ -n "$get" ] || { say "some tests are skipped; install with: apt-get install ${wanted% }"; return 0; }
+	say "installing ${wanted% }"
+	$get update -qq >/dev/null || say "apt-get update failed; going on with the package lists at hand"
+	# shellcheck disable=SC2086 # several words
+	$get install -qq -y --no-install-recommends $wanted >/dev/null ||
+		say "not installed: ${wanted% }; some tests are skipped"
+}
+
+if [ "$venv" = --tests ]; then
+	install_for_tests
 	exit 0
 fi
 install_packages
