@@ -439,11 +439,6 @@ def usage_commands(line: str) -> list[str]:
     return list(dict.fromkeys([re.sub(r"[][]", "", command), re.sub(r" *\[[^]]*\]", "", command)]))
 
 
-def _can_record(words: list[str]) -> bool:
-    """Whether this drgn can do what a verb needs: slices are recorded by what drgn before 0.3 lacks."""
-    return "slice" not in words or hasattr(drgn.Program, "set_linux_kernel_custom")
-
-
 def check_usage(session: Session, line: str) -> None:
     """Run a usage line, or check the words of one that needs a live kernel.
 
@@ -454,7 +449,7 @@ def check_usage(session: Session, line: str) -> None:
     for command in usage_commands(line):
         words = shlex.split(command)
         filled = PLACEHOLDERS if "VMLINUX" in words else {**PLACEHOLDERS, **_WITH_TYPES}
-        if _LIVE & set(words) or not _can_record(words):
+        if _LIVE & set(words):
             build_parser("zonedev", True).parse_args(words[1:])
             continue
         if "diff" in words:

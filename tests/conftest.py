@@ -93,16 +93,6 @@ def lose(prog: Program, address: int, size: int) -> None:
     prog.add_memory_segment(address, size, missing)
 
 
-def skip_without_recording() -> None:
-    """For a whole file of tests of slices."""
-    if not hasattr(Program, "set_linux_kernel_custom"):
-        pytest.skip(
-            "slices are recorded by Program.set_linux_kernel_custom(), which drgn before 0.3 lacks: there, "
-            "zonedev slice says so and everything else works",
-            allow_module_level=True,
-        )
-
-
 @contextlib.contextmanager
 def needs_library() -> Iterator[None]:
     """Around the making of a compressed dump."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import abc
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, Optional
@@ -56,7 +57,7 @@ def tell_symbols(
     prog.register_symbol_finder(_name(), find, enable_index=0)
 
 
-class Kernel:
+class Kernel(abc.ABC):
     """A Program with memory in pieces, and objects by name: how their types are spelled, and addresses."""
 
     def __init__(self) -> None:
@@ -73,11 +74,11 @@ class Kernel:
             raise FaultError("not there", address)
         return data
 
+    @abc.abstractmethod
     def _find_type(
         self, prog: Program, kinds: Any, name: str, filename: Optional[str]
     ) -> Optional[Type]:
         """A struct by its name; of members that may be late()."""
-        raise NotImplementedError
 
     @staticmethod
     def late(prog: Program, spelled: str) -> Callable[[], Type]:

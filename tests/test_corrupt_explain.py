@@ -20,7 +20,6 @@ from conftest import (
     fresh_vmcore,
     lay_over,
     open_vmcore,
-    skip_without_recording,
 )
 from corrupt import Answer
 from corrupt_explain import judge
@@ -345,7 +344,6 @@ def test_words_that_are_too_many_or_too_few(zonedev: Zonedev) -> None:
 
 
 def test_pages_of_a_slice_that_are_none(zonedev: Zonedev, tmp_path: Path) -> None:
-    skip_without_recording()
     vmcore = open_vmcore(NAME)
     words = ("slice", vmcore.core, *vmcore.types, "-o", tmp_path / "out")
     for what in ("ten", "", "-1", "5"):

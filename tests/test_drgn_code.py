@@ -7,6 +7,7 @@ Does not: %zonedev itself (test_plugin.py).
 
 from __future__ import annotations
 
+import abc
 import argparse
 import contextlib
 import io
@@ -396,14 +397,14 @@ def corelens(monkeypatch: pytest.MonkeyPatch) -> Any:
     else:
         return real
 
-    class CorelensModule:
+    class CorelensModule(abc.ABC):
         name = ""
 
-        def run(self, prog: drgn.Program, args: argparse.Namespace) -> None:
-            raise NotImplementedError
+        @abc.abstractmethod
+        def run(self, prog: drgn.Program, args: argparse.Namespace) -> None: ...
 
-        def add_args(self, parser: argparse.ArgumentParser) -> None:
-            pass
+        def add_args(self, parser: argparse.ArgumentParser) -> None:  # noqa: B027
+            """None, where a module has none."""
 
     stand_in: Any = types.ModuleType("drgn_tools.corelens")
     stand_in.CorelensModule, stand_in.main = CorelensModule, lambda: None

@@ -19,7 +19,6 @@ from typing import Any, Optional
 
 import pytest
 from conftest import ROOT, Vmcore, Zonedev, assert_one_line, open_vmcore
-from drgn import Program
 from terminal import Terminal, plain
 
 from zonedev import commands
@@ -289,10 +288,6 @@ def test_every_verb_has_examples_and_shows_them(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize(("verb", "example"), ALL, ids=lambda v: getattr(v, "words", v))
 def test_examples_run(zonedev: Zonedev, in_directory: Path, verb: str, example: Any) -> None:
-    if verb == "slice" and not hasattr(Program, "set_linux_kernel_custom"):
-        pytest.skip(
-            "slices are recorded by Program.set_linux_kernel_custom(), which drgn before 0.3 lacks"
-        )
     program, *words = shlex.split(command("zonedev", example, True))
     answer = zonedev(*words)
     assert program == "zonedev" and answer.err == "" and answer.status in (0, 1, 3), answer
@@ -405,8 +400,6 @@ def test_errors_say_what_and_what_next(
     files["foreign"].write_bytes(data[:18] + (9999).to_bytes(2, "little") + data[20:])
     files["core"], files["vmlinux"] = Path(vmcore.core), Path(vmcore.vmlinux)
     files["other"] = Path(open_vmcore("5.10-nvdimm").vmlinux)
-    if words[:1] == ["slice"] and not hasattr(Program, "set_linux_kernel_custom"):
-        pytest.skip("drgn before 0.3 cannot slice at all, and zonedev says that")
     typed: list[str] = []
     for word in words:
         typed += vmcore.types if word == "{types}" else [word.format(**files)]

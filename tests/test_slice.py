@@ -18,10 +18,8 @@ from typing import Callable
 
 import pytest
 import thin_kdump
-from conftest import skip_without_recording
 
 drgn = pytest.importorskip("drgn")
-skip_without_recording()
 
 from drgn import FaultError, Program  # noqa: E402
 from drgn.helpers.linux.mm import follow_phys  # noqa: E402

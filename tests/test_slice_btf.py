@@ -10,7 +10,7 @@ from typing import Any
 import btf_types
 import pytest
 from btf_samples import Writer, every_kind, split
-from conftest import Zonedev, assert_one_line, open_vmcore, skip_without_recording
+from conftest import Zonedev, assert_one_line, open_vmcore
 from drgn import Program
 from kallsyms_samples import FORMATS, SYMBOLS, sample
 
@@ -18,8 +18,6 @@ from zonedev import cli, slice_btf
 from zonedev._zonedev import Btf, Kallsyms
 from zonedev.btffile import Key, thin
 from zonedev.errors import TargetError
-
-skip_without_recording()
 
 # Of one kernel, but of two boots: types out of BTF, and out of DWARF.
 PAIRS = {

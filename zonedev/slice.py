@@ -159,12 +159,7 @@ def _has_vmlinux(prog: Program) -> bool:
 
 
 def recording_program(original: Program, frames: set[int]) -> Program:
-    """A Program without types that reads what `original` reads, and notes the page frames that could be read.
-
-    Raises TargetError if this drgn has none.
-    """
-    if not hasattr(Program, "set_linux_kernel_custom"):
-        raise TargetError("slicing needs drgn 0.3.0 or later: this one cannot record an audit")
+    """A Program without types that reads what `original` reads, and notes the page frames that could be read."""
 
     def read(address: int, count: int, offset: int, physical: bool) -> bytes:
         data: bytes = original.read(address, count, physical=True)
