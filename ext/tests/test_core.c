@@ -4,45 +4,15 @@
 // that the classes add up, and that nothing is read, leaked or shifted that must not be.
 // Link with -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc.
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "../core/btf.h"
 #include "../core/entries.h"
 #include "../core/pagebits.h"
 #include "../core/pointers.h"
-#include "../core/zonedev.h"
+#include "check.h"
 
 enum { PAGES = 600, ROUNDS = 200 };
 
-static int failures;
-static unsigned long allocations, fail_at;
 static uint64_t state = 88172645463325252;
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *old, size_t size);
-
-static bool must_fail(void)
-{
-	return fail_at && ++allocations == fail_at;
-}
-
-void *__wrap_malloc(size_t size)
-{
-	return must_fail() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-	return must_fail() ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-	return must_fail() ? NULL : __real_realloc(old, size);
-}
 
 static uint64_t next_random(void)
 {
@@ -51,14 +21,6 @@ static uint64_t next_random(void)
 	state ^= state << 17;
 	return state;
 }
-
-#define CHECK(condition)                                                                                       \
-	do {                                                                                                   \
-		if (!(condition)) {                                                                            \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
-			failures++;                                                                            \
-		}                                                                                              \
-	} while (0)
 
 /**
  * Fail the first, the second, ... allocation of @run, until it needs no more; how many failed.
@@ -69,8 +31,8 @@ static unsigned long fail_each_allocation(struct zd_error *(*run)(void))
 	struct zd_error *error = NULL;
 	unsigned long failed = 0;
 
-	for (fail_at = 1; fail_at < 10000; fail_at++) {
-		allocations = 0;
+	for (allocation.fail_at = 1; allocation.fail_at < 10000; allocation.fail_at++) {
+		allocation.calls = 0;
 		error = run();
 		if (!error)
 			break;
@@ -79,22 +41,9 @@ static unsigned long fail_each_allocation(struct zd_error *(*run)(void))
 		failed++;
 	}
 	CHECK(!error);
-	fail_at = 0;
+	allocation.fail_at = 0;
 	return failed;
 }
-
-static const struct zd_layout amd64 = {
-	.page_size = 64, .word_size = 8, .page_shift = 12, .pmd_order = 9, .compound_mask = true,
-	.page_type_limit = -16777216,
-	.field = {
-		[ZD_FLAGS] = { 0, 8, 0 }, [ZD_PGMAP] = { 8, 8, 0 }, [ZD_ZONE_DEVICE_DATA] = { 16, 8, 0 },
-		[ZD_MAPPING] = { 24, 8, 0 }, [ZD_INDEX] = { 32, 8, 0 }, [ZD_SHARE] = { 32, 8, 0 },
-		[ZD_MAPCOUNT] = { 48, 4, 0 }, [ZD_REFCOUNT] = { 52, 4, 0 }, [ZD_MEMCG_DATA] = { 56, 8, 0 },
-		[ZD_ORDER] = { 64, 8, 8 }, [ZD_LARGE_MAPCOUNT] = { 80, 4, 0 }, [ZD_PINCOUNT] = { 92, 4, 0 },
-	},
-	.flag = { 0, 5, 6, 13, 10, 15, 11, 21 },
-	.zone = { 51, 3 }, .node = { 54, 10 }, .zone_device = 4,
-};
 
 /** Words that bring a page near to something: flags, pointers, counters. */
 static uint64_t telling_word(const struct zd_range *range)
@@ -127,18 +76,6 @@ static void make_pages(uint8_t *bytes, const struct zd_range *range)
 
 		memcpy(bytes + next_random() % (PAGES * 8) * 8, &word, 8);
 	}
-}
-
-/** True where the cells add up to the tally. */
-static bool cells_add_up(const struct zd_scan *scan)
-{
-	uint64_t sums[ZD_CLASSES] = { 0 };
-
-	for (size_t i = 0; i < scan->cells.count; i++) {
-		for (int j = 0; j < ZD_CLASSES; j++)
-			sums[j] += scan->cells.classes[i][j];
-	}
-	return !memcmp(sums, scan->tally.classes, sizeof(sums));
 }
 
 /** One scan in pieces; NULL or the error of an allocation that failed. */
@@ -624,10 +561,10 @@ static bool is_refused(const struct zd_layout *layout)
 
 	CHECK(!error || (error->code == ZD_ERROR_INVALID && strstr(error->message, "layout: ")));
 	zd_error_destroy(error);
-	allocations = 0;
-	fail_at = 1;
+	allocation.calls = 0;
+	allocation.fail_at = 1;
 	error = zd_layout_check(layout);
-	fail_at = 0;
+	allocation.fail_at = 0;
 	CHECK(refused ? error && error->code == ZD_ERROR_NO_MEMORY : !error);
 	zd_error_destroy(error);
 	return refused;

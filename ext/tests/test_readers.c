@@ -9,13 +9,11 @@
 #include <elf.h>
 #include <errno.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "../readers/bulk.h"
+#include "check.h"
 
 enum {
 	FRAMES = 96,
@@ -29,41 +27,11 @@ enum {
 // Half of the memmap lies in one part, half in the next.
 #define MEMMAP (UINT64_C(0xffffea0004000000) - FRAMES / 2 * ZD_FRAME)
 
-static int failures;
+static struct fault reading, starting;
 
-/** What can fail: the number of the call that does, 0 for none, and calls so far. */
-struct fault {
-	unsigned long fail_at, calls;
-};
-
-static struct fault allocation, reading, starting;
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *old, size_t size);
 ssize_t __real_pread(int fd, void *buffer, size_t size, off_t offset);
 int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
 			  void *context);
-
-static bool must_fail(struct fault *fault)
-{
-	return fault->fail_at && __atomic_add_fetch(&fault->calls, 1, __ATOMIC_RELAXED) == fault->fail_at;
-}
-
-void *__wrap_malloc(size_t size)
-{
-	return must_fail(&allocation) ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-	return must_fail(&allocation) ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-	return must_fail(&allocation) ? NULL : __real_realloc(old, size);
-}
 
 ssize_t __wrap_pread(int fd, void *buffer, size_t size, off_t offset)
 {
@@ -83,27 +51,6 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, v
 {
 	return must_fail(&starting) ? EAGAIN : __real_pthread_create(thread, attributes, run, context);
 }
-
-#define CHECK(condition)                                                                                       \
-	do {                                                                                                   \
-		if (!(condition)) {                                                                            \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
-			failures++;                                                                            \
-		}                                                                                              \
-	} while (0)
-
-static const struct zd_layout amd64 = {
-	.page_size = 64, .word_size = 8, .page_shift = 12, .pmd_order = 9,
-	.page_type_limit = -16777216,
-	.field = {
-		[ZD_FLAGS] = { 0, 8, 0 }, [ZD_PGMAP] = { 8, 8, 0 }, [ZD_ZONE_DEVICE_DATA] = { 16, 8, 0 },
-		[ZD_MAPPING] = { 24, 8, 0 }, [ZD_INDEX] = { 32, 8, 0 }, [ZD_SHARE] = { 32, 8, 0 },
-		[ZD_MAPCOUNT] = { 48, 4, 0 }, [ZD_REFCOUNT] = { 52, 4, 0 }, [ZD_MEMCG_DATA] = { 56, 8, 0 },
-		[ZD_ORDER] = { 64, 8, 8 }, [ZD_LARGE_MAPCOUNT] = { 80, 4, 0 }, [ZD_PINCOUNT] = { 92, 4, 0 },
-	},
-	.flag = { 0, 5, 6, 13, 10, 15, 11, 21 },
-	.zone = { 51, 3 }, .node = { 54, 10 }, .zone_device = 4,
-};
 
 static const struct zd_pagemap pagemap = { .address = 0xffff888101234500,
 					   .type = ZD_FS_DAX,
@@ -237,18 +184,6 @@ static bool never_stop(void *context, uint64_t pages)
 	(void)context;
 	(void)pages;
 	return true;
-}
-
-/** True where the cells add up to the tally. */
-static bool cells_add_up(const struct zd_scan *scan)
-{
-	uint64_t sums[ZD_CLASSES] = { 0 };
-
-	for (size_t i = 0; i < scan->cells.count; i++) {
-		for (int j = 0; j < ZD_CLASSES; j++)
-			sums[j] += scan->cells.classes[i][j];
-	}
-	return !memcmp(sums, scan->tally.classes, sizeof(sums));
 }
 
 /** Scan what can be read of the core; the tally in @ret, which is to be freed. */
