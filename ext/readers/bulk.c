@@ -232,6 +232,21 @@ static struct zd_error *give_frames(struct worker *worker, const struct chunk *c
 	return error;
 }
 
+/** Find the frames with the bytes of the one before: what was judged once need not be looked at word by word. */
+static void find_same(struct worker *worker, const struct chunk *chunk)
+{
+	const uint8_t *last = worker->bytes;
+
+	for (size_t i = 0; i < chunk->frames; i++) {
+		if (worker->states[i] == ZD_MEMORY_SAME)
+			continue;
+		if (!memcmp(place(worker, i), last, ZD_FRAME))
+			worker->states[i] = ZD_MEMORY_SAME;
+		else
+			last = place(worker, i);
+	}
+}
+
 /** Keep the last frame, which the first one of the next chunk may repeat. */
 static void keep_last(struct worker *worker, const struct chunk *chunk)
 {
@@ -269,6 +284,8 @@ static struct zd_error *scan_chunk(struct worker *worker, struct zd_scan *scan, 
 			return NULL;
 		holes |= worker->states[i] == ZD_MEMORY_ABSENT;
 	}
+	if (!holes)
+		find_same(worker, &chunk);
 	error = holes ? give_frames(worker, &chunk, absent) : give_whole(worker, &chunk);
 	keep_last(worker, &chunk);
 	return error;
