@@ -13,9 +13,11 @@ from native import CORE, build, why_no_sanitizers
 
 
 @pytest.mark.skipif(why_no_sanitizers() is not None, reason=str(why_no_sanitizers()))
-def test_core_under_sanitizers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["-DZD_NARROW"]], ids=["", "narrow"])
+def test_core_under_sanitizers(tmp_path: Path, options: list[str]) -> None:
     program = build(
         tmp_path / "test_core",
+        *options,
         "-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc",
         *CORE,
         ROOT / "ext" / "tests" / "test_core.c",

@@ -15,8 +15,6 @@
 #include "zonedev.h"
 
 enum {
-	TEMPLATE_WORDS = 8,
-	PAGES_TOGETHER = 4,
 	ASSOCIATED_BLOCK = 64,
 	// The mark of a page that belongs to one file, which agrees.
 	ONE_ENTRY = 1 | ZD_MARK_MATCH,
@@ -35,7 +33,7 @@ static void template_demand(struct zd_template *template, const struct zd_layout
 {
 	const struct zd_field *field = &layout->field[member];
 	uint8_t bytes[64] = { 0 }, masks[64] = { 0 };
-	uint64_t words[TEMPLATE_WORDS], word_masks[TEMPLATE_WORDS];
+	uint64_t words[ZD_WORDS], word_masks[ZD_WORDS];
 
 	for (unsigned int i = 0; i < field->size; i++) {
 		unsigned int shift = 8 * (layout->big_endian ? field->size - 1 - i : i);
@@ -45,10 +43,10 @@ static void template_demand(struct zd_template *template, const struct zd_layout
 	}
 	memcpy(words, bytes, sizeof(words));
 	memcpy(word_masks, masks, sizeof(word_masks));
-	for (int i = 0; i < TEMPLATE_WORDS; i++) {
-		template->overlapping |= (template->mask[i] & word_masks[i]) != 0;
-		template->want[i] |= words[i];
-		template->mask[i] |= word_masks[i];
+	for (int i = 0; i < ZD_WORDS; i++) {
+		template->overlapping |= (template->words.mask[i] & word_masks[i]) != 0;
+		template->words.want[i] |= words[i];
+		template->words.mask[i] |= word_masks[i];
 	}
 }
 
@@ -168,7 +166,7 @@ static void demand_tail_word(struct zd_scan *scan, const uint8_t *page)
 {
 	unsigned int word = scan->layout->field[ZD_PGMAP].offset / sizeof(uint64_t);
 
-	memcpy(&scan->tail.want[word], page + word * sizeof(uint64_t), sizeof(uint64_t));
+	memcpy(&scan->tail.words.want[word], page + word * sizeof(uint64_t), sizeof(uint64_t));
 	scan->span.tail_word = true;
 }
 
@@ -197,48 +195,6 @@ static bool templates_serve(const struct zd_layout *layout)
 {
 	return zd_layout_is_native64(layout) && layout->zone.width && is_word(layout, ZD_PGMAP) &&
 	       is_word(layout, ZD_MAPPING);
-}
-
-static inline uint64_t mismatch(const struct zd_template *template, const uint8_t *page)
-{
-	uint64_t words[TEMPLATE_WORDS], difference = 0;
-
-	memcpy(words, page, sizeof(words));
-	for (int i = 0; i < TEMPLATE_WORDS; i++)
-		difference |= (words[i] ^ template->want[i]) & template->mask[i];
-	return difference;
-}
-
-/** Two words, which most machines look at together. */
-typedef uint64_t pair __attribute__((vector_size(16)));
-
-/** True where PAGES_TOGETHER struct pages all show a template's words: one branch for all of them. */
-static inline bool show_together(const pair *want, const pair *mask, const uint8_t *bytes)
-{
-	pair words[TEMPLATE_WORDS / 2], difference = { 0, 0 };
-
-	for (int page = 0; page < PAGES_TOGETHER; page++) {
-		memcpy(words, bytes + page * sizeof(words), sizeof(words));
-		for (int i = 0; i < TEMPLATE_WORDS / 2; i++)
-			difference |= (words[i] ^ want[i]) & mask[i];
-	}
-	return !(difference[0] | difference[1]);
-}
-
-/** How many of the first @count pages show the template. */
-static uint64_t template_run(const struct zd_template *template, const uint8_t *bytes, uint64_t count)
-{
-	const struct zd_template local = *template;
-	pair want[TEMPLATE_WORDS / 2], mask[TEMPLATE_WORDS / 2];
-	uint64_t i = 0;
-
-	memcpy(want, template->want, sizeof(want));
-	memcpy(mask, template->mask, sizeof(mask));
-	while (count - i >= PAGES_TOGETHER && show_together(want, mask, bytes + i * 64))
-		i += PAGES_TOGETHER;
-	while (i < count && !mismatch(&local, bytes + i * 64))
-		i++;
-	return i;
 }
 
 /** How many of the first @count pages have the template's mark; no page of a run without @marks has any. */
@@ -282,7 +238,7 @@ static uint64_t own_words_run(const struct zd_scan *scan, const struct zd_templa
 	return i;
 }
 
-/** As template_run(), for a template whose pages have a mapping; from @pfn on. */
+/** As zd_words_run(), for a template whose pages have a mapping; from @pfn on. */
 static uint64_t associated_run(const struct zd_scan *scan, const struct zd_template *template,
 			       const uint8_t *bytes, uint64_t pfn, uint64_t count)
 {
@@ -291,7 +247,7 @@ static uint64_t associated_run(const struct zd_scan *scan, const struct zd_templ
 	// As much at a time as stays in the nearest cache.
 	do {
 		block = count - i < ASSOCIATED_BLOCK ? count - i : ASSOCIATED_BLOCK;
-		n = template_run(template, bytes + i * 64, block);
+		n = zd_words_run(&template->words, bytes + i * 64, block);
 		n = own_words_run(scan, template, bytes + i * 64, pfn + i, n);
 		i += n;
 	} while (block && n == block);
@@ -917,7 +873,7 @@ static uint64_t worded_run(const struct zd_scan *scan, const struct zd_template 
 			   uint64_t pfn, uint64_t count)
 {
 	return template->associated ? associated_run(scan, template, bytes, pfn, count)
-				    : template_run(template, bytes, count);
+				    : zd_words_run(&template->words, bytes, count);
 }
 
 /**
@@ -1025,7 +981,7 @@ static uint64_t scan_tail_run(struct zd_scan *scan, const uint8_t *bytes, uint64
 		left = frame - (scan->next_pfn - scan->span.head_pfn) % frame;
 	if (may_alias(scan))
 		left = 1;
-	run = template_run(&scan->tail, bytes, count < left ? count : left);
+	run = zd_words_run(&scan->tail.words, bytes, count < left ? count : left);
 	add_to_span(scan, run);
 	return run;
 }
@@ -1089,7 +1045,7 @@ static uint64_t repeat_tails(struct zd_scan *scan, const uint8_t *bytes, uint64_
 {
 	uint64_t left = (scan->span.end_pfn - scan->next_pfn) / count * count;
 
-	if (scan->frame_pages || !scan->span.tail_word || template_run(&scan->tail, bytes, count) < count)
+	if (scan->frame_pages || !scan->span.tail_word || zd_words_run(&scan->tail.words, bytes, count) < count)
 		return 0;
 	total = total < left ? total : left;
 	add_to_span(scan, total);
@@ -1103,7 +1059,7 @@ static struct zd_error *repeat_heads(struct zd_scan *scan, const uint8_t *bytes,
 	// The one template that looks at nothing but fixed words and marks.
 	const struct zd_template *idle = &scan->head[ZD_TEMPLATE_IDLE];
 
-	if (!idle->serves || template_run(idle, bytes, count) < count)
+	if (!idle->serves || zd_words_run(&idle->words, bytes, count) < count)
 		return NULL;
 	*ret = told_run(scan, idle, NULL, total) / count * count;
 	return *ret ? add_head_run(scan, idle, bytes, *ret) : NULL;

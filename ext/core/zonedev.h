@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "words.h"
 
 // ---------------------------------------------------------------- limits
 
@@ -675,7 +676,7 @@ void zd_cells_join(struct zd_cells *cells, const struct zd_cells *part);
  * A template is exact: whatever decode and rules would look at stands in it.
  */
 struct zd_template {
-	uint64_t want[8], mask[8];
+	struct zd_words words;
 	bool serves;	  /* for this layout, scheme and type */
 	bool overlapping; /* two demands meet in one bit: not exact */
 	bool associated;  /* the mapping must not be NULL ... */

@@ -232,7 +232,8 @@ static struct zd_error *give_frames(struct worker *worker, const struct chunk *c
 	return error;
 }
 
-/** Find the frames with the bytes of the one before: what was judged once need not be looked at word by word. */
+/** Find the frames with the bytes of the one before: what was judged once need not be looked at word by word.
+ */
 static void find_same(struct worker *worker, const struct chunk *chunk)
 {
 	const uint8_t *last = worker->bytes;

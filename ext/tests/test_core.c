@@ -793,8 +793,49 @@ static void refuse_pointers(void)
 #undef REFUSE
 }
 
+/** One by one, what zd_words_run() tells. */
+static uint64_t count_words(const struct zd_words *words, const uint8_t *pages, uint64_t count)
+{
+	for (uint64_t i = 0; i < count * ZD_WORDS; i++) {
+		uint64_t word;
+
+		memcpy(&word, pages + i * 8, 8);
+		if ((word ^ words->want[i % ZD_WORDS]) & words->mask[i % ZD_WORDS])
+			return i / ZD_WORDS;
+	}
+	return count;
+}
+
+/** Each bit of each page of a run flipped, under the mask and beside it, wherever the pages lie. */
+static void compare_words(void)
+{
+	enum { COUNT = 11 };
+	struct zd_words words;
+	uint64_t runs = 0;
+
+	for (uint64_t bit = 0; bit < COUNT * 512; bit++) {
+		uint64_t count = next_random() % (COUNT + 1), shift = next_random() % 16;
+		// Not a byte behind the pages may be read.
+		uint8_t *block = __real_malloc(shift + count * 64), *pages = block + shift;
+
+		for (int i = 0; i < ZD_WORDS; i++) {
+			words.want[i] = next_random();
+			words.mask[i] = next_random() % 4 ? UINT64_MAX : next_random();
+		}
+		for (uint64_t i = 0; i < count; i++)
+			memcpy(pages + i * 64, words.want, 64);
+		if (bit / 512 < count)
+			pages[bit / 8] ^= 1 << bit % 8;
+		runs += count_words(&words, pages, count);
+		CHECK(zd_words_run(&words, pages, count) == count_words(&words, pages, count));
+		free(block);
+	}
+	CHECK(runs > COUNT * 512);
+}
+
 int main(void)
 {
+	compare_words();
 	scan_everything();
 	fail_every_allocation();
 	refuse_layouts();
