@@ -333,7 +333,8 @@ static size_t load(struct zd_cursor *base, const uint64_t *frames, size_t count,
 	states[0] = find_page(cursor, pfn, &index);
 	if (states[0] == ZD_MEMORY_DATA)
 		states[0] = load_page(cursor, index, buffer);
-	if (states[0] > ZD_MEMORY_SAME)
+	// A run is looked for behind two frames that are the same: most others begin none.
+	if (states[0] != ZD_MEMORY_SAME)
 		return 1;
 	same = run_of_same(cursor, pfn + 1, index + 1, frames + 1, count - 1);
 	memset(states + 1, ZD_MEMORY_SAME, same);
