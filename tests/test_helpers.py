@@ -116,6 +116,23 @@ def test_validation(newest: Vmcore) -> None:
         validate(newest.prog, fail_on="info")
 
 
+def test_validation_takes_what_an_audit_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, wanted = (list(inspect.signature(f).parameters.values()) for f in (validate, audit))
+    assert asked == wanted
+    options = {one.name: object() for one in wanted if one.kind is one.KEYWORD_ONLY}
+    said: list[tuple[Any, ...]] = []
+
+    def stand_in(*words: Any, **named: Any) -> Audit:
+        said.append((words, named))
+        raise LookupError
+
+    prog = drgn.Program()
+    monkeypatch.setattr("zonedev.audit.audit", stand_in)
+    with pytest.raises(LookupError):
+        validate(prog, **options)
+    assert said == [((prog,), options)] and len(options) > 8
+
+
 def test_ranges_of_a_pagemap(newest: Vmcore) -> None:
     pgmaps = list(for_each_dev_pagemap(newest.prog))
     assert [p.type_.type_name() for p in pgmaps] == ["struct dev_pagemap *"] * 6
