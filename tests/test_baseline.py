@@ -213,6 +213,8 @@ def test_lines(leak: Vmcore, saved: Any, lines: str, left: int) -> None:
         ("tail-refcount pfn:", "names no pages"),
         ("tail-refcount pfn:here", "names no pages"),
         ("tail-refcount pmem0+4-3", "names no pages"),
+        ("tail-refcount pmem0+12-", "names no pages"),
+        ("tail-refcount pmem0+0xzz", "names no pages"),
         ("tail-refcount *+3", "names no pages"),
         ("{", "not JSON"),
         ("{}", "it has no schema"),
@@ -267,6 +269,41 @@ def test_it_accepts_nothing_that_found_no_room(leak: Vmcore, known: Report, save
     assert result.exit_code == 1
 
 
+def test_a_rule_beside_another_one_may_get_worse(leak: Vmcore, known: Report, saved: Any) -> None:
+    for one in known["findings"]:
+        if one["severity"] == "error":
+            one.update(rule="idle-count-mismatch", severity="warning", also=[one["rule"]])
+    assert audit(leak.prog, baseline=[saved(known)]).fresh("error") == 6
+
+
+def last_line(result: Any) -> str:
+    return audit_text(result).splitlines()[-1].partition("; ")[2]
+
+
+def test_new_warnings_are_told_whatever_is_accepted(
+    leak: Vmcore, known: Report, saved: Any
+) -> None:
+    result = audit(leak.prog, baseline=[saved(known)])
+    read = "clean: every page was read, and "
+    assert last_line(result) == read + "nothing is new; accepted: 6 pages with errors"
+    one = next(f for f in result.findings if f.accepted and f.pages == 1)
+    one.accepted, one.severity = False, "warning"
+    words = "no violation is new; 1 page with warnings; accepted: 5 pages with errors"
+    assert result.fresh("warning") == 1 and result.verdict == "clean"
+    assert last_line(result) == read + words
+    one.accepted = True
+    words = "nothing is new; accepted: 5 pages with errors, 1 page with warnings"
+    assert last_line(result) == read + words
+    for finding in result.findings:
+        if finding.severity == "error":
+            finding.severity = "info"
+    assert last_line(result) == read + "nothing is new; accepted: 1 page with warnings"
+
+
+def test_a_baseline_may_be_one_name(leak: Vmcore, known: Report, saved: Any) -> None:
+    assert audit(leak.prog, baseline=saved(known)).verdict == "clean"
+
+
 def test_fail_on(leak: Vmcore, known: Report, saved: Any) -> None:
     """Information is accepted where it makes violations, and only there."""
     path = saved(known)
@@ -286,7 +323,19 @@ def test_validate_names_what_is_new(leak: Vmcore, known: Report, saved: Any) -> 
     with pytest.raises(ValidationError) as caught:
         validate(leak.prog, baseline=[path])
     assert f"{first['pfn']:#x}" not in str(caught.value)
+    assert "4 pages in violation" in str(caught.value)
     assert validate(leak.prog, baseline=[saved(known)]).verdict == "clean"
+
+
+def test_validate_where_what_is_new_found_no_room(
+    leak: Vmcore, known: Report, saved: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = audit(leak.prog, baseline=[saved(known)])
+    result.findings.pop(0)
+    result.findings_dropped = 1
+    monkeypatch.setattr("zonedev.audit.audit", lambda *_, **__: result)
+    with pytest.raises(ValidationError, match="among those that found no room"):
+        validate(leak.prog)
 
 
 # ---------------------------------------------------------------- entries that meet nothing

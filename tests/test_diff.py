@@ -31,9 +31,12 @@ def real() -> Report:
     return audit_dict(audit(open_vmcore(LEAK).prog))
 
 
+RULE = "reference-on-free-folio"
+
+
 def finding(start: int, count: int = 1, **words: Any) -> Report:
     """A finding on order-0 pages."""
-    own = {"rule": "reference-on-free-folio", "severity": "error", "pagemap": PAGEMAP, "order": 0}
+    own = {"rule": RULE, "severity": "error", "pagemap": PAGEMAP, "order": 0}
     own["also"] = ["held-without-map"]
     numbers = {"refcount": 1, "expected": 0, "mapcount": 0}
     return {**own, "pfn": start, "count": count, "pages": count, **numbers, **words}
@@ -145,6 +148,15 @@ def test_a_rule_beside_another_one_is_still_there() -> None:
     back = compared(beside, alone)
     assert [c.stretch.rule for c in back.gone] == ["reference-on-free-folio"]
     assert not back.new and not back.worse
+
+
+def test_a_rule_that_was_beside_another_one_may_get_worse() -> None:
+    """A finding is as severe as the worst of its rules: none of them was an error."""
+    beside = report(finding(3, rule="idle-count-mismatch", severity="warning", also=[RULE]))
+    diff = compared(beside, report(finding(3)))
+    assert [c.stretch.rule for c in diff.worse] == [RULE] and diff.exit_code == 1
+    alone = report(finding(3, severity="warning", also=[]))
+    assert not compared(beside, alone).worse
 
 
 def test_reports_that_leave_something_out() -> None:

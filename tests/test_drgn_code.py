@@ -34,7 +34,7 @@ from drgn import get_default_prog, set_default_prog  # noqa: E402
 import zonedev.plugin  # noqa: E402
 from zonedev.commands import build_parser  # noqa: E402
 from zonedev.completion import bash_completion, candidates  # noqa: E402
-from zonedev.drgn_code import VERBS  # noqa: E402
+from zonedev.drgn_code import VERBS, _literal  # noqa: E402
 
 EXPLAIN, LEAK = "7.2-explain", "7.2-nvdimm-leak"
 
@@ -188,6 +188,25 @@ def test_the_code_of_a_diff(zonedev: Zonedev, tmp_path: Path) -> None:
 
 def drgn_quoted(path: Path) -> str:
     return re.sub(r"([\s'\"])", r"\\\1", str(path))
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("a.json", "1 given"),
+        ("a b c", "3 given"),
+        ("--wait -1", "--wait -1"),
+        ("--wait nan", "nan"),
+    ],
+)
+def test_no_code_of_a_diff_that_makes_no_sense(words: str, why: str) -> None:
+    with pytest.raises(commands.CommandError, match=why):
+        run(open_vmcore("7.2-nvdimm"), f"diff {words} --drgn")
+
+
+def test_literals() -> None:
+    for value in ((), ("a",), ("a", "b"), [], ["a"], "'\"", None, 0x10):
+        assert eval(_literal(value)) == value
 
 
 def test_the_code_of_a_live_diff(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,6 +374,7 @@ try zonedev audit --format ""
 try zonedev audit --rule tail
 try zonedev rules R
 try zonedev rules dirty
+try zonedev help sl
 try zonedev slice core --with ta
 try zonedev audit /tmp
 """
@@ -371,13 +391,14 @@ def test_bash(zonedev: Zonedev, tmp_path: Path) -> None:
     )
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
-        "list audit map page explain files waiters scheme rules diff slice",
+        "list audit map page explain files waiters scheme rules diff slice help",
         "slice",
         "--format",
         "text json ndjson csv prometheus",
         "tail-refcount",
         "",
         "dirty-free-state",
+        "slice",
         "tasks",
         "",
     ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,36 @@ def test_docstrings_are_as_those_of_drgn() -> None:
             else:
                 assert f":param {parameter}:" in text, (name, parameter)
         assert ":raises" in text and (":return" in text or name != "audit"), name
+
+
+def test_pagemaps_by_number_and_by_object(newest: Vmcore) -> None:
+    pgmap = next(iter(for_each_dev_pagemap(newest.prog)))
+    (one,) = [p for p in list_pagemaps(newest.prog) if p.address == int(pgmap)]
+    said: list[Any] = [pgmap, int(pgmap), one.ranges[0].start_pfn, one.device]
+    for what in [*said, said]:
+        result = audit(newest.prog, pgmaps=what, quick=True)
+        assert [p.pagemap.address for p in result.pagemaps] == [one.address]
+
+
+def test_the_kernels_own_types_do() -> None:
+    """A Program without debug information: each helper may be the first."""
+    core = open_vmcore("6.16-btf-p2p-leak").core
+    first: dict[str, Callable[[drgn.Program], Any]] = {
+        "audit": lambda prog: audit(prog).verdict,
+        "list_pagemaps": list_pagemaps,
+        "for_each_dev_pagemap": lambda prog: list(for_each_dev_pagemap(prog)),
+        "scheme": scheme,
+        "rules_applicability": rules_applicability,
+        "waiters": waiters,
+        "folio": lambda prog: folio(prog, 1015845),
+    }
+    answers: dict[str, str] = {}
+    for name, helper in first.items():
+        prog = drgn.Program()
+        prog.set_core_dump(core)
+        answers[name] = str(helper(prog))
+        assert answers[name] == str(helper(prog)), name
+    assert answers["audit"] == "violations"
 
 
 def test_validation(newest: Vmcore) -> None:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
+import os
 import random
 import re
 import subprocess
@@ -325,7 +327,40 @@ def test_a_page_that_cannot_be_written(zonedev: Zonedev, tmp_path: Path) -> None
     vmcore = open_vmcore("7.2-nvdimm")
     missing = tmp_path / "nowhere" / "report.html"
     answer = zonedev("audit", vmcore.core, "-s", vmcore.vmlinux, "--html", missing)
-    assert_one_line(answer, f"--html {missing}", "cannot be written", "No such file or directory")
+    # What was read is not lost.
+    assert "clean: every page was read" in answer.out
+    answer = zonedev("audit", vmcore.core, "-s", vmcore.vmlinux, "-q", "--html", missing)
+    assert_one_line(answer, f"{missing}: cannot be written", "No such file or directory")
+
+
+def test_a_page_is_there_as_a_whole_or_not_at_all(
+    zonedev: Zonedev, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vmcore, path = open_vmcore("7.2-nvdimm"), tmp_path / "report.html"
+    path.write_text("old")
+
+    def half(*_: Any) -> Iterator[str]:
+        yield "new"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("zonedev.report.html.audit_html", half)
+    answer = zonedev("audit", vmcore.core, "-s", vmcore.vmlinux, "-q", "--html", path)
+    assert_one_line(answer, f"{path}: cannot be written", "No space left")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["report.html"]
+
+
+def test_what_a_baseline_accepts_is_told_apart(tmp_path: Path) -> None:
+    accepted = tmp_path / "accepted"
+    accepted.write_text("reference-on-free-folio *\nrefcount-below-mapcount *\ndying-busy *\n")
+    page = page_of(audited(LEAK, baseline=[str(accepted)]))
+    assert "2 pages with errors, 0 pages with warnings" in page
+    assert re.findall(r'data-rule="([^"]*)" data-severity="error"', page) == ["tail-refcount"]
+    assert "error reference-on-free-folio, 2 pages" in page and "dying-busy" in page
+    accepted.write_text(accepted.read_text() + "tail-refcount *\n")
+    page = page_of(audited(LEAK, baseline=[str(accepted)]))
+    assert "Every page was read, and nothing is new; accepted: 6 pages with errors." in page
+    assert "no other finding is a warning or an error" in page
+    assert "none breaks a rule" not in page
 
 
 def test_names_of_other_scripts(tmp_path: Path) -> None:

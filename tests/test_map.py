@@ -250,3 +250,13 @@ def test_terminals_without_colours(environment: dict[str, str]) -> None:
 def test_the_plan_is_what_is_drawn() -> None:
     assert plan(80) == CellPlan(16 * 64, 1 << 30, 6, None)
     assert plan(10).row == 0
+
+
+def test_names_do_not_write_to_the_terminal() -> None:
+    result = audit(open_vmcore(LEAK).prog, cells=plan(80))
+    evil = "\x1b]0;title\x07"
+    result.problems.append(evil)
+    result.notes.append(evil)
+    result.pagemaps[0].pagemap.device = evil
+    text = map_text(result, 80)
+    assert "\x1b" not in text and text.count(r"\x1b]0;title\x07") == 3

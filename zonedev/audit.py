@@ -24,7 +24,7 @@ from zonedev.display import Listing
 from zonedev.driver_pass import DriverPasses, FreeListPass, PoolPass
 from zonedev.errors import TargetError, UsageError, ValidationError
 from zonedev.explain import explain_findings
-from zonedev.kernel.btf import types_from
+from zonedev.kernel.btf import types_from, with_types
 from zonedev.kernel.dax import CannotWalk, DaxEntry, DaxFile, DaxWalk
 from zonedev.kernel.facts import Kernel, Pagemaps, all_pagemaps, read_kernel
 from zonedev.kernel.layout import kernel_layout
@@ -84,6 +84,7 @@ def for_each_dev_pagemap(prog: Program) -> Iterator[Object]:
     :return: Iterator of ``struct dev_pagemap *`` objects.
     :raises TargetError: there is neither
     """
+    with_types(prog)
     try:
         registry = read_registry(prog)
     except NoRegistry:
@@ -93,6 +94,7 @@ def for_each_dev_pagemap(prog: Program) -> Iterator[Object]:
 
 
 def _pagemaps_of(prog: Program) -> Pagemaps:
+    with_types(prog)
     scheme, _ = detect_scheme(prog)
     return all_pagemaps(prog, kernel_layout(prog), scheme)
 
@@ -114,12 +116,16 @@ def _is_called(pagemap: Pagemap, name: str) -> bool:
     return number == pagemap.address or pagemap.covers(number)
 
 
-Names = Union[str, Iterable[str], None]
-"""A name, or several; None: all."""
+Name = Union[str, int, Object]
+Names = Union[Name, Iterable[Name], None]
+"""A name, or several; None: all.  Numbers and objects are addresses or pfns."""
 
 
 def _names(names: Names) -> list[str]:
-    return [names] if isinstance(names, str) else list(names or ())
+    if names is None:
+        return []
+    several = [names] if isinstance(names, (str, int, Object)) else names
+    return [one if isinstance(one, str) else hex(one) for one in several]
 
 
 def _check_options(fail_on: str, resample_ms: int, samples: int) -> None:
@@ -463,7 +469,7 @@ def audit(
     explain: bool = False,
     cells: Optional[CellPlan] = None,
     progress: Optional[Progress] = None,
-    baseline: Sequence[str] = (),
+    baseline: Union[str, Sequence[str]] = (),
 ) -> Audit:
     """
     Judge every struct page of every pagemap.
@@ -478,7 +484,7 @@ def audit(
     'refcount-below-mapcount'
 
     :param types: Only pagemaps of this memory type, or these (enumerators, with or without MEMORY_DEVICE_).
-    :param pgmaps: Only this pagemap, or these (device name, resource, address or a pfn).
+    :param pgmaps: Only this pagemap, or these: device name, resource, address or a pfn (these two also as numbers or objects).
     :param fail_on: Lowest severity ("info", "warning", "error") that makes the verdict "violations".
     :param resample_ms: Live kernels: time between samples of what looks wrong, in milliseconds.
     :param samples: Live kernels: samples that must agree, 2 or more; four times as many where other
@@ -496,7 +502,8 @@ def audit(
     begin = time.monotonic()
     _check_options(fail_on, resample_ms, samples)
     wanted = {"type": _names(types), "pgmap": _names(pgmaps)}
-    known = read_baseline(baseline) if baseline else None
+    files = _names(baseline)
+    known = read_baseline(files) if files else None
     kernel = read_kernel(prog)
     selected = _select(kernel, wanted["type"], wanted["pgmap"])
     dax, drivers = _dax_pass(kernel, selected, quick), DriverPasses(kernel, selected, quick)
@@ -554,6 +561,17 @@ def audit(
     )
 
 
+def _first_of(result: Audit) -> str:
+    """The worst of the violations, and where it is."""
+    counted = _zonedev.SEVERITIES[_zonedev.SEVERITIES.index(result.fail_on) :]
+    violations = (f for f in result.findings if not f.accepted and f.severity in counted)
+    worst = next(violations, None)
+    if worst is None:
+        return "among those that found no room in the list"
+    place = f"pagemap {worst.pagemap:#x}" if worst.pfn is None else f"pfn {worst.pfn:#x}"
+    return f"{worst.rule} at {place}"
+
+
 @takes_program_or_default
 def validate(
     prog: Program,
@@ -567,7 +585,7 @@ def validate(
     explain: bool = False,
     cells: Optional[CellPlan] = None,
     progress: Optional[Progress] = None,
-    baseline: Sequence[str] = (),
+    baseline: Union[str, Sequence[str]] = (),
 ) -> Audit:
     """
     Validate every struct page of every pagemap: :func:`audit()` for scripts that want an exception.
@@ -593,11 +611,9 @@ def validate(
         baseline=baseline,
     )
     if result.verdict == "violations":
-        worst = next(f for f in result.findings if not f.accepted)
-        place = f"pagemap {worst.pagemap:#x}" if worst.pfn is None else f"pfn {worst.pfn:#x}"
         raise ValidationError(
-            f"{result.count('error')} pages in violation, {result.count('warning')} with warnings; "
-            f"first: {worst.rule} at {place}",
+            f"{result.fresh('error')} pages in violation, {result.fresh('warning')} with warnings; "
+            f"first: {_first_of(result)}",
             result,
         )
     return result
@@ -670,6 +686,7 @@ def open_dax_walk(prog: Program) -> DaxWalk:
         raise TargetError(
             "DAX entries of a live kernel change while they are read; give a vmcore of it"
         )
+    with_types(prog)
     try:
         walk = DaxWalk(prog, kernel_layout(prog), detect_scheme(prog)[0])
         walk.files()
@@ -726,7 +743,8 @@ def scheme(prog: Program) -> SchemeReport:
     :return: The report: ``str()`` of it is what ``zonedev scheme`` prints.
     :raises TargetError: the target cannot be audited
     """
-    return scheme_report(detect_scheme(prog)[0], audit(prog, quick=True))
+    result = audit(prog, quick=True)
+    return scheme_report(detect_scheme(prog)[0], result)
 
 
 def tool_versions() -> dict[str, Any]:

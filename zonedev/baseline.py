@@ -96,7 +96,7 @@ def _place(where: str, word: str) -> tuple[str, int, Optional[int]]:
     by_pfn = word.startswith(_BY_PFN)
     place, numbers = (_BY_PFN, word[len(_BY_PFN) :]) if by_pfn else word.rpartition("+")[::2]
     match = _RANGE.fullmatch(numbers) if place else None
-    if match is None and not by_pfn:
+    if match is None and not by_pfn and not numbers[:1].isdigit():
         return word, 0, None
     first = _number(match[1]) if match else 0
     last = _number(match[2]) if match and match[2] else first

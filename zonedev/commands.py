@@ -22,9 +22,10 @@ from zonedev import _zonedev
 from zonedev.display import Listing
 from zonedev.errors import TargetError, UsageError
 from zonedev.examples import examples_text
+from zonedev.kernel.btf import with_types
 from zonedev.kernel.strings import printable
 from zonedev.meter import meter
-from zonedev.target import Target, with_types
+from zonedev.target import Target
 
 if TYPE_CHECKING:
     from zonedev.kernel.dax import DaxWalk
@@ -200,11 +201,15 @@ def _add_format(parser: argparse.ArgumentParser, formats: Sequence[str] = FORMAT
     parser.add_argument(
         "--format", choices=formats, default="text", help="what to print (default: text)"
     )
+    _add_color(parser, "colours in text")
+
+
+def _add_color(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--color",
         choices=COLORS,
         default="auto",
-        help="colours in text (default: auto, on a terminal unless NO_COLOR is set)",
+        help=f"{what} (default: auto, on a terminal unless NO_COLOR is set)",
     )
 
 
@@ -282,12 +287,7 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
         metavar="RANGE",
         help="only these pages, so much closer: START-END (as reports have it), or a PFN and what lies around it",
     )
-    parser.add_argument(
-        "--color",
-        choices=("auto", "always", "never"),
-        default="auto",
-        help="colours (default: auto, on a terminal and without NO_COLOR); the characters say the same",
-    )
+    _add_color(parser, "colours, which say no more than the characters")
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -449,16 +449,16 @@ def build_parser(prog: str, targets: bool) -> Parser:
 # ---------------------------------------------------------------- verbs
 
 
-def write_whole(path: str, text: str) -> None:
-    """Write a file that is there as a whole or not at all; what is no plain file is written to.
+def write_whole(path: str, text: Iterable[str]) -> None:
+    """Write a file of UTF-8 that is there as a whole or not at all; what is no plain file is written to.
 
     :raises UsageError: it cannot be written
     """
     plain = not os.path.lexists(path) or os.path.isfile(path)
     part = f"{os.path.realpath(path)}.{os.getpid()}.part" if plain else path
     try:
-        with open(part, "w") as file:
-            file.write(text)
+        with open(part, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(text)
         if plain:
             os.replace(part, os.path.realpath(path))
     except OSError as err:
@@ -533,11 +533,9 @@ def _write_html(result: Audit, path: str, severity: str, target: Optional[Target
     from zonedev.report.html import audit_html
 
     command = ["zonedev", *target.words] if target else ["%zonedev"]
-    try:
-        with open(path, "w", encoding="ascii", errors="xmlcharrefreplace", newline="\n") as file:
-            file.writelines(audit_html(result, severity, command))
-    except OSError as err:
-        raise UsageError(f"--html {path}: cannot be written: {err.strerror or err}") from None
+    page = audit_html(result, severity, command)
+    # What is not ASCII is as HTML has it.
+    write_whole(path, (piece.encode("ascii", "xmlcharrefreplace").decode() for piece in page))
 
 
 def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) -> Outcome:
@@ -568,8 +566,6 @@ def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) ->
     _of_target(result, target)
     if wanted:
         result.filters["rule"] = wanted
-    if args.html:
-        _write_html(result, args.html, args.severity or "info", target)
     severity = args.severity or ("warning" if args.format == "text" else "info")
     if not args.quiet:
         _show(
@@ -582,8 +578,10 @@ def _audit(prog: Program, args: argparse.Namespace, target: Optional[Target]) ->
             }[args.format](),
             args,
         )
+    if args.html:
+        _write_html(result, args.html, args.severity or "info", target)
     if args.json is not None:
-        write_whole(args.json, data.to_json(data.audit_dict(result)))
+        write_whole(args.json, [data.to_json(data.audit_dict(result))])
     return Outcome(result, result.exit_code)
 
 
@@ -763,11 +761,30 @@ def _two_audits(prog: Program, args: argparse.Namespace) -> list[dict[str, Any]]
             "diff compares two REPORTs, or a live kernel with itself: a dump stays as it is; give reports of two"
             " dumps (zonedev audit VMCORE --format json)"
         )
-    if not 0 <= args.wait < _WAIT_MAX:
-        raise UsageError(f"--wait {args.wait:g}: give seconds, 0 or more and below {_WAIT_MAX:.0f}")
     first = audit(prog, fail_on=args.fail_on)
     time.sleep(args.wait)
     return [data.audit_dict(one) for one in (first, audit(prog, fail_on=args.fail_on))]
+
+
+_NO_REPORTS = (
+    "diff needs two REPORTs of zonedev audit --format json, or a live kernel (-k); {} given"
+)
+
+
+def check_diff(args: argparse.Namespace) -> None:
+    """
+    That the words of a diff make sense.
+
+    :raises UsageError: they do not
+    """
+    if args.reports and any(getattr(args, name, None) for name in ("core", "kernel", "qemu")):
+        raise UsageError(
+            "diff compares two REPORTs or audits a live kernel twice: give one of them"
+        )
+    if len(args.reports) not in (0, 2):
+        raise UsageError(_NO_REPORTS.format(len(args.reports)))
+    if not 0 <= args.wait < _WAIT_MAX:
+        raise UsageError(f"--wait {args.wait:g}: give seconds, 0 or more and below {_WAIT_MAX:.0f}")
 
 
 def diff_verb(args: argparse.Namespace, prog: Optional[Program] = None) -> Outcome:
@@ -777,17 +794,12 @@ def diff_verb(args: argparse.Namespace, prog: Optional[Program] = None) -> Outco
     from zonedev.report.diff_text import diff_text
 
     names = "first audit", "second audit"
-    if args.reports and any(getattr(args, name, None) for name in ("core", "kernel", "qemu")):
-        raise UsageError(
-            "diff compares two REPORTs or audits a live kernel twice: give one of them"
-        )
-    if len(args.reports) == 2:
+    check_diff(args)
+    if args.reports:
         names = args.reports[0], args.reports[1]
         reports = [read_report(path) for path in names]
-    elif args.reports or prog is None:
-        raise UsageError(
-            f"diff needs two REPORTs of zonedev audit --format json, or a live kernel (-k); {len(args.reports)} given"
-        )
+    elif prog is None:
+        raise UsageError(_NO_REPORTS.format(0))
     else:
         reports = _two_audits(prog, args)
     result = compare_reports(reports[0], reports[1], names, args.fail_on)

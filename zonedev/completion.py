@@ -157,6 +157,6 @@ def bash_completion(parser: argparse.ArgumentParser) -> str:
         arguments = " ".join(_arguments(sub))
         if arguments:
             options.append(f'            {verb}:*) words="{arguments}" ;;')
-    return _BASH.format(
-        verbs=" ".join(_subparsers(parser)), values="\n".join(values), options="\n".join(options)
-    )
+    verbs = " ".join(_subparsers(parser))
+    options.append(f'            help:*) words="{verbs}" ;;')
+    return _BASH.format(verbs=f"{verbs} help", values="\n".join(values), options="\n".join(options))

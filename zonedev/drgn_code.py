@@ -19,7 +19,7 @@ def _literal(value: Any) -> str:
         return f'"{value}"'
     if isinstance(value, (list, tuple)):
         items = ", ".join(map(_literal, value))
-        return f"[{items}]" if isinstance(value, list) else f"({items})"
+        return f"[{items}]" if isinstance(value, list) else f"({items}{',' * (len(value) == 1)})"
     return text
 
 
@@ -225,6 +225,9 @@ def _rules(code: _Code, args: argparse.Namespace) -> None:
 
 
 def _diff(code: _Code, args: argparse.Namespace) -> None:
+    from zonedev.commands import check_diff
+
+    check_diff(args)
     code.use("zonedev.diff", "compare_reports")
     if args.reports:
         code.use("zonedev.diff", "read_report")

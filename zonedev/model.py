@@ -344,6 +344,8 @@ class Audit(Displayed):
 
     def fresh(self, severity: str) -> int:
         """Of count(), what no baseline accepts; what found no room in the list is never accepted."""
+        if self.baseline is None:
+            return self.count(severity)
         listed = [f for f in self.findings if f.severity == severity and not f.accepted]
         pages = sum(1 if f.pfn is None else f.pages for f in listed)
         dropped = self.count(severity) - self.accepted(severity) if self.findings_dropped else 0
@@ -363,8 +365,7 @@ class Audit(Displayed):
     def verdict(self) -> str:
         """clean, violations or incomplete."""
         limit = SEVERITIES.index(self.fail_on)
-        amount = self.count if self.baseline is None else self.fresh
-        if any(amount(severity) for severity in SEVERITIES[limit:]):
+        if any(self.fresh(severity) for severity in SEVERITIES[limit:]):
             return "violations"
         classes = self.classes
         if classes["not-captured"] or classes["unreadable"] or self.problems or self.interrupted:

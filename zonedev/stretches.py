@@ -127,7 +127,7 @@ def against(one: Stretch, others: Runs) -> Iterator[tuple[Stretch, Optional[Stre
 def is_worse(before: Stretch, after: Stretch) -> bool:
     """True where a finding became more severe, or has more references beyond what may be (or fewer)."""
     rank = _zonedev.SEVERITIES.index
-    if before.leads and rank(after.severity) > rank(before.severity):
+    if rank(after.severity) > rank(before.severity):
         return True
     return abs(after.extra) > abs(before.extra)
 

@@ -21,7 +21,7 @@ from drgn import Architecture, MissingDebugInfoError, Program, ProgramFlags
 
 from zonedev import _zonedev, diskdump
 from zonedev.errors import TargetError
-from zonedev.kernel.btf import types_from, use_btf
+from zonedev.kernel.btf import has_types, types_from, use_btf
 
 _GIVE_VMLINUX = "give the vmlinux with debug information of exactly this kernel with -s"
 
@@ -363,14 +363,6 @@ def _check_modules(prog: Program, target: Target) -> None:
             )
 
 
-def _has_types(prog: Program) -> bool:
-    try:
-        prog.type("struct page")
-    except LookupError:
-        return False
-    return True
-
-
 def _no_debug_info(prog: Program, target: Target, why_no_btf: str = "") -> TargetError:
     useless = f"{', '.join(target.symbols)} has none for this kernel; " if target.symbols else ""
     neither = f", and no types in its own memory ({why_no_btf})" if why_no_btf else ""
@@ -396,7 +388,7 @@ def btf_of_file(target: Target) -> Optional[bytes]:
 def _load_btf(prog: Program, target: Target) -> None:
     try:
         use_btf(prog, btf_of_file(target))
-        if _has_types(prog):
+        if has_types(prog):
             return
         reason = "BTF: it has no struct page"
     except TargetError as err:
@@ -411,7 +403,7 @@ def _load_types(prog: Program, target: Target) -> None:
     if not target.btf:
         _load_debug_info(prog, target)
     may_be_btf = (target.btf_file or not target.symbols) and target.btf is not False
-    if may_be_btf and (target.btf or not _has_types(prog)):
+    if may_be_btf and (target.btf or not has_types(prog)):
         _load_btf(prog, target)
     check_kernel(prog, target)
     _check_modules(prog, target)
@@ -419,7 +411,7 @@ def _load_types(prog: Program, target: Target) -> None:
 
 def check_kernel(prog: Program, target: Target) -> None:
     """The types are there and of this kernel: what is read through them agrees with the dump."""
-    if not _has_types(prog):
+    if not has_types(prog):
         raise _no_debug_info(prog, target)
     source = "BTF and kallsyms" if types_from(prog) == "btf" else "the debug information"
     blame = "" if types_from(prog) == "btf" else ", or the debug file is of another kernel"
@@ -441,22 +433,6 @@ def check_kernel(prog: Program, target: Target) -> None:
             f"{target.name} is of Linux {_release(prog)}, but {source} finds {release!r} there: "
             "it is of another kernel; " + _GIVE_VMLINUX
         )
-
-
-def with_types(prog: Program) -> None:
-    """Give a Program that somebody else opened the kernel's own types, where it has no other.
-
-    :raises TargetError: the kernel has none either
-    """
-    if _has_types(prog):
-        return
-    try:
-        use_btf(prog)
-    except TargetError as err:
-        raise TargetError(
-            f"no debug information is loaded, and the kernel has no types in its own memory ({err}); "
-            "load its vmlinux (prog.load_debug_info())"
-        ) from None
 
 
 def open_target(target: Target) -> Program:

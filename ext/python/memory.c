@@ -120,9 +120,10 @@ PyType_Spec memory_spec = {
 
 PyObject *memory_method_names(void)
 {
+	const char *names[16];
 	int count = 0;
 
-	while (zd_memory_methods()[count])
+	while (count < 16 && (names[count] = zd_memory_method(count)))
 		count++;
-	return names_tuple(zd_memory_methods(), count);
+	return names_tuple(names, count);
 }

@@ -129,26 +129,9 @@ static const struct method methods[] = {
 
 enum { METHODS = sizeof(methods) / sizeof(methods[0]) };
 
-const char *const *zd_memory_methods(void)
+const char *zd_memory_method(size_t i)
 {
-	static const char *const names[] = {
-		"none",
-#if defined(HAVE_LIBDEFLATE) || defined(HAVE_ZLIB)
-		"zlib",
-#endif
-#ifdef HAVE_LZO2
-		"lzo",
-#endif
-#ifdef HAVE_SNAPPY
-		"snappy",
-#endif
-#ifdef HAVE_LIBZSTD
-		"zstd",
-#endif
-		NULL,
-	};
-
-	return names;
+	return i < METHODS ? methods[i].name : NULL;
 }
 
 void zd_decompress_destroy(struct zd_decompress *decompress)

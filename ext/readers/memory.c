@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-// Which format a file is of, and reading it at an offset.  What is in it is core.c's and diskdump.c's.
+// Which format a file is of, and reading it at an offset.  What is in it is core.c's and diskdump.c's;
+// what is flattened, flat.c puts in order before.
 
 #include <errno.h>
 #include <stdlib.h>

@@ -71,7 +71,7 @@ void zd_cursor_load(struct zd_cursor *cursor, const uint64_t *frames, size_t cou
 /** The next frame is the same as no other. */
 void zd_cursor_forget(struct zd_cursor *cursor);
 
-/** Compressions of kdump-compressed dumps that are read here, NULL last. */
-const char *const *zd_memory_methods(void);
+/** A compression of kdump-compressed dumps that is read here, NULL behind the last. */
+const char *zd_memory_method(size_t i);
 
 #endif

@@ -20,7 +20,7 @@ from drgn import Object, Program, sizeof
 from zonedev.kernel.device import disks_are_lost, each_disk
 from zonedev.kernel.gaps import ERRORS
 from zonedev.kernel.held import Held, Search
-from zonedev.kernel.members import Members, constant, words_of
+from zonedev.kernel.members import Members, constant, has_member, words_of
 from zonedev.kernel.strings import text_of
 from zonedev.kernel.tree import walk_tree
 
@@ -97,11 +97,14 @@ class Bios:
     def __init__(self, search: Search) -> None:
         prog = search.prog
         self._search = search
+        # Renamed after 7.2, with the same meaning: the offset in the element that is next (include/linux/bvec.h, struct
+        # bvec_iter of 7.3-rc7).
+        done = "bi_offset" if has_member(prog, "struct bvec_iter", "bi_offset") else "bi_bvec_done"
         self._bio = Members(
             prog,
             "struct bio",
             *("bi_next", "bi_opf", "bi_flags", "bi_vcnt", "bi_io_vec", "bi_private", "bi_end_io"),
-            *("bi_iter.bi_size", "bi_iter.bi_idx", "bi_iter.bi_bvec_done"),
+            *("bi_iter.bi_size", "bi_iter.bi_idx", f"bi_iter.{done}"),
         )
         self._vec = Members(prog, "struct bio_vec", "bv_page", "bv_len", "bv_offset")
         # Since commits e51bab4e2058 ("block: Replace BIO_NO_PAGE_REF with BIO_PAGE_REFFED with inverted logic") and

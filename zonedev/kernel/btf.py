@@ -22,6 +22,7 @@ from drgn import (
     Object,
     PlatformFlags,
     Program,
+    ProgramFlags,
     Qualifiers,
     Type,
     TypeEnumerator,
@@ -470,3 +471,28 @@ def use_btf(prog: Program, data: Optional[bytes] = None) -> BtfTypes:
     types = BtfTypes(prog, read_btf(prog, kallsyms, data))
     register(types, kallsyms)
     return types
+
+
+def has_types(prog: Program) -> bool:
+    """Whether a Program knows what an audit looks at."""
+    try:
+        prog.type("struct page")
+    except LookupError:
+        return False
+    return True
+
+
+def with_types(prog: Program) -> None:
+    """Give a kernel that somebody else opened its own types, where it has no other.
+
+    :raises TargetError: the kernel has none either
+    """
+    if not prog.flags & ProgramFlags.IS_LINUX_KERNEL or has_types(prog):
+        return
+    try:
+        use_btf(prog)
+    except TargetError as err:
+        raise TargetError(
+            f"no debug information is loaded, and the kernel has no types in its own memory ({err}); "
+            "load its vmlinux (prog.load_debug_info())"
+        ) from None

@@ -14,6 +14,7 @@ from drgn import FaultError, Program, ProgramFlags
 
 from zonedev import _zonedev
 from zonedev.errors import TargetError
+from zonedev.kernel.btf import with_types
 from zonedev.kernel.by_pages import Found, find_by_pages
 from zonedev.kernel.dev_dax import set_dev_dax
 from zonedev.kernel.device import DeviceNames
@@ -232,6 +233,7 @@ def read_kernel(prog: Program) -> Kernel:
         raise TargetError(
             "the target is not a Linux kernel: zonedev needs a vmcore or a live kernel"
         )
+    with_types(prog)
     layout = kernel_layout(prog)
     scheme, info = detect_scheme(prog)
     registry, pagemaps, problems, found = all_pagemaps(prog, layout, scheme)

@@ -66,11 +66,8 @@ def _lead(audit: Audit) -> str:
         )
         limit = f" Findings count from {audit.fail_on} on." if audit.fail_on != "error" else ""
         return f"{words}{folios}.{limit}"
-    lead = text.VERDICTS[audit.verdict].partition(": ")[2].capitalize() + "."
-    warnings = audit.count("warning")
-    if warnings and audit.verdict == "clean":
-        lead = "Every page was read, and none is in violation."
-    return f"{lead} {text.amount(audit, 'warning')} with warnings." if warnings else lead
+    lead = text.outcome(audit).partition(": ")[2]
+    return f"{lead[0].upper()}{lead[1:]}."
 
 
 def _tile(label: str, count: int, class_: str) -> str:
@@ -153,12 +150,14 @@ def _group(audit: Audit, group: Sequence[Finding]) -> str:
 
 def _wrong(audit: Audit) -> str:
     """What is wrong: errors and warnings by rule; what is only information is named."""
-    groups = text.groups(audit.shown("info"))
+    groups = text.groups(f for f in audit.shown("info") if not f.accepted)
     bad = [group for group in groups if group[0].severity != "info"]
     infos = [f"{g[0].rule} ({sum(f.pages for f in g)})" for g in groups if g[0].severity == "info"]
     lines = []
+    accepted = text.baseline_text(audit)
     if not bad:
-        lines.append("Nothing: no finding is a warning or an error.")
+        other = "other " if accepted else ""
+        lines.append(f"Nothing: no {other}finding is a warning or an error.")
     if len(bad) > _GROUPS_SHOWN:
         lines.append(f"... and {len(bad) - _GROUPS_SHOWN} more rules, below.")
     if infos:
@@ -170,6 +169,8 @@ def _wrong(audit: Audit) -> str:
     parts = [_tag("h2", "What is wrong, and where")]
     parts += [_group(audit, group) for group in bad[:_GROUPS_SHOWN]]
     parts += [_tag("p", escape(line), class_="muted") for line in lines]
+    if accepted:
+        parts.append(_details("what the baseline says", _tag("pre", escape(accepted)), True))
     return _tag("section", "".join(parts), id="wrong")
 
 

@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import NamedTuple, Optional
 
 from zonedev.cells import CellPlan, Cells, Pfns
+from zonedev.kernel.strings import printable
 from zonedev.model import CLASSES, Audit, Finding, PagemapResult, short_type
 from zonedev.report.text import closing, device_name, heading, number
 
@@ -118,6 +119,13 @@ def _size(count: int, page_size: int) -> str:
     return f"{size} {units[0]}"
 
 
+def _fill(text: str, width: int) -> str:
+    """Sentences in lines, without escapes: names in them come out of dumps."""
+    return textwrap.fill(
+        printable(" ".join(text.split())), min(width, _WIDTH_MAX), break_long_words=False
+    )
+
+
 def _title(result: PagemapResult, audit: Audit, width: int) -> str:
     """What a map is of: the pagemap, its classes, and what a character stands for."""
     pagemap, cells = result.pagemap, result.cells[0]
@@ -131,7 +139,7 @@ def _title(result: PagemapResult, audit: Audit, width: int) -> str:
         f"{device_name(pagemap)}, {short_type(pagemap.type)}, pfn {ranges}{more}: {told}; "
         f"a character is {number(each, 'page')} ({size})"
     )
-    return textwrap.fill(text, min(width, _WIDTH_MAX), break_long_words=False)
+    return _fill(text, width)
 
 
 def _grid(
@@ -181,14 +189,12 @@ def map_text(audit: Audit, width: int = WIDTH, colour: bool = False) -> str:
     row, warned = _row_shift(width), _Warned(audit.findings)
     used: set[str] = set()
 
-    def fill(text: str) -> str:
-        return textwrap.fill(text, min(width, _WIDTH_MAX), break_long_words=False)
-
-    blocks = [fill(heading(audit))]
-    blocks += [fill("problem: " + text) for text in audit.problems]
-    blocks += [fill(text) for text in audit.notes]
+    blocks = [_fill(heading(audit), width)]
+    blocks += [_fill("problem: " + text, width) for text in audit.problems]
+    blocks += [_fill(text, width) for text in audit.notes]
     for result in shown:
         rows = _grid(result, row, warned, colour, used)
         blocks.append("\n".join([_title(result, audit, width), *rows]))
-    blocks += [_legend(used, colour, width), fill(_closer(audit, shown)), fill(closing(audit))]
+    blocks += [_legend(used, colour, width), _fill(_closer(audit, shown), width)]
+    blocks.append(_fill(closing(audit), width))
     return "\n\n".join(block for block in blocks if block) + "\n"

@@ -241,7 +241,7 @@ def _entries(what: str, entries: list[dict[str, Any]]) -> list[str]:
     return [what, *shown_runs(lines, len(entries))]
 
 
-def _baseline(audit: Audit) -> str:
+def baseline_text(audit: Audit) -> str:
     """What a baseline accepts by severity and rule, and which of its entries met nothing."""
     baseline = audit.baseline
     if baseline is None:
@@ -281,10 +281,7 @@ def amount(audit: Audit, severity: str, accepted: bool = False) -> str:
     pagemaps = sum(
         f.severity == severity and f.accepted == accepted for f in audit.findings if f.pfn is None
     )
-    if audit.baseline is None:
-        count = audit.count(severity)
-    else:
-        count = audit.accepted(severity) if accepted else audit.fresh(severity)
+    count = audit.accepted(severity) if accepted else audit.fresh(severity)
     pages = count - pagemaps
     amounts = [(pages, "page")] * (pages > 0 or not pagemaps) + [(pagemaps, "pagemap")] * (
         pagemaps > 0
@@ -302,15 +299,20 @@ def closing(audit: Audit) -> str:
         if audit.fail_on == "info":
             counts += f", {amount(audit, 'info')} with information"
         return text + f"{VERDICTS['violations']}: {counts}{_known(audit)}"
-    if audit.verdict == "clean" and audit.baseline and audit.accepted("error"):
-        return text + f"clean: every page was read, and nothing is new{_known(audit)}"
-    if audit.verdict == "clean" and audit.count("warning"):
-        warnings = amount(audit, "warning")
-        return (
-            text
-            + f"clean: every page was read, and none is in violation; {warnings} with warnings{_known(audit)}"
-        )
-    return text + VERDICTS[audit.verdict] + _known(audit)
+    return text + outcome(audit)
+
+
+def outcome(audit: Audit) -> str:
+    """A verdict other than violations in words, and what there is all the same."""
+    known = _known(audit)
+    warnings = f"; {amount(audit, 'warning')} with warnings" if audit.fresh("warning") else ""
+    if audit.verdict != "clean" or not (warnings or known):
+        return VERDICTS[audit.verdict] + warnings + known
+    if known:
+        what = "no violation is new" if warnings else "nothing is new"
+    else:
+        what = "none is in violation"
+    return f"clean: every page was read, and {what}{warnings}{known}"
 
 
 def _known(audit: Audit) -> str:
@@ -389,7 +391,7 @@ def audit_text(audit: Audit, severity: str = "warning") -> str:
     blocks.append("\n".join(gaps(audit)))
     blocks += [fill(pass_text(one)) for one in audit.passes]
     blocks.append(findings_text(audit, severity))
-    blocks.append(_baseline(audit))
+    blocks.append(baseline_text(audit))
     blocks.append(fill(_hidden(audit, severity)))
     if audit.findings_dropped:
         blocks.append(f"{audit.findings_dropped} more runs found no room and are only counted")
