@@ -34,7 +34,7 @@ from zonedev.report.data import explain_dict
 from zonedev.report.explain_text import explain_line, references
 
 SCHEMA = json.loads((ROOT / "docs" / "explain.schema.json").read_text())
-NAMES = ["5.10-explain", "6.1-btf-explain", "6.12-explain", "7.2-explain"]
+NAMES = ["5.10-explain", "6.1-btf-explain", "6.12-explain", "7.2-explain", "7.3-btf-explain"]
 # Memory of the machine that no slice holds.
 FRAME = 0x20000000
 
