@@ -91,7 +91,7 @@ def test_what_is_wrong_from_the_start_is_known(machine: Machine) -> None:
     assert answer.status == 0 and "known from the start" in answer.out
     assert machine.run(CHECK, "align.sh") == Answer(0, "", "")
     # Without it, the first test is blamed; with another one, nobody is.
-    (machine.directory / "results" / "last.json").unlink()
+    (machine.directory / "results" / "+last.json").unlink()
     assert machine.run(CHECK, "align.sh").status == 1
     assert machine.run(CHECK, "--start").status == 0
     assert machine.run(CHECK, "align.sh").status == 0
@@ -107,13 +107,13 @@ def test_a_baseline_of_ones_own_is_never_changed(machine: Machine) -> None:
     assert machine.report("dm.sh.json")["summary"]["accepted"]["errors"] == 4
     assert accepted.read_text() == lines
     accepted.write_text(lines + "refcount-below-mapcount *\n")
-    (machine.directory / "results" / "last.json").unlink()
+    (machine.directory / "results" / "+last.json").unlink()
     assert machine.run(CHECK, "dm.sh").status == 0
 
 
 def test_an_audit_that_fails_is_told_apart(machine: Machine) -> None:
     assert machine.run(CHECK, "--start").status == 0
-    before = machine.report("last.json")
+    before = machine.report("+last.json")
     answer = machine.run(CHECK, "mmap.sh", ZONEDEV_TARGET="-c /nonexistent")
     told = "zonedev-check: mmap.sh: the audit failed (exit status 2): zonedev: error: "
     assert answer.status == 2 and answer.out == "" and answer.err.startswith(told)
@@ -121,7 +121,7 @@ def test_an_audit_that_fails_is_told_apart(machine: Machine) -> None:
     killed = machine.run(CHECK, "mmap.sh", ZONEDEV="sh -c 'kill -9 $$'")
     assert killed.status == 2 and "the audit failed" in killed.err
     assert machine.run(CHECK, "mmap.sh", ZONEDEV="/nonexistent").status == 2
-    assert machine.report("last.json") == before
+    assert machine.report("+last.json") == before
     for words_ in ((), ("one", "two"), ("",), ("--help",)):
         answer = machine.run(CHECK, *words_)
         assert answer.status == 2 and "ZONEDEV_TARGET" in answer.err and answer.out == ""
@@ -132,22 +132,38 @@ def test_an_audit_that_fails_is_told_apart(machine: Machine) -> None:
 
 def test_an_incomplete_audit_is_told_apart(machine: Machine) -> None:
     assert machine.run(CHECK, "--start").status == 0
-    before = machine.report("last.json")
+    before = machine.report("+last.json")
     machine.shows(INCOMPLETE)
     answer = machine.run(CHECK, "dax-ext4.sh")
     assert answer.status == 3 and "incomplete" in answer.out
-    assert machine.report("last.json") == before
+    assert machine.report("+last.json") == before
     answer = machine.run(CHECK, "dax-ext4.sh", ZONEDEV_ALLOW_INCOMPLETE="1")
     assert answer.status == 0 and "incomplete" in answer.out
     assert machine.run(CHECK, "--start").status == 0
-    assert machine.report("last.json")["summary"]["verdict"] == "incomplete"
+    assert machine.report("+last.json")["summary"]["verdict"] == "incomplete"
 
 
 def test_names_of_tests_stay_in_the_directory(machine: Machine) -> None:
     assert machine.run(CHECK, "../a b/$(x);*").status == 0
     names = sorted(path.name for path in (machine.directory / "results").iterdir())
-    assert names == ["..-a-b---x---.json", "..-a-b---x---.txt", "last.json"]
+    assert names == ["+last.json", "..-a-b---x---.json", "..-a-b---x---.txt"]
     assert sorted(path.name for path in machine.directory.iterdir()) == ["results"]
+
+
+@pytest.mark.parametrize("name", ["start", "last", "+start", "+last", "--start "])
+def test_names_of_tests_are_not_those_of_the_check(machine: Machine, name: str) -> None:
+    assert machine.run(CHECK, "--start").status == 0
+    machine.shows(LEAK)
+    assert machine.run(CHECK, name).status == 1
+    assert machine.run(CHECK, name).status == 0
+
+
+def test_a_machine_without_device_memory_is_no_clean_one(machine: Machine) -> None:
+    machine.shows("7.2-bare")
+    for words in ("--start", "align.sh"):
+        answer = machine.run(CHECK, words)
+        assert answer.status == 0 and "there is no device memory" in answer.out
+    assert "there is no device memory" in machine.run(WRAP, "true").out
 
 
 # ---------------------------------------------------------------- around a test
@@ -164,7 +180,7 @@ def test_the_wrapper_keeps_what_the_test_says(machine: Machine) -> None:
     for status in (0, 1, 77, 99):
         assert wrapped(status) == Answer(status, "ran word\n", "")
     machine.shows(LEAK)
-    last = machine.directory / "results" / "last.json"
+    last = machine.directory / "results" / "+last.json"
     clean = last.read_text()
     for status, expected in ((0, 1), (77, 1), (1, 1), (99, 99), (5, 5)):
         last.write_text(clean)
@@ -173,6 +189,9 @@ def test_the_wrapper_keeps_what_the_test_says(machine: Machine) -> None:
         # The suite's log has the report.
         assert "ran word\nzonedev-check: sub.sh: new findings" in answer.out
         assert "violations: 6 pages with errors" in answer.out
+    last.write_text(clean)
+    answer = machine.run(WRAP, "true", ZONEDEV_TEST="generic/001")
+    assert answer.status == 1 and "violations: 6 pages with errors" in answer.out
     machine.shows(INCOMPLETE)
     assert wrapped(0).status == 3
     machine.environment["ZONEDEV_TARGET"] = "-c /nonexistent"

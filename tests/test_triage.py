@@ -266,3 +266,11 @@ def test_what_kills_zonedev_is_a_line(crashes: Path, tmp_path: Path) -> None:
 
 def test_it_is_executable() -> None:
     assert os.access(TRIAGE, os.X_OK)
+
+
+def test_a_python_without_zonedev_is_told(crashes: Path) -> None:
+    """-I: no PYTHONPATH, no user's packages; -S: none of the environment's."""
+    words = [sys.executable, "-I", "-S", str(TRIAGE), str(crashes)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert f"{sys.executable} has no zonedev" in done.stderr

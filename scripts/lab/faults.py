@@ -961,9 +961,3 @@ EXCUSES = (
     ),
 )
 # fmt: on
-
-# The rules of kernel-semantics 8 that the auditor has no row for: number, id.
-CATALOGUE_ONLY = {
-    "R15": "free-list-nonidle",
-    "P10": "pool-vs-pages",
-}
