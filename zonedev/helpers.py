@@ -9,7 +9,8 @@ GPU memory, P2PDMA). It is all that a script or a session needs to import::
     from zonedev.helpers import *
 
 Each helper takes a :class:`drgn.Program` first, which may be left out in drgn's prompt and in its scripts. What audits and
-explanations result in is plain data: it stays valid when the kernel goes on or the Program is gone.
+explanations result in is plain data: it stays valid when the kernel goes on or the Program is gone. A Program without types is given
+those that the kernel has of itself.
 """
 
 from zonedev.audit import (
