@@ -17,7 +17,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 from conftest import NAMES, ROOT, Answer, Vmcore, Zonedev, assert_one_line, open_vmcore
@@ -594,3 +594,18 @@ def test_every_rule_is_explained(zonedev: Zonedev, id_: str) -> None:
     for word in ("when", "means", "bug class"):
         assert f"  {word}" in answer.out
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", id_)
+
+
+@pytest.mark.parametrize("policy", [None, "active"])
+def test_threads_of_others_do_not_spin(policy: Optional[str]) -> None:
+    """libgomp reads how its threads wait when drgn loads it; what the user says goes first."""
+    code = (
+        "import os, sys; from zonedev.__main__ import main; before = 'drgn' in sys.modules; sys.argv[1:] = ['rules'];"
+        "status = main(); print(before, status, 'drgn' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment |= {"PYTHONPATH": str(ROOT)} | ({"OMP_WAIT_POLICY": policy} if policy else {})
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"False 0 True {policy or 'passive'}"

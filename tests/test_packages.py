@@ -96,7 +96,7 @@ def test_a_wheel_out_of_the_sdist(sdist: Path, tmp_path: Path) -> None:
     assert any(name.endswith(".so") for name in names) and "zonedev/py.typed" in names
     about = f"zonedev-{VERSION}.dist-info"
     entry_points = (tmp_path / "site" / about / "entry_points.txt").read_text()
-    assert "zonedev = zonedev.cli:main" in entry_points
+    assert "zonedev = zonedev.__main__:main" in entry_points
     assert "[drgn.plugins]\nzonedev = zonedev.plugin" in entry_points
     assert any(name.startswith(about) and name.endswith("LICENSE") for name in names)
     site = {"PYTHONPATH": str(tmp_path / "site")}
