@@ -2,8 +2,8 @@
 """Builds the one extension from ext/; everything else stands in pyproject.toml.
 
 Libraries are found with pkg-config and are optional: without libelf (elfutils) and libkdumpfile zonedev says
-less about files that it cannot open; without libdeflate or zlib (the first is faster), lzo2, snappy or libzstd it
-reads dumps of that compression the slow way.
+less about files that it cannot open; without libdeflate or zlib (the first is faster), or without libzstd, it reads
+dumps of that compression the slow way.
 """
 
 import glob
@@ -18,8 +18,6 @@ OPTIONAL = {
     "libkdumpfile": "HAVE_LIBKDUMPFILE",
     "libdeflate": "HAVE_LIBDEFLATE",
     "zlib": "HAVE_ZLIB",
-    "lzo2": "HAVE_LZO2",
-    "snappy": "HAVE_SNAPPY",
     "libzstd": "HAVE_LIBZSTD",
 }
 

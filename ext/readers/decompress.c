@@ -1,24 +1,21 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-// A row for each method that makedumpfile has: DUMP_DH_COMPRESSED_* of its descriptors.  A library's context is
-// made when its first page comes.
+// A row for each method that makedumpfile has: DUMP_DH_COMPRESSED_* of its descriptors.  What is a library's
+// own is made when its first page comes.
 
 #include "decompress.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "lzo.h"
 #include "memory.h"
+#include "recipe.h"
+#include "snappy.h"
 
 #if defined(HAVE_LIBDEFLATE)
 #include <libdeflate.h>
 #elif defined(HAVE_ZLIB)
 #include <zlib.h>
-#endif
-#ifdef HAVE_LZO2
-#include <lzo/lzo1x.h>
-#endif
-#ifdef HAVE_SNAPPY
-#include <snappy-c.h>
 #endif
 #ifdef HAVE_LIBZSTD
 #include <zstd.h>
@@ -33,6 +30,7 @@ struct zd_decompress {
 #endif
 #ifdef HAVE_LIBZSTD
 	ZSTD_DCtx *zstd;
+	struct zd_recipes *recipes;
 #endif
 	char unused;
 };
@@ -78,36 +76,31 @@ static bool expand_zlib(struct zd_decompress *decompress, const uint8_t *bytes, 
 }
 #endif
 
-#ifdef HAVE_LZO2
 static bool expand_lzo(struct zd_decompress *decompress, const uint8_t *bytes, size_t size, uint8_t *ret)
 {
-	lzo_uint length = ZD_FRAME;
-
 	(void)decompress;
-	return lzo1x_decompress_safe(bytes, size, ret, &length, NULL) == LZO_E_OK && length == ZD_FRAME;
+	return zd_lzo_expand(bytes, size, ret);
 }
-#endif
 
-#ifdef HAVE_SNAPPY
 static bool expand_snappy(struct zd_decompress *decompress, const uint8_t *bytes, size_t size, uint8_t *ret)
 {
-	size_t length;
-
 	(void)decompress;
-	if (snappy_uncompressed_length((const char *)bytes, size, &length) != SNAPPY_OK || length != ZD_FRAME)
-		return false;
-	return snappy_uncompress((const char *)bytes, size, (char *)ret, &length) == SNAPPY_OK &&
-	       length == ZD_FRAME;
+	return zd_snappy_expand(bytes, size, ret);
 }
-#endif
 
 #ifdef HAVE_LIBZSTD
+static bool expand_by_zstd(void *context, const uint8_t *bytes, size_t size, uint8_t *ret)
+{
+	return ZSTD_decompressDCtx(context, ret, ZD_FRAME, bytes, size) == ZD_FRAME;
+}
+
 static bool expand_zstd(struct zd_decompress *decompress, const uint8_t *bytes, size_t size, uint8_t *ret)
 {
 	if (!decompress->zstd)
 		decompress->zstd = ZSTD_createDCtx();
-	return decompress->zstd &&
-	       ZSTD_decompressDCtx(decompress->zstd, ret, ZD_FRAME, bytes, size) == ZD_FRAME;
+	if (decompress->zstd && !decompress->recipes)
+		decompress->recipes = zd_recipes_create(expand_by_zstd, decompress->zstd);
+	return decompress->recipes && zd_recipes_expand(decompress->recipes, bytes, size, ret);
 }
 #endif
 
@@ -116,12 +109,7 @@ static const struct method methods[] = {
 #if defined(HAVE_LIBDEFLATE) || defined(HAVE_ZLIB)
 	{ "zlib", 0x01, expand_zlib },
 #endif
-#ifdef HAVE_LZO2
-	{ "lzo", 0x02, expand_lzo },
-#endif
-#ifdef HAVE_SNAPPY
-	{ "snappy", 0x04, expand_snappy },
-#endif
+	{ "lzo", 0x02, expand_lzo },   { "snappy", 0x04, expand_snappy },
 #ifdef HAVE_LIBZSTD
 	{ "zstd", 0x20, expand_zstd },
 #endif
@@ -145,6 +133,7 @@ void zd_decompress_destroy(struct zd_decompress *decompress)
 		inflateEnd(&decompress->zlib);
 #endif
 #ifdef HAVE_LIBZSTD
+	zd_recipes_destroy(decompress->recipes);
 	ZSTD_freeDCtx(decompress->zstd);
 #endif
 	free(decompress);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/** Pages of kdump-compressed dumps, by whatever libraries the build has; contexts are made once and used again.
+/** Pages of kdump-compressed dumps: lzo and snappy by our own code, zlib and zstd where the build has their
+ * libraries, whose contexts are made once and used again.
  */
 #ifndef ZONEDEV_READERS_DECOMPRESS_H
 #define ZONEDEV_READERS_DECOMPRESS_H

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+// Frames that makedumpfile writes: of known size, without checksum and dictionary, one compressed block. Of
+// them, those whose literals are stored as they are; all else is the library's.
+//
+// A section is learnt when it comes for the second time, and forgotten when enough others were learnt.
+
+#include "recipe.h"
+
+#include <stdlib.h>
+
+#include "output.h"
+
+enum {
+	RECIPES = 16,
+	STEPS_MAX = 256,
+	SECTION_MAX = 512,
+	SEEN = 256,
+	/** Numbered literals that fit a byte. */
+	NUMBERS = 256,
+
+	BLOCK_HEADER = 3,
+	/** The last block, compressed. */
+	BLOCK_LAST = 1 | 2 << 1,
+	LITERALS_RAW = 0,
+
+	GRAM = 4,
+	GRAM_BITS = 12,
+};
+
+// Magic, and a descriptor that says: one segment, no checksum, no dictionary, the size less 256 in two bytes.
+static const uint8_t frame_header[] = {
+	0x28, 0xb5, 0x2f, 0xfd, 0x60, (ZD_FRAME - 256) & 0xff, (ZD_FRAME - 256) >> 8,
+};
+
+/** A frame taken apart. */
+struct frame {
+	const uint8_t *literals, *section;
+	size_t literals_count, section_size;
+};
+
+/** A match and so many of the next literals; and that again and again. */
+struct step {
+	uint16_t offset, length, literals, repeats;
+};
+
+struct recipe {
+	size_t literals_count, section_size;
+	/** The page begins with so many literals; no steps: not learnt. */
+	size_t literals_first, steps_count;
+	uint8_t section[SECTION_MAX];
+	struct step steps[STEPS_MAX];
+};
+
+struct zd_recipes {
+	zd_zstd_fn expand;
+	void *context;
+	size_t count, next, last;
+	struct recipe recipes[RECIPES];
+	/** Hashes of sections that came before. */
+	uint32_t seen[SEEN];
+};
+
+struct zd_recipes *zd_recipes_create(zd_zstd_fn expand, void *context)
+{
+	struct zd_recipes *recipes = calloc(1, sizeof(*recipes));
+
+	if (recipes) {
+		recipes->expand = expand;
+		recipes->context = context;
+	}
+	return recipes;
+}
+
+void zd_recipes_destroy(struct zd_recipes *recipes)
+{
+	free(recipes);
+}
+
+// ---------------------------------------------------------------- frames
+
+static size_t number_24(const uint8_t *bytes)
+{
+	return bytes[0] | bytes[1] << 8 | (size_t)bytes[2] << 16;
+}
+
+/** Take literals that are stored as they are from the block at @bytes; false where they are not. */
+static bool take_literals(const uint8_t *bytes, size_t size, struct frame *ret)
+{
+	// Of one, two or three bytes, with 5, 12 or 20 bits of a count.
+	static const uint8_t sizes[] = { 1, 2, 1, 3 }, shifts[] = { 3, 4, 3, 4 };
+	unsigned int form = *bytes >> 2 & 3, header = sizes[form];
+	size_t count;
+
+	if ((*bytes & 3) != LITERALS_RAW)
+		return false;
+	count = (number_24(bytes) & ((UINT32_C(1) << 8 * header) - 1)) >> shifts[form];
+	if (count > size - header || count > ZD_FRAME)
+		return false;
+	*ret = (struct frame){ bytes + header, bytes + header + count, count, size - header - count };
+	return true;
+}
+
+static bool take_frame(const uint8_t *bytes, size_t size, struct frame *ret)
+{
+	size_t block;
+
+	// A block of less than three bytes makes no page.
+	if (size < sizeof(frame_header) + 2 * BLOCK_HEADER || memcmp(bytes, frame_header, sizeof(frame_header)))
+		return false;
+	block = number_24(bytes + sizeof(frame_header));
+	bytes += sizeof(frame_header) + BLOCK_HEADER;
+	size -= sizeof(frame_header) + BLOCK_HEADER;
+	return block == (size << 3 | BLOCK_LAST) && take_literals(bytes, size, ret) &&
+	       ret->section_size <= SECTION_MAX;
+}
+
+// ---------------------------------------------------------------- learning
+
+/** For each byte of a page, the number of its literal. */
+typedef uint16_t origins[ZD_FRAME];
+
+static bool find_origins(struct zd_recipes *recipes, const uint8_t *bytes, size_t size,
+			 const struct frame *frame, origins ret)
+{
+	uint8_t numbered[ZD_FRAME], page[ZD_FRAME];
+	size_t at = frame->literals - bytes;
+
+	if (size > sizeof(numbered))
+		return false;
+	memset(ret, 0, sizeof(origins));
+	memcpy(numbered, bytes, size);
+	for (unsigned int shift = 0; shift < 16 && (!shift || frame->literals_count > NUMBERS); shift += 8) {
+		for (size_t i = 0; i < frame->literals_count; i++)
+			numbered[at + i] = i >> shift;
+		if (!recipes->expand(recipes->context, numbered, size, page))
+			return false;
+		for (size_t i = 0; i < ZD_FRAME; i++)
+			ret[i] |= page[i] << shift;
+	}
+	for (size_t i = 0; i < ZD_FRAME; i++) {
+		if (ret[i] >= frame->literals_count)
+			return false;
+	}
+	return true;
+}
+
+/** Where a row of GRAM origins, or one, was found last; ZD_FRAME: nowhere. */
+struct found {
+	uint16_t grams[1 << GRAM_BITS], ones[ZD_FRAME];
+};
+
+static uint16_t *gram_slot(struct found *found, const uint16_t *origin)
+{
+	uint64_t words;
+
+	memcpy(&words, origin, sizeof(words));
+	return &found->grams[words * UINT64_C(0x9e3779b97f4a7c15) >> (64 - GRAM_BITS)];
+}
+
+static size_t run_length(const origins origin, size_t from, size_t at)
+{
+	size_t length = 0;
+
+	while (at + length < ZD_FRAME && origin[from + length] == origin[at + length])
+		length++;
+	return length;
+}
+
+static void note(struct found *found, const origins origin, size_t at)
+{
+	found->ones[origin[at]] = at;
+	if (at + GRAM <= ZD_FRAME)
+		*gram_slot(found, origin + at) = at;
+}
+
+/** The match at @at that goes on for longest, as far as is known; 0: none. */
+static size_t find_match(struct found *found, const origins origin, size_t at, size_t *length)
+{
+	size_t from = found->ones[origin[at]], other, other_length;
+
+	*length = from < at ? run_length(origin, from, at) : 0;
+	if (at + GRAM > ZD_FRAME)
+		return *length ? at - from : 0;
+	other = *gram_slot(found, origin + at);
+	other_length = other < at ? run_length(origin, other, at) : 0;
+	if (other_length > *length) {
+		*length = other_length;
+		from = other;
+	}
+	return *length ? at - from : 0;
+}
+
+/** Take literals that have not been before from @at on; returns how many. */
+static size_t find_literals(struct found *found, const origins origin, size_t at, size_t next)
+{
+	size_t count = 0;
+
+	for (; at < ZD_FRAME && origin[at] == next; at++, next++, count++)
+		note(found, origin, at);
+	return count;
+}
+
+/** Does a step do what the one before it does? */
+static bool is_repeat(const struct step *step, const struct step *before)
+{
+	return step->offset == before->offset && step->length == before->length &&
+	       step->literals == before->literals && step->length <= ZD_SLACK &&
+	       step->literals <= ZD_LITERALS_MAX && step->offset == step->length + step->literals;
+}
+
+/** Find the steps that make a page with these origins. */
+static bool find_steps(const origins origin, struct recipe *recipe)
+{
+	struct found found;
+	size_t at, next, length, count = 0;
+
+	memset(&found, 0xff, sizeof(found));
+	at = next = recipe->literals_first = find_literals(&found, origin, 0, 0);
+	while (at < ZD_FRAME && count < STEPS_MAX) {
+		struct step *step = &recipe->steps[count];
+
+		*step = (struct step){ .offset = find_match(&found, origin, at, &length) };
+		if (!step->offset)
+			return false;
+		step->length = length;
+		for (; length; length--)
+			note(&found, origin, at++);
+		step->literals = find_literals(&found, origin, at, next);
+		at += step->literals;
+		next += step->literals;
+		if (count && is_repeat(step, step - 1))
+			step[-1].repeats++;
+		else
+			count++;
+	}
+	recipe->steps_count = count;
+	return at == ZD_FRAME && next == recipe->literals_count;
+}
+
+static void learn(struct zd_recipes *recipes, const uint8_t *bytes, size_t size, const struct frame *frame)
+{
+	struct recipe *recipe = &recipes->recipes[recipes->next];
+	origins origin;
+
+	// Until it is whole, it is none.
+	recipe->steps_count = 0;
+	recipe->literals_count = frame->literals_count;
+	recipe->section_size = frame->section_size;
+	memcpy(recipe->section, frame->section, frame->section_size);
+	if (!find_origins(recipes, bytes, size, frame, origin) || !find_steps(origin, recipe)) {
+		recipe->steps_count = 0;
+		return;
+	}
+	recipes->last = recipes->next;
+	recipes->next = (recipes->next + 1) % RECIPES;
+	recipes->count += recipes->count < RECIPES;
+}
+
+// ---------------------------------------------------------------- following
+
+static bool is_for(const struct recipe *recipe, const struct frame *frame)
+{
+	return recipe->steps_count && recipe->literals_count == frame->literals_count &&
+	       recipe->section_size == frame->section_size &&
+	       !memcmp(recipe->section, frame->section, frame->section_size);
+}
+
+static const struct recipe *find_recipe(struct zd_recipes *recipes, const struct frame *frame)
+{
+	if (is_for(&recipes->recipes[recipes->last], frame))
+		return &recipes->recipes[recipes->last];
+	for (size_t i = 0; i < recipes->count; i++) {
+		if (is_for(&recipes->recipes[i], frame)) {
+			recipes->last = i;
+			return &recipes->recipes[i];
+		}
+	}
+	return NULL;
+}
+
+struct literals {
+	const uint8_t *at, *end;
+};
+
+ZD_INLINE bool put_literals(struct zd_output *output, struct literals *literals, size_t count)
+{
+	bool fits = zd_put_literals(output, literals->at, count, literals->end - literals->at);
+
+	literals->at += fits ? count : 0;
+	return fits;
+}
+
+/** As many repeats of a step that has been done as can be done at once. */
+ZD_INLINE size_t put_repeats(struct zd_output *output, struct literals *literals, const struct step *step)
+{
+	struct zd_repeat repeat = {
+		literals->at, literals->end, 0, step->literals, step->length, step->repeats
+	};
+	size_t count = step->repeats ? zd_put_repeats(output, &repeat) : 0;
+
+	literals->at += count * step->literals;
+	return count;
+}
+
+static bool follow_step(struct zd_output *output, struct literals *literals, const struct step *step)
+{
+	for (size_t done = 0; done <= step->repeats; done++) {
+		if (!zd_put_match(output, step->offset, step->length) ||
+		    !put_literals(output, literals, step->literals))
+			return false;
+		if (!done)
+			done = put_repeats(output, literals, step);
+	}
+	return true;
+}
+
+static bool follow(const struct recipe *recipe, const struct frame *frame, uint8_t *page)
+{
+	struct literals literals = { frame->literals, frame->literals + frame->literals_count };
+	struct zd_output output = zd_output(page);
+
+	if (!put_literals(&output, &literals, recipe->literals_first))
+		return false;
+	for (size_t i = 0; i < recipe->steps_count; i++) {
+		if (!follow_step(&output, &literals, &recipe->steps[i]))
+			return false;
+	}
+	return !zd_output_left(&output);
+}
+
+/** Has this section come before?  It has from now on. */
+static bool was_seen(struct zd_recipes *recipes, const struct frame *frame)
+{
+	uint64_t hash = frame->literals_count;
+	uint32_t *slot;
+	bool seen;
+
+	for (size_t i = 0; i < frame->section_size; i++)
+		hash = (hash ^ frame->section[i]) * UINT64_C(0x100000001b3);
+	// 0 is no hash.
+	hash |= 1;
+	slot = &recipes->seen[hash >> 32 & (SEEN - 1)];
+	seen = *slot == (uint32_t)hash;
+	*slot = hash;
+	return seen;
+}
+
+bool zd_recipes_expand(struct zd_recipes *recipes, const uint8_t *bytes, size_t size, uint8_t page[ZD_FRAME])
+{
+	const struct recipe *recipe;
+	struct frame frame;
+
+	if (!take_frame(bytes, size, &frame))
+		return recipes->expand(recipes->context, bytes, size, page);
+	recipe = find_recipe(recipes, &frame);
+	if (recipe && follow(recipe, &frame, page))
+		return true;
+	if (!recipe && was_seen(recipes, &frame))
+		learn(recipes, bytes, size, &frame);
+	return recipes->expand(recipes->context, bytes, size, page);
+}
