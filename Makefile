@@ -53,15 +53,17 @@ lab: $(VENV)/.built
 FUZZ_SECONDS ?= 600
 FUZZ_ROUNDS ?= 300
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
-FUZZ_TARGETS := scan entries btf kallsyms elf kdump memory
+FUZZ_TARGETS := scan entries btf kallsyms elf kdump memory expand
 FUZZ_SOURCES_scan := $(wildcard ext/core/*.c)
 FUZZ_SOURCES_entries := $(FUZZ_SOURCES_scan)
 FUZZ_SOURCES_btf := ext/core/error.c ext/core/names.c ext/core/btf.c
 FUZZ_SOURCES_kallsyms := ext/core/error.c ext/core/names.c ext/core/kallsyms.c
 FUZZ_SOURCES_elf := ext/core/error.c ext/readers/elf.c
 FUZZ_SOURCES_kdump := ext/core/error.c ext/readers/kdump.c
-FUZZ_SOURCES_memory := ext/core/error.c $(addprefix ext/readers/,memory.c view.c extents.c flat.c core.c diskdump.c decompress.c)
-FUZZ_LIBS_memory = $(patsubst %,-DHAVE_%=1,LIBDEFLATE LZO2 SNAPPY LIBZSTD) $(shell pkg-config --cflags --libs libdeflate lzo2 snappy libzstd)
+FUZZ_SOURCES_expand := ext/core/error.c $(addprefix ext/readers/,decompress.c lzo.c snappy.c recipe.c)
+FUZZ_SOURCES_memory := $(FUZZ_SOURCES_expand) $(addprefix ext/readers/,memory.c view.c extents.c flat.c core.c diskdump.c)
+FUZZ_LIBS_memory = $(patsubst %,-DHAVE_%=1,LIBDEFLATE LIBZSTD) $(shell pkg-config --cflags --libs libdeflate libzstd)
+FUZZ_LIBS_expand = -DHAVE_LIBZSTD=1 $(shell pkg-config --cflags --libs lzo2 snappy libzstd)
 FUZZ_LIBS_elf = -DHAVE_LIBELF=1 $(shell pkg-config --cflags --libs libelf)
 FUZZ_LIBS_kdump = -DHAVE_LIBKDUMPFILE=1 $(shell pkg-config --cflags --libs libkdumpfile)
 # libkdumpfile believes sizes, and what it holds when it is stopped is lost: processes of its own, begun again.

@@ -21,7 +21,9 @@ from btf_samples import Writer, every_kind, split  # noqa: E402
 from conftest import VMCORES, open_vmcore  # noqa: E402
 from drgn import Program  # noqa: E402
 from dump_files import FLAT_END, write_elf, write_kdump  # noqa: E402
-from kallsyms_samples import BASE, FORMATS, SYMBOLS, sample  # noqa: E402
+from kallsyms_samples import BASE, SYMBOLS, sample  # noqa: E402
+from kallsyms_samples import FORMATS as KALLSYMS_FORMATS  # noqa: E402
+from page_compression import FORMATS  # noqa: E402
 
 from zonedev import _zonedev  # noqa: E402
 from zonedev.kernel import dax  # noqa: E402
@@ -202,7 +204,7 @@ def btf_seeds(out: Path) -> None:
 def kallsyms_seeds(out: Path) -> None:
     """Tables of few symbols, as ext/fuzz/fuzz_kallsyms.c takes them."""
     for name in ("7.0", "6.4-per-cpu", "5.10-base", "absolute", "big-endian"):
-        form = FORMATS[name]
+        form = KALLSYMS_FORMATS[name]
         # The bytes in front of the tables tell nothing.
         front = 4096 - 64
         head = struct.pack("<BQQ", form.order == ">", BASE + front, BASE)
@@ -227,9 +229,28 @@ def memory_seeds(out: Path) -> None:
     write_kdump(out / "kdump", dict(zip(places, frames)), "zlib", "lzo", "snappy", "zstd")
 
 
+def expand_seeds(out: Path) -> None:
+    """Frames of a memmap: compressed, and as ext/fuzz/fuzz_expand.c makes them anew."""
+    core = open_vmcore("7.2-nvdimm")
+    layout = core.kernel.layout
+    pages = core.kernel.pagemaps[0].ranges[0]
+    memmap = core.prog.read(layout.page_address(pages.first_pfn), pages.pages * layout.page_size)
+    frames = sorted(
+        {memmap[i : i + 4096] for i in range(0, len(memmap), 4096)},
+        key=lambda frame: len(FORMATS["lzo"][1]()(frame)),
+    )
+    # One that is regular, one of mixed pages, the one that is least like itself.
+    frames = [frames[len(frames) // 4], frames[len(frames) * 3 // 4], frames[-1]]
+    for number, method in enumerate(("lzo", "snappy", "zstd")):
+        compress = FORMATS[method][1]()
+        for i, frame in enumerate(frames):
+            (out / f"{method}-{i}").write_bytes(bytes([number]) + compress(frame))
+    (out / "page").write_bytes(bytes([3, 32, 1]) + frames[1][:64] + bytes([100, 0, 255, 1, 2, 9]))
+
+
 def main() -> int:
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests" / "corpus"
-    for target in ("scan", "entries", "btf", "kallsyms", "elf", "kdump", "memory"):
+    for target in ("scan", "entries", "btf", "kallsyms", "elf", "kdump", "memory", "expand"):
         (out / target).mkdir(parents=True, exist_ok=True)
     scan_seeds(out / "scan")
     entries_seeds(out / "entries")
@@ -240,6 +261,7 @@ def main() -> int:
         (out / "elf" / "vmlinux").write_bytes(file.read())
     file_seeds(out / "kdump", KDUMPS, KDUMP_HEAD)
     memory_seeds(out / "memory")
+    expand_seeds(out / "expand")
     return 0
 
 

@@ -14,6 +14,16 @@ from typing import Optional
 from conftest import ROOT
 
 CORE = sorted((ROOT / "ext" / "core").glob("*.c"))
+EXPAND = [
+    ROOT / "ext" / "readers" / f"{name}.c" for name in ("decompress", "lzo", "snappy", "recipe")
+]
+MEMORY = [
+    *(
+        ROOT / "ext" / "readers" / f"{name}.c"
+        for name in ("memory", "view", "extents", "flat", "core", "diskdump")
+    ),
+    *EXPAND,
+]
 
 WARNINGS = (
     *("-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror"),

@@ -14,10 +14,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
 
+import big_core
 import pytest
 from conftest import Vmcore, fresh_vmcore, lay_over, needs_library, open_vmcore
 from drgn import Program
 from dump_files import FRAME, METHODS, Memmap, flatten, write_elf, write_kdump
+from page_compression import FORMATS
 from pages import MAPPING, START, Machine
 from test_entries import idle_world
 from test_scan import mutate, typical_pages
@@ -92,6 +94,35 @@ def test_corrupt_cores_give_the_same(
         used += len(readers) == 2
         assert plain == fast
     assert used
+
+
+# At the end of a dump: compressed pages, in the order of memory.
+DAMAGED = 500 << 10
+
+
+@pytest.mark.parametrize("method", [m for m in FORMATS if m in _zonedev.METHODS])
+def test_damaged_pages_give_the_same(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages in files, no two frames alike, as they are and with compressed bytes changed."""
+    path = tmp_path / "vmcore"
+    with needs_library():
+        vmlinux = big_core.make_core(path, 1, method, 100, False)
+    whole = path.read_bytes()
+    rng = random.Random(method)
+    texts = set()
+    for changes in (0, 1, 30, 300):
+        damaged = bytearray(whole)
+        for _ in range(changes):
+            # Compressed bytes of the added memory.
+            damaged[rng.randrange(len(whole) - DAMAGED, len(whole))] ^= 1 << rng.randrange(8)
+        one = tmp_path / str(changes)
+        one.write_bytes(damaged)
+        plain, fast, readers = reports(open_target(Target(str(one), [vmlinux])), monkeypatch)
+        assert plain == fast
+        assert readers == ["Program.read", "zonedev:kdump"]
+        texts.add(plain)
+    assert len(texts) == 4
 
 
 def test_memory_of_ones_own_is_not_read_past(monkeypatch: pytest.MonkeyPatch) -> None:

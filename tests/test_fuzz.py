@@ -17,14 +17,14 @@ from typing import NamedTuple
 import pytest
 from conftest import ROOT, fresh_vmcore
 from drgn import FaultError, Object, Program, offsetof, sizeof
-from native import CORE, build, pkg_config, why_no_sanitizers
+from native import CORE, EXPAND, MEMORY, build, pkg_config, why_no_sanitizers
 
 from zonedev import diskdump
 from zonedev.kernel.tree import CorruptTree, Tree, walk_tree
 
 EXT = ROOT / "ext"
 CORPUS = ROOT / "tests" / "corpus"
-CORPUS_MAX = 200 << 10
+CORPUS_MAX = 210 << 10
 
 needs_sanitizers = pytest.mark.skipif(
     why_no_sanitizers() is not None, reason=str(why_no_sanitizers())
@@ -66,16 +66,16 @@ TARGETS = {
         "allocator_may_return_null=1:detect_leaks=0",
     ),
     "memory": Target(
-        (
-            EXT / "core" / "error.c",
-            *(
-                EXT / "readers" / f"{part}.c"
-                for part in ("memory", "view", "extents", "flat", "core", "diskdump", "decompress")
-            ),
-        ),
+        (EXT / "core" / "error.c", *MEMORY),
         700,
-        ("libdeflate", "lzo2", "snappy", "libzstd"),
-        tuple(f"-DHAVE_{name}=1" for name in ("LIBDEFLATE", "LZO2", "SNAPPY", "LIBZSTD")),
+        ("libdeflate", "libzstd"),
+        ("-DHAVE_LIBDEFLATE=1", "-DHAVE_LIBZSTD=1"),
+    ),
+    "expand": Target(
+        (EXT / "core" / "error.c", *EXPAND),
+        1500,
+        ("lzo2", "snappy", "libzstd"),
+        ("-DHAVE_LIBZSTD=1",),
     ),
 }
 

@@ -58,7 +58,7 @@ ZD_INLINE bool put_repeats(struct zd_output *output, struct input *input, size_t
 	unsigned int token = (literals - 1) << 2 | LITERALS;
 	struct zd_repeat repeat = { NULL, input->end, literals ? 4 : 3, literals, length, SIZE_MAX };
 
-	if (length > offset || literals > ZD_LITERALS_MAX)
+	if (literals > ZD_LITERALS_MAX)
 		return true;
 	if (literals) {
 		if (!left(input) || *input->at != token)

@@ -9,6 +9,7 @@
 #include "../core/pagebits.h"
 #include "../core/pointers.h"
 #include "check.h"
+#include "machine.h"
 
 enum { PAGES = 600, ROUNDS = 200 };
 

@@ -14,6 +14,7 @@
 
 #include "../readers/bulk.h"
 #include "check.h"
+#include "machine.h"
 
 enum {
 	FRAMES = 96,
