@@ -25,9 +25,10 @@ optional() {
 	pkg-config --exists libkdumpfile 2>/dev/null || echo libkdumpfile-dev
 	pkg-config --exists libdeflate 2>/dev/null || echo libdeflate-dev
 	pkg-config --exists zlib 2>/dev/null || echo zlib1g-dev
+	pkg-config --exists libzstd 2>/dev/null || echo libzstd-dev
+	# What tests and measurements compare with.
 	pkg-config --exists lzo2 2>/dev/null || echo liblzo2-dev
 	pkg-config --exists snappy 2>/dev/null || echo libsnappy-dev
-	pkg-config --exists libzstd 2>/dev/null || echo libzstd-dev
 }
 
 # A way to run apt-get without asking anybody; empty where there is none.
