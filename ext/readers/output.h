@@ -89,10 +89,11 @@ ZD_INLINE bool zd_put_match(struct zd_output *output, size_t offset, size_t leng
 {
 	size_t into, left = zd_output_left(output);
 	uint8_t *at = output->at;
-	const uint8_t *source = at - offset;
+	const uint8_t *source;
 
 	if (offset - 1 >= (size_t)(at - output->begin) || length > left)
 		return false;
+	source = at - offset;
 	into = source - output->match;
 	if (into <= output->length && length <= output->length - into)
 		source = output->source + into;
