@@ -237,7 +237,7 @@ def expand_seeds(out: Path) -> None:
     memmap = core.prog.read(layout.page_address(pages.first_pfn), pages.pages * layout.page_size)
     frames = sorted(
         {memmap[i : i + 4096] for i in range(0, len(memmap), 4096)},
-        key=lambda frame: len(FORMATS["lzo"][1]()(frame)),
+        key=lambda frame: (len(FORMATS["lzo"][1]()(frame)), frame),
     )
     # One that is regular, one of mixed pages, the one that is least like itself.
     frames = [frames[len(frames) // 4], frames[len(frames) * 3 // 4], frames[-1]]
@@ -245,6 +245,9 @@ def expand_seeds(out: Path) -> None:
         compress = FORMATS[method][1]()
         for i, frame in enumerate(frames):
             (out / f"{method}-{i}").write_bytes(bytes([number]) + compress(frame))
+    # More literals than a byte can number.
+    many = bytes(i * i // 7 % 251 for i in range(600)) * 7
+    (out / "zstd-many").write_bytes(bytes([2]) + FORMATS["zstd"][1]()(many[:4096]))
     (out / "page").write_bytes(bytes([3, 32, 1]) + frames[1][:64] + bytes([100, 0, 255, 1, 2, 9]))
 
 

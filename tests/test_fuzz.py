@@ -73,7 +73,7 @@ TARGETS = {
     ),
     "expand": Target(
         (EXT / "core" / "error.c", *EXPAND),
-        1500,
+        300,
         ("lzo2", "snappy", "libzstd"),
         ("-DHAVE_LIBZSTD=1",),
     ),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 // Fuzz target: any bytes as a compressed page (ext/readers/decompress.h), by lzo, snappy or zstd, or as a page
 // that their libraries compress.
-// Promises: what is taken for a page, the library takes for the same one; what the library made is taken; of
-// zstd, what the library takes is taken, whatever came before; no byte around the page is written.
+// Promises: what is taken for a page, the library takes for the same one; what the library takes is taken, of
+// snappy what it made, whatever came before; no byte around the page is written.
 
 #include "fuzz.h"
 
@@ -21,7 +21,10 @@ enum {
 	BYTES_MAX = 2 * ZD_FRAME,
 	/** Times that a page comes until zstd's sections are known, and one more. */
 	TIMES = 4,
+	LEARN_TIMES = 3,
 	CHANGES = 24,
+	LITERALS_AT = 11,
+	EACH = 29,
 };
 
 static size_t lzo_compress(const uint8_t *page, uint8_t *ret)
@@ -76,7 +79,7 @@ static const struct method {
 	bool (*expand)(const uint8_t *bytes, size_t size, uint8_t *ret);
 	bool takes_all;
 } methods[] = {
-	{ 0x02, lzo_compress, lzo_expand, false },
+	{ 0x02, lzo_compress, lzo_expand, true },
 	{ 0x04, snappy_compress_page, snappy_expand, false },
 	{ 0x20, zstd_compress, zstd_expand, true },
 };
@@ -132,8 +135,15 @@ static void try_bytes(const struct method *method, uint8_t *bytes, size_t size, 
 		uint8_t before = bytes[at];
 
 		bytes[at] += 1 + i * 37 % 255;
-		expand(decompress, method, bytes, size);
+		for (int j = 0; j < LEARN_TIMES; j++)
+			expand(decompress, method, bytes, size);
 		bytes[at] = before;
+	}
+	// More and more of them, from the first on that may be a literal of zstd.
+	for (size_t at = LITERALS_AT; at < size; at++) {
+		bytes[at] ^= at * 151;
+		if (at % EACH == 0)
+			expand(decompress, method, bytes, size);
 	}
 	zd_decompress_destroy(decompress);
 }

@@ -98,9 +98,12 @@ static bool expand_zstd(struct zd_decompress *decompress, const uint8_t *bytes, 
 {
 	if (!decompress->zstd)
 		decompress->zstd = ZSTD_createDCtx();
-	if (decompress->zstd && !decompress->recipes)
+	if (!decompress->zstd)
+		return false;
+	if (!decompress->recipes)
 		decompress->recipes = zd_recipes_create(expand_by_zstd, decompress->zstd);
-	return decompress->recipes && zd_recipes_expand(decompress->recipes, bytes, size, ret);
+	return decompress->recipes ? zd_recipes_expand(decompress->recipes, bytes, size, ret)
+				   : expand_by_zstd(decompress->zstd, bytes, size, ret);
 }
 #endif
 
@@ -109,7 +112,8 @@ static const struct method methods[] = {
 #if defined(HAVE_LIBDEFLATE) || defined(HAVE_ZLIB)
 	{ "zlib", 0x01, expand_zlib },
 #endif
-	{ "lzo", 0x02, expand_lzo },   { "snappy", 0x04, expand_snappy },
+	{ "lzo", 0x02, expand_lzo },	   // our own
+	{ "snappy", 0x04, expand_snappy }, // our own
 #ifdef HAVE_LIBZSTD
 	{ "zstd", 0x20, expand_zstd },
 #endif

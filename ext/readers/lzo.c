@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-// Pages compressed by LZO1X, as lzo1x_1_compress() of liblzo2 makes them.
+// Pages compressed by LZO1X, as lzo1x_1_compress() of liblzo2 makes them.  The format is told by the kernel's
+// Documentation/staging/lzo.rst.
 //
 // A stream is a row of tokens: a match, with up to three literals behind it, or a run of literals. What a token
 // below 16 is depends on what came before it. The last one is a match with an offset of 16384, which no page
-// has.
+// has.  The bytes are a dump's, and may say anything.
 
 #include "lzo.h"
 
-#include "output.h"
+#include "expand.h"
 
 enum {
 	/** What lies before a token, besides one to three literals of a match. */
@@ -20,67 +21,62 @@ enum {
 	/** A first byte above it is a run of as many literals more. */
 	FIRST_RUN = 17,
 	END_OFFSET = 16384,
-	/** The shortest token, and the last one, are of no more bytes. */
-	TOKEN_MAX = 3,
-};
-
-struct input {
-	const uint8_t *at, *end;
+	/** Each token has as many bytes, or is followed by the last one, which has. */
+	TOKEN_MIN = 3,
 };
 
 struct match {
 	size_t length, offset, literals;
 };
 
-ZD_INLINE size_t left(const struct input *input)
-{
-	return input->end - input->at;
-}
-
 /** A length that did not fit its token: 255 for each zero, and what follows them. */
-ZD_INLINE bool take_length(struct input *input, size_t *length)
+ZD_INLINE bool take_length(struct zd_input *input, size_t *length)
 {
-	while (left(input) && !*input->at) {
+	while (zd_input_left(input) && !*input->at) {
 		input->at++;
 		*length += 255;
 	}
-	if (!left(input))
+	if (!zd_input_left(input))
 		return false;
 	*length += *input->at++;
 	return true;
 }
 
 /** The end of a long token: 14 bits of an offset, two of a count of literals. */
-ZD_INLINE bool take_offset(struct input *input, struct match *match)
+ZD_INLINE bool take_offset(struct zd_input *input, struct match *match)
 {
-	unsigned int bits;
+	unsigned int word;
 
-	if (left(input) < 2)
+	if (zd_input_left(input) < 2)
 		return false;
-	bits = input->at[0] | input->at[1] << 8;
+	word = input->at[0] | input->at[1] << 8;
 	input->at += 2;
-	match->offset += bits >> 2;
-	match->literals = bits & 3;
+	match->offset += word >> 2;
+	match->literals = word & 3;
 	return true;
 }
 
-/** A token of which @bits are the length; if they are 0, it follows. */
-ZD_INLINE bool take_long(struct input *input, unsigned int first, unsigned int bits, struct match *match)
+/** A token whose first byte has the length under @mask; if that is 0, it follows. */
+ZD_INLINE bool take_long(struct zd_input *input, unsigned int first, unsigned int mask, struct match *match)
 {
-	match->length = (first & bits) + 2;
-	return ((first & bits) || (match->length += bits, take_length(input, &match->length))) &&
-	       take_offset(input, match);
+	match->length = 2 + (first & mask);
+	if (!(first & mask)) {
+		match->length += mask;
+		if (!take_length(input, &match->length))
+			return false;
+	}
+	return take_offset(input, match);
 }
 
-/** A token of two bytes: offset and literals of the first, and the second, which is the offset's upper part. */
-ZD_INLINE void take_short(struct input *input, unsigned int first, unsigned int bits, struct match *match)
+/** A token of two bytes: the offset's lower @bits and the literals in the first, the offset's upper part. */
+ZD_INLINE void take_short(struct zd_input *input, unsigned int first, unsigned int bits, struct match *match)
 {
 	match->offset = 1 + (first >> 2 & ((1 << bits) - 1)) + ((size_t)*input->at++ << bits);
 	match->literals = first & 3;
 }
 
 /** The match that begins with @first, which has been taken, behind so many literals. */
-ZD_INLINE bool take_match(struct input *input, unsigned int first, size_t behind, struct match *match)
+ZD_INLINE bool take_match(struct zd_input *input, unsigned int first, size_t behind, struct match *match)
 {
 	if (first >= SHORT) {
 		take_short(input, first, 3, match);
@@ -99,47 +95,56 @@ ZD_INLINE bool take_match(struct input *input, unsigned int first, size_t behind
 	return true;
 }
 
-ZD_INLINE bool put_literals(struct zd_output *output, struct input *input, size_t length)
+/** A match and its literals, and what follows as long as it repeats. */
+ZD_INLINE bool put_match(struct zd_output *output, struct zd_input *input, unsigned int first,
+			 const struct match *match)
 {
-	bool fits = zd_put_literals(output, input->at, length, left(input));
+	struct zd_repeat repeat = { first == NEAR ? 4 : 3, match->literals, match->length, SIZE_MAX };
 
-	input->at += fits ? length : 0;
-	return fits;
+	if (!zd_put_match(output, match->offset, match->length))
+		return false;
+	if (!match->literals)
+		return true;
+	if (!zd_put_literals(output, input, match->literals))
+		return false;
+	if (first >= NEAR && first < SHORT && match->length <= ZD_REPEAT_LENGTH_MAX &&
+	    match->length + match->literals == match->offset)
+		zd_put_repeats(output, input, &repeat);
+	return true;
 }
 
-/** Take what follows a match of a long token as long as it repeats. */
-ZD_INLINE void put_repeats(struct zd_output *output, struct input *input, unsigned int first,
-			   const struct match *match)
+/** A run of literals behind its token; a token of 0 has a length behind it. */
+ZD_INLINE bool put_run(struct zd_output *output, struct zd_input *input, unsigned int token)
 {
-	struct zd_repeat repeat = {
-		input->at, input->end, first == NEAR ? 4 : 3, match->literals, match->length, SIZE_MAX,
-	};
+	size_t length = token + 3;
 
-	if (first >= NEAR && first < SHORT && match->length <= ZD_SLACK &&
-	    match->length + match->literals == match->offset)
-		input->at += zd_put_repeats(output, &repeat) * (repeat.token + repeat.literals);
+	if (!token) {
+		length += FAR - 1;
+		if (!take_length(input, &length))
+			return false;
+	}
+	return zd_put_literals(output, input, length);
 }
 
 bool zd_lzo_expand(const uint8_t *bytes, size_t size, uint8_t page[ZD_FRAME])
 {
-	struct input input = { bytes, bytes + size };
+	struct zd_input input = { bytes, bytes + size };
 	struct zd_output output = zd_output(page);
-	size_t length, behind = NO_LITERALS;
+	size_t behind = NO_LITERALS;
 	struct match match;
 	unsigned int first;
 
 	if (size && *bytes > FIRST_RUN) {
-		length = *input.at++ - FIRST_RUN;
-		if (!put_literals(&output, &input, length))
+		behind = *input.at++ - FIRST_RUN;
+		if (!zd_put_literals(&output, &input, behind))
 			return false;
-		behind = length < LITERAL_RUN ? length : LITERAL_RUN;
+		if (behind > LITERAL_RUN)
+			behind = LITERAL_RUN;
 	}
-	while (left(&input) >= TOKEN_MAX) {
+	while (zd_input_left(&input) >= TOKEN_MIN) {
 		first = *input.at++;
 		if (first < FAR && !behind) {
-			length = first + 3;
-			if ((!first && (length += FAR - 1, !take_length(&input, &length))) ||
-			    !put_literals(&output, &input, length))
+			if (!put_run(&output, &input, first))
 				return false;
 			behind = LITERAL_RUN;
 			continue;
@@ -147,14 +152,10 @@ bool zd_lzo_expand(const uint8_t *bytes, size_t size, uint8_t page[ZD_FRAME])
 		if (!take_match(&input, first, behind, &match))
 			return false;
 		if (match.offset == END_OFFSET)
-			return match.length == 3 && !match.literals && !left(&input) &&
-			       !zd_output_left(&output);
-		if (!zd_put_match(&output, match.offset, match.length) ||
-		    (match.literals && !put_literals(&output, &input, match.literals)))
+			return !zd_input_left(&input) && !zd_output_left(&output);
+		if (!put_match(&output, &input, first, &match))
 			return false;
 		behind = match.literals;
-		if (behind)
-			put_repeats(&output, &input, first, &match);
 	}
 	return false;
 }

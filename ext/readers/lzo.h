@@ -10,8 +10,8 @@
 #include "memory.h"
 
 /**
- * One page from @size compressed bytes.  False where they are not one, all of it and nothing behind it; what is
- * then in @page is anything.
+ * One page from @size compressed bytes, however many.  False where they are not one, all of it and nothing
+ * behind it; what is then in @page is anything.  What liblzo2 takes, this takes.
  */
 bool zd_lzo_expand(const uint8_t *bytes, size_t size, uint8_t page[ZD_FRAME]);
 

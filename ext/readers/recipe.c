@@ -1,20 +1,30 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 // Frames that makedumpfile writes: of known size, without checksum and dictionary, one compressed block. Of
-// them, those whose literals are stored as they are; all else is the library's.
+// them, those whose literals are stored as they are; all else is the library's.  The format is told by RFC
+// 8878. The bytes are a dump's, and may say anything: what is followed was made of the library's own answers.
 //
-// A section is learnt when it comes for the second time, and forgotten when enough others were learnt.
+// To learn a section costs as much as the library takes for many frames, so it is done when one comes for the
+// second time, once if it cannot be learnt, and no oftener than there is credit for it.
 
 #include "recipe.h"
 
 #include <stdlib.h>
 
-#include "output.h"
+#include "expand.h"
 
 enum {
+	/** So many that all are looked through for each frame that is not like the one before. */
 	RECIPES = 16,
+	/** What makes a regular page is much less. */
 	STEPS_MAX = 256,
 	SECTION_MAX = 512,
 	SEEN = 256,
+	/** What learning a section takes of the credit, which is a few times what it costs: the rest is lost where
+	 * it is of no use.  Each frame gives some back, more if it could be followed. */
+	LEARN_COST = 128,
+	CREDIT_FOLLOWED = 8,
+	CREDIT_EXPANDED = 1,
+	CREDIT_MAX = LEARN_COST * RECIPES,
 	/** Numbered literals that fit a byte. */
 	NUMBERS = 256,
 
@@ -23,8 +33,10 @@ enum {
 	BLOCK_LAST = 1 | 2 << 1,
 	LITERALS_RAW = 0,
 
-	GRAM = 4,
+	/** Origins that are looked for together: a word. */
+	GRAM = sizeof(uint64_t) / sizeof(uint16_t),
 	GRAM_BITS = 12,
+	NOWHERE = UINT16_MAX,
 };
 
 // Magic, and a descriptor that says: one segment, no checksum, no dictionary, the size less 256 in two bytes.
@@ -51,13 +63,22 @@ struct recipe {
 	struct step steps[STEPS_MAX];
 };
 
+/** A section that came before, and whether to learn it was tried. */
+struct seen {
+	uint32_t hash;
+	bool tried;
+};
+
 struct zd_recipes {
 	zd_zstd_fn expand;
 	void *context;
+	/** How many there are, where the next one goes, which was followed last. */
 	size_t count, next, last;
 	struct recipe recipes[RECIPES];
-	/** Hashes of sections that came before. */
-	uint32_t seen[SEEN];
+	/** The one that is being learnt. */
+	struct recipe draft;
+	unsigned int credit;
+	struct seen seen[SEEN];
 };
 
 struct zd_recipes *zd_recipes_create(zd_zstd_fn expand, void *context)
@@ -67,6 +88,7 @@ struct zd_recipes *zd_recipes_create(zd_zstd_fn expand, void *context)
 	if (recipes) {
 		recipes->expand = expand;
 		recipes->context = context;
+		recipes->credit = CREDIT_MAX;
 	}
 	return recipes;
 }
@@ -144,7 +166,7 @@ static bool find_origins(struct zd_recipes *recipes, const uint8_t *bytes, size_
 	return true;
 }
 
-/** Where a row of GRAM origins, or one, was found last; ZD_FRAME: nowhere. */
+/** Where a row of GRAM origins, or one, was found last, or NOWHERE. */
 struct found {
 	uint16_t grams[1 << GRAM_BITS], ones[ZD_FRAME];
 };
@@ -178,11 +200,11 @@ static size_t find_match(struct found *found, const origins origin, size_t at, s
 {
 	size_t from = found->ones[origin[at]], other, other_length;
 
-	*length = from < at ? run_length(origin, from, at) : 0;
+	*length = from != NOWHERE ? run_length(origin, from, at) : 0;
 	if (at + GRAM > ZD_FRAME)
 		return *length ? at - from : 0;
 	other = *gram_slot(found, origin + at);
-	other_length = other < at ? run_length(origin, other, at) : 0;
+	other_length = other != NOWHERE ? run_length(origin, other, at) : 0;
 	if (other_length > *length) {
 		*length = other_length;
 		from = other;
@@ -200,12 +222,12 @@ static size_t find_literals(struct found *found, const origins origin, size_t at
 	return count;
 }
 
-/** Does a step do what the one before it does? */
+/** Does a step do what the one before it does, so that both are a repeat? */
 static bool is_repeat(const struct step *step, const struct step *before)
 {
 	return step->offset == before->offset && step->length == before->length &&
-	       step->literals == before->literals && step->length <= ZD_SLACK &&
-	       step->literals <= ZD_LITERALS_MAX && step->offset == step->length + step->literals;
+	       step->literals == before->literals && step->length <= ZD_REPEAT_LENGTH_MAX &&
+	       step->literals <= ZD_REPEAT_LITERALS_MAX && step->offset == step->length + step->literals;
 }
 
 /** Find the steps that make a page with these origins. */
@@ -214,6 +236,7 @@ static bool find_steps(const origins origin, struct recipe *recipe)
 	struct found found;
 	size_t at, next, length, count = 0;
 
+	// NOWHERE.
 	memset(&found, 0xff, sizeof(found));
 	at = next = recipe->literals_first = find_literals(&found, origin, 0, 0);
 	while (at < ZD_FRAME && count < STEPS_MAX) {
@@ -237,31 +260,41 @@ static bool find_steps(const origins origin, struct recipe *recipe)
 	return at == ZD_FRAME && next == recipe->literals_count;
 }
 
-static void learn(struct zd_recipes *recipes, const uint8_t *bytes, size_t size, const struct frame *frame)
-{
-	struct recipe *recipe = &recipes->recipes[recipes->next];
-	origins origin;
+// ---------------------------------------------------------------- following
 
-	// Until it is whole, it is none.
-	recipe->steps_count = 0;
-	recipe->literals_count = frame->literals_count;
-	recipe->section_size = frame->section_size;
-	memcpy(recipe->section, frame->section, frame->section_size);
-	if (!find_origins(recipes, bytes, size, frame, origin) || !find_steps(origin, recipe)) {
-		recipe->steps_count = 0;
-		return;
+static bool follow_step(struct zd_output *output, struct zd_input *literals, const struct step *step)
+{
+	struct zd_repeat repeat = { 0, step->literals, step->length, step->repeats };
+
+	for (size_t done = 0; done <= step->repeats; done++) {
+		if (!zd_put_match(output, step->offset, step->length) ||
+		    !zd_put_literals(output, literals, step->literals))
+			return false;
+		if (!done && step->repeats)
+			done = zd_put_repeats(output, literals, &repeat);
 	}
-	recipes->last = recipes->next;
-	recipes->next = (recipes->next + 1) % RECIPES;
-	recipes->count += recipes->count < RECIPES;
+	return true;
 }
 
-// ---------------------------------------------------------------- following
+static bool follow(const struct recipe *recipe, const struct frame *frame, uint8_t page[ZD_FRAME])
+{
+	struct zd_input literals = { frame->literals, frame->literals + frame->literals_count };
+	struct zd_output output = zd_output(page);
+
+	if (!zd_put_literals(&output, &literals, recipe->literals_first))
+		return false;
+	for (size_t i = 0; i < recipe->steps_count; i++) {
+		if (!follow_step(&output, &literals, &recipe->steps[i]))
+			return false;
+	}
+	return !zd_output_left(&output);
+}
+
+// ---------------------------------------------------------------- known sections
 
 static bool is_for(const struct recipe *recipe, const struct frame *frame)
 {
-	return recipe->steps_count && recipe->literals_count == frame->literals_count &&
-	       recipe->section_size == frame->section_size &&
+	return recipe->literals_count == frame->literals_count && recipe->section_size == frame->section_size &&
 	       !memcmp(recipe->section, frame->section, frame->section_size);
 }
 
@@ -278,71 +311,69 @@ static const struct recipe *find_recipe(struct zd_recipes *recipes, const struct
 	return NULL;
 }
 
-struct literals {
-	const uint8_t *at, *end;
-};
-
-ZD_INLINE bool put_literals(struct zd_output *output, struct literals *literals, size_t count)
+/** Learn the section of a frame, of which the library has made @page; false where that cannot be. */
+static bool learn(struct zd_recipes *recipes, const uint8_t *bytes, size_t size, const struct frame *frame,
+		  const uint8_t *page)
 {
-	bool fits = zd_put_literals(output, literals->at, count, literals->end - literals->at);
+	struct recipe *draft = &recipes->draft;
+	uint8_t followed[ZD_FRAME];
+	origins origin;
 
-	literals->at += fits ? count : 0;
-	return fits;
-}
-
-/** As many repeats of a step that has been done as can be done at once. */
-ZD_INLINE size_t put_repeats(struct zd_output *output, struct literals *literals, const struct step *step)
-{
-	struct zd_repeat repeat = {
-		literals->at, literals->end, 0, step->literals, step->length, step->repeats
-	};
-	size_t count = step->repeats ? zd_put_repeats(output, &repeat) : 0;
-
-	literals->at += count * step->literals;
-	return count;
-}
-
-static bool follow_step(struct zd_output *output, struct literals *literals, const struct step *step)
-{
-	for (size_t done = 0; done <= step->repeats; done++) {
-		if (!zd_put_match(output, step->offset, step->length) ||
-		    !put_literals(output, literals, step->literals))
-			return false;
-		if (!done)
-			done = put_repeats(output, literals, step);
-	}
+	draft->literals_count = frame->literals_count;
+	draft->section_size = frame->section_size;
+	memcpy(draft->section, frame->section, frame->section_size);
+	if (!find_origins(recipes, bytes, size, frame, origin) || !find_steps(origin, draft) ||
+	    !follow(draft, frame, followed) || memcmp(followed, page, ZD_FRAME) != 0)
+		return false;
+	recipes->recipes[recipes->next] = *draft;
+	recipes->last = recipes->next;
+	recipes->next = (recipes->next + 1) % RECIPES;
+	recipes->count += recipes->count < RECIPES;
 	return true;
 }
 
-static bool follow(const struct recipe *recipe, const struct frame *frame, uint8_t *page)
+/** What is known of the section of a frame, which has come once more. */
+static struct seen *see(struct zd_recipes *recipes, const struct frame *frame, bool *again)
 {
-	struct literals literals = { frame->literals, frame->literals + frame->literals_count };
-	struct zd_output output = zd_output(page);
+	uint64_t hash = frame->literals_count, word;
+	struct seen *seen;
 
-	if (!put_literals(&output, &literals, recipe->literals_first))
-		return false;
-	for (size_t i = 0; i < recipe->steps_count; i++) {
-		if (!follow_step(&output, &literals, &recipe->steps[i]))
-			return false;
+	for (size_t i = 0; i < frame->section_size; i += sizeof(word)) {
+		size_t left = frame->section_size - i;
+
+		word = 0;
+		memcpy(&word, frame->section + i, left < sizeof(word) ? left : sizeof(word));
+		hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+		hash ^= hash >> 32;
 	}
-	return !zd_output_left(&output);
+	seen = &recipes->seen[hash % SEEN];
+	// 0 is no hash.
+	hash = hash >> 32 | 1;
+	*again = seen->hash == hash;
+	if (!*again)
+		*seen = (struct seen){ hash, false };
+	return seen;
 }
 
-/** Has this section come before?  It has from now on. */
-static bool was_seen(struct zd_recipes *recipes, const struct frame *frame)
+static void give_credit(struct zd_recipes *recipes, unsigned int credit)
 {
-	uint64_t hash = frame->literals_count;
-	uint32_t *slot;
-	bool seen;
+	recipes->credit += credit;
+	if (recipes->credit > CREDIT_MAX)
+		recipes->credit = CREDIT_MAX;
+}
 
-	for (size_t i = 0; i < frame->section_size; i++)
-		hash = (hash ^ frame->section[i]) * UINT64_C(0x100000001b3);
-	// 0 is no hash.
-	hash |= 1;
-	slot = &recipes->seen[hash >> 32 & (SEEN - 1)];
-	seen = *slot == (uint32_t)hash;
-	*slot = hash;
-	return seen;
+/** Learn a section that is worth it. */
+static void consider(struct zd_recipes *recipes, const uint8_t *bytes, size_t size, const struct frame *frame,
+		     const uint8_t *page)
+{
+	bool again;
+	struct seen *seen = see(recipes, frame, &again);
+
+	give_credit(recipes, CREDIT_EXPANDED);
+	if (!again || seen->tried || recipes->credit < LEARN_COST)
+		return;
+	recipes->credit -= LEARN_COST;
+	seen->tried = !learn(recipes, bytes, size, frame, page);
 }
 
 bool zd_recipes_expand(struct zd_recipes *recipes, const uint8_t *bytes, size_t size, uint8_t page[ZD_FRAME])
@@ -353,9 +384,13 @@ bool zd_recipes_expand(struct zd_recipes *recipes, const uint8_t *bytes, size_t 
 	if (!take_frame(bytes, size, &frame))
 		return recipes->expand(recipes->context, bytes, size, page);
 	recipe = find_recipe(recipes, &frame);
-	if (recipe && follow(recipe, &frame, page))
+	if (recipe && follow(recipe, &frame, page)) {
+		give_credit(recipes, CREDIT_FOLLOWED);
 		return true;
-	if (!recipe && was_seen(recipes, &frame))
-		learn(recipes, bytes, size, &frame);
-	return recipes->expand(recipes->context, bytes, size, page);
+	}
+	if (!recipes->expand(recipes->context, bytes, size, page))
+		return false;
+	if (!recipe)
+		consider(recipes, bytes, size, &frame, page);
+	return true;
 }

@@ -18,14 +18,17 @@
 
 struct zd_recipes;
 
-/** Decompress @size bytes of zstd to @page; false where they are not exactly one. */
+/**
+ * Decompress @size bytes of zstd to @page; false where they are not exactly one.  Of a frame that it takes it
+ * is asked again with other literals, and must not depend on what it was asked before.
+ */
 typedef bool (*zd_zstd_fn)(void *context, const uint8_t *bytes, size_t size, uint8_t page[ZD_FRAME]);
 
-/** NULL: no memory. */
+/** For one thread.  NULL: no memory. */
 struct zd_recipes *zd_recipes_create(zd_zstd_fn expand, void *context);
 void zd_recipes_destroy(struct zd_recipes *recipes);
 
-/** One page from @size compressed bytes; false where the function says so. */
+/** One page from @size compressed bytes, however many; false where the function would say so. */
 bool zd_recipes_expand(struct zd_recipes *recipes, const uint8_t *bytes, size_t size, uint8_t page[ZD_FRAME]);
 
 #endif

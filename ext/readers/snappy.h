@@ -10,8 +10,9 @@
 #include "memory.h"
 
 /**
- * One page from @size compressed bytes.  False where they are not one, all of it and nothing behind it; what is
- * then in @page is anything.
+ * One page from @size compressed bytes, however many.  False where they are not one, all of it and nothing
+ * behind it; what is then in @page is anything.  What the library takes, this takes, but for a length in more
+ * bytes than it needs.
  */
 bool zd_snappy_expand(const uint8_t *bytes, size_t size, uint8_t page[ZD_FRAME]);
 

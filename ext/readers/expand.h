@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /**
- * A page on its way out of compressed bytes: literals, and matches with what lies before them in the page.
+ * Compressed bytes on their way to a page: literals, and matches with what lies before them in the page.
  *
- * It owns every store to the page, and the check that it lies in it; what compressed bytes say is lzo.c's,
+ * It owns every load of compressed bytes but those of tokens, every store to the page, and the check that both
+ * lie where they may: the bytes are those of a dump, and may say anything.  What tokens say is lzo.c's,
  * snappy.c's and recipe.c's.  All is inlined into their loops.
  *
  * Frames of a memmap are one struct page after the other, each the one before but for a few bytes.  So two
  * things are fast: a match with what a match has just written is copied from where that one came from (a
- * processor waits for bytes that it has stored in other pieces than it loads them in), and tokens that
- * repeat are stored out of registers.
+ * processor waits for bytes that it has stored in other pieces than it loads them in), and what repeats is
+ * stored out of registers.
  */
-#ifndef ZONEDEV_READERS_OUTPUT_H
-#define ZONEDEV_READERS_OUTPUT_H
+#ifndef ZONEDEV_READERS_EXPAND_H
+#define ZONEDEV_READERS_EXPAND_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,9 +29,17 @@ enum {
 	ZD_WORD = 8,
 	/** Where less room is left than this behind what is written, it is written exactly. */
 	ZD_SLACK = 4 * ZD_VECTOR,
+	/** Of what repeats. */
+	ZD_REPEAT_LITERALS_MAX = 4,
+	ZD_REPEAT_LENGTH_MAX = ZD_SLACK,
 };
 
 typedef uint8_t zd_vector __attribute__((vector_size(ZD_VECTOR), aligned(1), may_alias));
+
+/** Compressed bytes that are still to be taken. */
+struct zd_input {
+	const uint8_t *at, *end;
+};
 
 struct zd_output {
 	uint8_t *begin, *at, *end;
@@ -44,12 +53,17 @@ ZD_INLINE struct zd_output zd_output(uint8_t page[ZD_FRAME])
 	return (struct zd_output){ page, page, page + ZD_FRAME, page, page, 0 };
 }
 
+ZD_INLINE size_t zd_input_left(const struct zd_input *input)
+{
+	return input->end - input->at;
+}
+
 ZD_INLINE size_t zd_output_left(const struct zd_output *output)
 {
 	return output->end - output->at;
 }
 
-/** Bytes that may overlap: each is what lies @source before it once it is there. */
+/** Just @length bytes; where they overlap, those that the copy itself has written are copied again. */
 static __attribute__((noinline, unused)) void zd_copy_exactly(uint8_t *to, const uint8_t *source, size_t length)
 {
 	size_t n;
@@ -94,6 +108,8 @@ ZD_INLINE bool zd_put_match(struct zd_output *output, size_t offset, size_t leng
 	if (offset - 1 >= (size_t)(at - output->begin) || length > left)
 		return false;
 	source = at - offset;
+	// What lies in the last match is what lies as far in its source: they are equal all along, also where
+	// they overlap, and neither is written again.
 	into = source - output->match;
 	if (into <= output->length && length <= output->length - into)
 		source = output->source + into;
@@ -110,18 +126,19 @@ ZD_INLINE bool zd_put_match(struct zd_output *output, size_t offset, size_t leng
 	return true;
 }
 
-/** @length bytes of the @size at @bytes; false where they are not as many, or leave the page. */
-ZD_INLINE bool zd_put_literals(struct zd_output *output, const uint8_t *bytes, size_t length, size_t size)
+/** Move the next @length bytes to the page; false where they are not as many, or leave it. */
+ZD_INLINE bool zd_put_literals(struct zd_output *output, struct zd_input *input, size_t length)
 {
-	size_t left = zd_output_left(output);
+	size_t left = zd_output_left(output), size = zd_input_left(input);
 
 	if (length > size || length > left)
 		return false;
 	if (__builtin_expect(length <= ZD_VECTOR && size >= ZD_VECTOR && left >= ZD_VECTOR, 1))
-		*(zd_vector *)output->at = *(const zd_vector *)bytes;
+		*(zd_vector *)output->at = *(const zd_vector *)input->at;
 	else
-		memcpy(output->at, bytes, length);
+		memcpy(output->at, input->at, length);
 	output->at += length;
+	input->at += length;
 	return true;
 }
 
@@ -133,44 +150,44 @@ ZD_INLINE uint32_t zd_load_32(const uint8_t *bytes)
 	return word;
 }
 
-enum { ZD_LITERALS_MAX = 4 };
-
 /** A match and the literals behind it, again and again. */
 struct zd_repeat {
-	/** What comes next: tokens of so many bytes, at most 4, each with its literals behind it. */
-	const uint8_t *bytes, *end;
+	/** Bytes of the token before the literals, at most 4; 0: there is none, only literals. */
 	size_t token;
-	/** Of the literals, at most ZD_LITERALS_MAX, and of the match, at most ZD_SLACK; the match's offset is
-	 * as much as both together. */
+	/** At most ZD_REPEAT_*_MAX.  The match's offset is as much as both together. */
 	size_t literals, length;
 	/** No more of them than this. */
 	size_t most;
 };
 
 /**
- * A match and literals have been written: write what follows them as long as their token, which lies before
- * @bytes with the literals, is there again.  Returns how often it was; some at the end may be left over.
+ * The last match and its literals, which were just put, are a repeat, and with its token the last that was
+ * taken: put what follows as long as the token is there again.  Returns how often it was; some at the end may
+ * be left over.
  */
-ZD_INLINE size_t zd_put_repeats(struct zd_output *output, const struct zd_repeat *repeat)
+ZD_INLINE size_t zd_put_repeats(struct zd_output *output, struct zd_input *input,
+				const struct zd_repeat *repeat)
 {
 	static const uint8_t masks[][4] = {
 		{ 0 }, { 0xff }, { 0xff, 0xff }, { 0xff, 0xff, 0xff }, { 0xff, 0xff, 0xff, 0xff },
 	};
-	size_t count = 0, step = repeat->token + repeat->literals;
-	const uint8_t *source = output->source, *bytes = repeat->bytes;
+	const size_t step = repeat->token + repeat->literals, reach = 4 + ZD_REPEAT_LITERALS_MAX;
+	const uint8_t *source = output->source, *bytes = input->at;
 	uint32_t mask = zd_load_32(masks[repeat->token]), token;
+	zd_vector words[ZD_REPEAT_LENGTH_MAX / ZD_VECTOR];
 	uint8_t *at = output->at;
-	zd_vector words[4];
+	size_t count = 0;
 
 	// Loads reach behind the tokens, and behind what the source has of the match.
-	if (output->end - source < ZD_SLACK || repeat->end - bytes < 4 + ZD_LITERALS_MAX)
+	if ((size_t)(output->end - source) < sizeof(words) || zd_input_left(input) < reach)
 		return 0;
 	token = repeat->token ? zd_load_32(bytes - step) & mask : 0;
 	memcpy(words, source, sizeof(words));
-	while (count < repeat->most && repeat->end - bytes >= 4 + ZD_LITERALS_MAX &&
-	       output->end - at >= ZD_SLACK + ZD_LITERALS_MAX && (zd_load_32(bytes) & mask) == token) {
+	while (count < repeat->most && (size_t)(input->end - bytes) >= reach &&
+	       (size_t)(output->end - at) >= sizeof(words) + ZD_REPEAT_LITERALS_MAX &&
+	       (zd_load_32(bytes) & mask) == token) {
 		memcpy(at, words, sizeof(words));
-		memcpy(at + repeat->length, bytes + repeat->token, ZD_LITERALS_MAX);
+		memcpy(at + repeat->length, bytes + repeat->token, ZD_REPEAT_LITERALS_MAX);
 		at += repeat->length + repeat->literals;
 		bytes += step;
 		count++;
@@ -178,6 +195,7 @@ ZD_INLINE size_t zd_put_repeats(struct zd_output *output, const struct zd_repeat
 	if (count)
 		output->match = at - repeat->literals - repeat->length;
 	output->at = at;
+	input->at = bytes;
 	return count;
 }
 
