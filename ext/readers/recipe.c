@@ -19,8 +19,8 @@ enum {
 	STEPS_MAX = 256,
 	SECTION_MAX = 512,
 	SEEN = 256,
-	/** What learning a section takes of the credit, which is a few times what it costs: the rest is lost where
-	 * it is of no use.  Each frame gives some back, more if it could be followed. */
+	/** What learning a section takes of the credit, which is a few times what it costs: the rest is lost
+	 * where it is of no use.  Each frame gives some back, more if it could be followed. */
 	LEARN_COST = 128,
 	CREDIT_FOLLOWED = 8,
 	CREDIT_EXPANDED = 1,
