@@ -245,6 +245,10 @@ def expand_seeds(out: Path) -> None:
         compress = FORMATS[method][1]()
         for i, frame in enumerate(frames):
             (out / f"{method}-{i}").write_bytes(bytes([number]) + compress(frame))
+    # A whole page, and in place of the end a near match as far away as the end says it is.
+    (out / "lzo-no-end").write_bytes(
+        bytes([0]) + FORMATS["lzo"][1]()(frames[0])[:-3] + b"\x21\xfc\xff"
+    )
     # More literals than a byte can number.
     many = bytes(i * i // 7 % 251 for i in range(600)) * 7
     (out / "zstd-many").write_bytes(bytes([2]) + FORMATS["zstd"][1]()(many[:4096]))

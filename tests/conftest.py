@@ -100,8 +100,7 @@ def needs_library() -> Iterator[None]:
         yield
     except LibraryMissing as err:
         pytest.skip(
-            f"{err}: without it no dump of this kind can be made here to test with; zonedev reads such dumps through drgn "
-            "where it was built without it (make test installs it where it may)"
+            f"{err}: without it no dump of this kind can be made here to test with (make test installs it where it may)"
         )
 
 

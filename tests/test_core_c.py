@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from native import CORE, MEMORY, build, why_no_sanitizers
+from native import CORE, EXPANDERS, MEMORY, build, why_no_sanitizers
 
 
 @pytest.mark.skipif(why_no_sanitizers() is not None, reason=str(why_no_sanitizers()))
@@ -48,7 +48,7 @@ def test_compressed_pages_under_sanitizers(tmp_path: Path) -> None:
     program = build(
         tmp_path / "test_expand",
         "-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc",
-        *(ROOT / "ext" / "readers" / f"{name}.c" for name in ("lzo", "snappy", "recipe")),
+        *EXPANDERS,
         ROOT / "ext" / "tests" / "test_expand.c",
     )
     result = subprocess.run([program], capture_output=True, text=True, timeout=120, check=False)

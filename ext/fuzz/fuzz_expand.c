@@ -2,7 +2,8 @@
 // Fuzz target: any bytes as a compressed page (ext/readers/decompress.h), by lzo, snappy or zstd, or as a page
 // that their libraries compress.
 // Promises: what is taken for a page, the library takes for the same one; what the library takes is taken, of
-// snappy what it made, whatever came before; no byte around the page is written.
+// snappy only what the library itself compressed (it takes lengths in more bytes than they need); both whatever
+// came before; no byte around the page is written.
 
 #include "fuzz.h"
 
@@ -19,10 +20,12 @@ enum {
 	GUARD = 64,
 	UNTOUCHED = 0xa5,
 	BYTES_MAX = 2 * ZD_FRAME,
-	/** Times that a page comes until zstd's sections are known, and one more. */
-	TIMES = 4,
+	/** Times that a page of zstd comes until its section is known; with one more it is made by what was
+	   learnt. */
 	LEARN_TIMES = 3,
+	/** Bytes that are changed one at a time. */
 	CHANGES = 24,
+	/** Where literals of zstd begin, at the earliest, and how many are changed between two tries. */
 	LITERALS_AT = 11,
 	EACH = 29,
 };
@@ -123,7 +126,7 @@ static void try_bytes(const struct method *method, uint8_t *bytes, size_t size, 
 	struct zd_decompress *decompress;
 
 	PROMISE(!zd_decompress_create(&decompress));
-	for (int i = 0; i < TIMES; i++)
+	for (int i = 0; i <= LEARN_TIMES; i++)
 		PROMISE(expand(decompress, method, bytes, size) || !is_page);
 	bytes[size] = 0;
 	expand(decompress, method, bytes, size + 1);

@@ -112,11 +112,11 @@ static const struct method methods[] = {
 #if defined(HAVE_LIBDEFLATE) || defined(HAVE_ZLIB)
 	{ "zlib", 0x01, expand_zlib },
 #endif
-	{ "lzo", 0x02, expand_lzo },	   // our own
-	{ "snappy", 0x04, expand_snappy }, // our own
+	{ "lzo", 0x02, expand_lzo },
 #ifdef HAVE_LIBZSTD
 	{ "zstd", 0x20, expand_zstd },
 #endif
+	{ "snappy", 0x04, expand_snappy },
 };
 
 enum { METHODS = sizeof(methods) / sizeof(methods[0]) };

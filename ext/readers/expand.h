@@ -24,14 +24,14 @@
 #define ZD_INLINE static inline __attribute__((always_inline))
 
 enum {
-	/** Bytes that are moved at a time. */
+	/** Bytes that are moved at a time; of a match from less far away, a word. */
 	ZD_VECTOR = 16,
 	ZD_WORD = 8,
 	/** Where less room is left than this behind what is written, it is written exactly. */
-	ZD_SLACK = 4 * ZD_VECTOR,
-	/** Of what repeats. */
+	ZD_SLACK = 2 * ZD_VECTOR,
+	/** Literals and length of a match that is repeated: a struct page. */
 	ZD_REPEAT_LITERALS_MAX = 4,
-	ZD_REPEAT_LENGTH_MAX = ZD_SLACK,
+	ZD_REPEAT_LENGTH_MAX = 64,
 };
 
 typedef uint8_t zd_vector __attribute__((vector_size(ZD_VECTOR), aligned(1), may_alias));
@@ -154,7 +154,7 @@ ZD_INLINE uint32_t zd_load_32(const uint8_t *bytes)
 struct zd_repeat {
 	/** Bytes of the token before the literals, at most 4; 0: there is none, only literals. */
 	size_t token;
-	/** At most ZD_REPEAT_*_MAX.  The match's offset is as much as both together. */
+	/** Of the last match and behind it, at most ZD_REPEAT_*_MAX; its offset is as much as both together. */
 	size_t literals, length;
 	/** No more of them than this. */
 	size_t most;
@@ -162,8 +162,8 @@ struct zd_repeat {
 
 /**
  * The last match and its literals, which were just put, are a repeat, and with its token the last that was
- * taken: put what follows as long as the token is there again.  Returns how often it was; some at the end may
- * be left over.
+ * taken: put what follows as long as the token is there again.  Returns how often it was; what is left, near
+ * the end of either, is put one by one.
  */
 ZD_INLINE size_t zd_put_repeats(struct zd_output *output, struct zd_input *input,
 				const struct zd_repeat *repeat)

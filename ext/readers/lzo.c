@@ -3,8 +3,8 @@
 // Documentation/staging/lzo.rst.
 //
 // A stream is a row of tokens: a match, with up to three literals behind it, or a run of literals. What a token
-// below 16 is depends on what came before it. The last one is a match with an offset of 16384, which no page
-// has.  The bytes are a dump's, and may say anything.
+// below 16 is depends on what came before it. The last one is a far match with nothing to add to its offset,
+// which no page has.  The bytes are a dump's, and may say anything.
 
 #include "lzo.h"
 
@@ -151,7 +151,7 @@ bool zd_lzo_expand(const uint8_t *bytes, size_t size, uint8_t page[ZD_FRAME])
 		}
 		if (!take_match(&input, first, behind, &match))
 			return false;
-		if (match.offset == END_OFFSET)
+		if (first < NEAR && match.offset == END_OFFSET)
 			return !zd_input_left(&input) && !zd_output_left(&output);
 		if (!put_match(&output, &input, first, &match))
 			return false;

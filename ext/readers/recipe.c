@@ -13,16 +13,18 @@
 #include "expand.h"
 
 enum {
-	/** So many that all are looked through for each frame that is not like the one before. */
+	/** So few that all can be looked through for each frame that is not like the one before. */
 	RECIPES = 16,
 	/** What makes a regular page is much less. */
 	STEPS_MAX = 256,
 	SECTION_MAX = 512,
+	/** Sections that are remembered; two that share a place and come in turn are not learnt. */
 	SEEN = 256,
-	/** What learning a section takes of the credit, which is a few times what it costs: the rest is lost
-	 * where it is of no use.  Each frame gives some back, more if it could be followed. */
+	/** Credit.  To learn a section takes as long as the library takes for about 20 frames; to follow one
+	 * saves about two thirds of a frame.  A little is given in any case: what was learnt may be of no use.
+	 */
 	LEARN_COST = 128,
-	CREDIT_FOLLOWED = 8,
+	CREDIT_FOLLOWED = 4,
 	CREDIT_EXPANDED = 1,
 	CREDIT_MAX = LEARN_COST * RECIPES,
 	/** Numbered literals that fit a byte. */
@@ -57,16 +59,17 @@ struct step {
 
 struct recipe {
 	size_t literals_count, section_size;
-	/** The page begins with so many literals; no steps: not learnt. */
+	/** The page begins with so many literals. */
 	size_t literals_first, steps_count;
 	uint8_t section[SECTION_MAX];
 	struct step steps[STEPS_MAX];
 };
 
-/** A section that came before, and whether to learn it was tried. */
+/** A section that came before. */
 struct seen {
 	uint32_t hash;
-	bool tried;
+	/** It cannot be learnt. */
+	bool in_vain;
 };
 
 struct zd_recipes {
@@ -257,7 +260,7 @@ static bool find_steps(const origins origin, struct recipe *recipe)
 			count++;
 	}
 	recipe->steps_count = count;
-	return at == ZD_FRAME && next == recipe->literals_count;
+	return at == ZD_FRAME;
 }
 
 // ---------------------------------------------------------------- following
@@ -370,10 +373,10 @@ static void consider(struct zd_recipes *recipes, const uint8_t *bytes, size_t si
 	struct seen *seen = see(recipes, frame, &again);
 
 	give_credit(recipes, CREDIT_EXPANDED);
-	if (!again || seen->tried || recipes->credit < LEARN_COST)
+	if (!again || seen->in_vain || recipes->credit < LEARN_COST)
 		return;
 	recipes->credit -= LEARN_COST;
-	seen->tried = !learn(recipes, bytes, size, frame, page);
+	seen->in_vain = !learn(recipes, bytes, size, frame, page);
 }
 
 bool zd_recipes_expand(struct zd_recipes *recipes, const uint8_t *bytes, size_t size, uint8_t page[ZD_FRAME])

@@ -239,6 +239,13 @@ static void test_lzo_leaves_the_page(void)
 	put_byte(0x12);
 	put_number(1, 2);
 	CHECK(is_page(zd_lzo_expand));
+	// A near match from as far away as the end says it is.
+	begin();
+	lzo_first_run(100);
+	lzo_near(100, left(), 0);
+	put_byte(33);
+	put_number((16384 - 1) << 2, 2);
+	CHECK(is_refused(zd_lzo_expand));
 	// A length that never ends, and one that is larger than any page.
 	begin();
 	lzo_first_run(100);
@@ -271,11 +278,13 @@ static void test_lzo_repeats(void)
 				lzo_near(sizes[i], left(), 0);
 			lzo_end();
 			CHECK(is_just_page(zd_lzo_expand));
-			// Nothing but tokens behind them: no end stops what goes on for too long.
-			lzo_repeats(sizes[i], literals, fit + 1 + !!(ZD_FRAME % sizes[i]));
-			CHECK(is_refused(zd_lzo_expand));
-			lzo_repeats(sizes[i], literals, fit + 20);
-			CHECK(is_refused(zd_lzo_expand));
+			// One more than there is room for, many more, and both with an end.
+			for (size_t more = 1; more <= 20; more += 19) {
+				lzo_repeats(sizes[i], literals, fit + more);
+				CHECK(is_refused(zd_lzo_expand));
+				lzo_end();
+				CHECK(is_refused(zd_lzo_expand));
+			}
 			// Others among them.
 			lzo_repeats(sizes[i], literals, 4);
 			lzo_near(sizes[i], sizes[i] - 3, literals);
@@ -713,11 +722,89 @@ static void test_recipes_of_a_liar(void)
 	}
 }
 
+static bool is_numbered(const uint8_t *literals)
+{
+	return literals[0] == 0 && literals[1] == 1 && literals[2] == 2;
+}
+
+/** Of numbered literals another page than of others. */
+static bool expand_fickly(void *context, const uint8_t *bytes, size_t size, uint8_t page[ZD_FRAME])
+{
+	bool taken = toy_expand(context, bytes, size, page);
+	uint8_t other = page[100];
+
+	if (taken && is_numbered(bytes + TOY_HEADER + 3)) {
+		page[100] = page[101];
+		page[101] = other;
+	}
+	return taken;
+}
+
+/** Of numbered literals a page that takes more steps than are kept. */
+static bool expand_scattered(void *context, const uint8_t *bytes, size_t size, uint8_t page[ZD_FRAME])
+{
+	const uint8_t *literals = bytes + TOY_HEADER + 3;
+	bool taken = toy_expand(context, bytes, size, page);
+
+	for (size_t i = 64; taken && is_numbered(literals) && i < ZD_FRAME; i++)
+		page[i] = literals[((uint32_t)i * UINT32_C(2654435761) >> 16) % 61];
+	return taken;
+}
+
+/** What is learnt must make the page that the library has made, and in few steps; if not, it is not kept. */
+static void test_what_is_not_kept(void)
+{
+	static const zd_zstd_fn functions[] = { expand_fickly, expand_scattered };
+
+	for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++) {
+		struct zd_recipes *recipes = zd_recipes_create(functions[i], NULL);
+		size_t literals = toy_page(64, 63, 1);
+
+		CHECK(literals < 256);
+		for (int round = 0; round < 4; round++) {
+			toy_frame(literals, 50 + round);
+			CHECK(ask(recipes) == (round == 1 ? 2 : 1));
+		}
+		zd_recipes_destroy(recipes);
+	}
+}
+
+/** More literals than the frame has; and a frame that is longer than a page, which is not learnt. */
+static void test_literals_that_are_too_many(void)
+{
+	struct zd_recipes *recipes = zd_recipes_create(lie, NULL);
+	uint8_t page[ZD_FRAME], *exact;
+
+	toy_frame(toy_page(64, 63, 1), 0);
+	for (size_t more = 0; more < 700; more += 100) {
+		uint32_t header = toy_literals(stream.size + more, 3, 0);
+
+		memcpy(stream.bytes + TOY_HEADER, &header, 3);
+		exact = malloc(stream.size);
+		memcpy(exact, stream.bytes, stream.size);
+		for (int i = 0; i < 3; i++)
+			CHECK(zd_recipes_expand(recipes, exact, stream.size, page) && page[0] == 0xff);
+		free(exact);
+	}
+	zd_recipes_destroy(recipes);
+
+	recipes = zd_recipes_create(toy_expand, NULL);
+	toy_section_size = 0;
+	for (int i = 0; i < 100; i++)
+		toy_row(40, 1, 0);
+	toy_row(40, 3, 4);
+	for (int i = 0; i < 4; i++) {
+		toy_frame(ZD_FRAME - 4, i);
+		CHECK(stream.size > ZD_FRAME && ask(recipes) == 1);
+	}
+	zd_recipes_destroy(recipes);
+}
+
 /** More sections than are kept: what came last is known, once what is known has been of use. */
 static void test_recipes_are_forgotten(void)
 {
 	struct zd_recipes *recipes = zd_recipes_create(toy_expand, NULL);
-	enum { KEPT = 16, OF_USE = 16 };
+	enum { KEPT = 16, OF_USE = 90 };
 
 	CHECK(ask_in_turn(recipes, KEPT, 2) > 0);
 	CHECK(ask_in_turn(recipes, KEPT, 1) == 0);
@@ -755,6 +842,8 @@ int main(void)
 	test_sections_that_are_alike();
 	test_no_recipes();
 	test_recipes_of_a_liar();
+	test_what_is_not_kept();
+	test_literals_that_are_too_many();
 	test_recipes_are_forgotten();
 	printf("%d failures\n", failures);
 	return failures != 0;
