@@ -12,48 +12,37 @@ from conftest import ROOT
 from native import CORE, EXPANDERS, MEMORY, build, why_no_sanitizers
 
 
-@pytest.mark.skipif(why_no_sanitizers() is not None, reason=str(why_no_sanitizers()))
+FAILING_CALLS = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc"
+
+needs_sanitizers = pytest.mark.skipif(
+    why_no_sanitizers() is not None, reason=str(why_no_sanitizers())
+)
+
+
+def check(directory: Path, name: str, *words: object) -> None:
+    """Build ext/tests/NAME.c, and run it."""
+    program = build(directory / name, *words, ROOT / "ext" / "tests" / f"{name}.c")
+    result = subprocess.run([program], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "0 failures\n"
+
+
+@needs_sanitizers
 @pytest.mark.parametrize("options", [[], ["-DZD_NARROW"]], ids=["", "narrow"])
 def test_core_under_sanitizers(tmp_path: Path, options: list[str]) -> None:
-    program = build(
-        tmp_path / "test_core",
-        *options,
-        "-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc",
-        *CORE,
-        ROOT / "ext" / "tests" / "test_core.c",
-    )
-    result = subprocess.run([program], capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == "0 failures\n"
+    check(tmp_path, "test_core", *options, FAILING_CALLS, *CORE)
 
 
-@pytest.mark.skipif(why_no_sanitizers() is not None, reason=str(why_no_sanitizers()))
+@needs_sanitizers
 def test_readers_under_sanitizers(tmp_path: Path) -> None:
-    program = build(
-        tmp_path / "test_readers",
-        "-pthread",
-        "-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=pread,--wrap=pread64,--wrap=pthread_create",
-        *CORE,
-        *MEMORY,
-        ROOT / "ext" / "readers" / "bulk.c",
-        ROOT / "ext" / "tests" / "test_readers.c",
-    )
-    result = subprocess.run([program], capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == "0 failures\n"
+    failing = f"{FAILING_CALLS},--wrap=pread,--wrap=pread64,--wrap=pthread_create"
+    bulk = ROOT / "ext" / "readers" / "bulk.c"
+    check(tmp_path, "test_readers", "-pthread", failing, *CORE, *MEMORY, bulk)
 
 
-@pytest.mark.skipif(why_no_sanitizers() is not None, reason=str(why_no_sanitizers()))
+@needs_sanitizers
 def test_compressed_pages_under_sanitizers(tmp_path: Path) -> None:
-    program = build(
-        tmp_path / "test_expand",
-        "-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc",
-        *EXPANDERS,
-        ROOT / "ext" / "tests" / "test_expand.c",
-    )
-    result = subprocess.run([program], capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == "0 failures\n"
+    check(tmp_path, "test_expand", FAILING_CALLS, *EXPANDERS)
 
 
 def test_core_needs_neither_python_nor_drgn() -> None:
