@@ -11,7 +11,6 @@ import pytest
 from conftest import ROOT
 from native import CORE, EXPANDERS, MEMORY, build, why_no_sanitizers
 
-
 FAILING_CALLS = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc"
 
 needs_sanitizers = pytest.mark.skipif(
