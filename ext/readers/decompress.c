@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-// A row for each method that makedumpfile has: DUMP_DH_COMPRESSED_* of its descriptors.  What is a library's
+// A row for each method that makedumpfile has, by the flag of its descriptors.  What is a library's
 // own is made when its first page comes.
 
 #include "decompress.h"
@@ -110,13 +110,13 @@ static bool expand_zstd(struct zd_decompress *decompress, const uint8_t *bytes, 
 static const struct method methods[] = {
 	{ "none", 0, copy },
 #if defined(HAVE_LIBDEFLATE) || defined(HAVE_ZLIB)
-	{ "zlib", 0x01, expand_zlib },
+	{ "zlib", 0x01, expand_zlib }, // DUMP_DH_COMPRESSED_ZLIB
 #endif
-	{ "lzo", 0x02, expand_lzo },
+	{ "lzo", 0x02, expand_lzo },	   // DUMP_DH_COMPRESSED_LZO
+	{ "snappy", 0x04, expand_snappy }, // DUMP_DH_COMPRESSED_SNAPPY
 #ifdef HAVE_LIBZSTD
-	{ "zstd", 0x20, expand_zstd },
+	{ "zstd", 0x20, expand_zstd }, // DUMP_DH_COMPRESSED_ZSTD
 #endif
-	{ "snappy", 0x04, expand_snappy },
 };
 
 enum { METHODS = sizeof(methods) / sizeof(methods[0]) };

@@ -8,6 +8,7 @@
 
 #include "lzo.h"
 
+#include "../core/util.h"
 #include "expand.h"
 
 enum {
@@ -49,7 +50,7 @@ ZD_INLINE bool take_offset(struct zd_input *input, struct match *match)
 
 	if (zd_input_left(input) < 2)
 		return false;
-	word = input->at[0] | input->at[1] << 8;
+	word = zd_load_bytes(input->at, 2, false);
 	input->at += 2;
 	match->offset += word >> 2;
 	match->literals = word & 3;

@@ -10,6 +10,7 @@
 
 #include <stdlib.h>
 
+#include "../core/util.h"
 #include "expand.h"
 
 enum {
@@ -78,8 +79,6 @@ struct zd_recipes {
 	/** How many there are, where the next one goes, which was followed last. */
 	size_t count, next, last;
 	struct recipe recipes[RECIPES];
-	/** The one that is being learnt. */
-	struct recipe draft;
 	unsigned int credit;
 	struct seen seen[SEEN];
 };
@@ -103,11 +102,6 @@ void zd_recipes_destroy(struct zd_recipes *recipes)
 
 // ---------------------------------------------------------------- frames
 
-static size_t number_24(const uint8_t *bytes)
-{
-	return bytes[0] | bytes[1] << 8 | (size_t)bytes[2] << 16;
-}
-
 /** Take literals that are stored as they are from the block at @bytes; false where they are not. */
 static bool take_literals(const uint8_t *bytes, size_t size, struct frame *ret)
 {
@@ -118,7 +112,7 @@ static bool take_literals(const uint8_t *bytes, size_t size, struct frame *ret)
 
 	if ((*bytes & 3) != LITERALS_RAW)
 		return false;
-	count = (number_24(bytes) & ((UINT32_C(1) << 8 * header) - 1)) >> shifts[form];
+	count = zd_load_bytes(bytes, header, false) >> shifts[form];
 	if (count > size - header || count > ZD_FRAME)
 		return false;
 	*ret = (struct frame){ bytes + header, bytes + header + count, count, size - header - count };
@@ -132,7 +126,7 @@ static bool take_frame(const uint8_t *bytes, size_t size, struct frame *ret)
 	// A block of less than three bytes makes no page.
 	if (size < sizeof(frame_header) + 2 * BLOCK_HEADER || memcmp(bytes, frame_header, sizeof(frame_header)))
 		return false;
-	block = number_24(bytes + sizeof(frame_header));
+	block = zd_load_bytes(bytes + sizeof(frame_header), BLOCK_HEADER, false);
 	bytes += sizeof(frame_header) + BLOCK_HEADER;
 	size -= sizeof(frame_header) + BLOCK_HEADER;
 	return block == (size << 3 | BLOCK_LAST) && take_literals(bytes, size, ret) &&
@@ -318,17 +312,15 @@ static const struct recipe *find_recipe(struct zd_recipes *recipes, const struct
 static bool learn(struct zd_recipes *recipes, const uint8_t *bytes, size_t size, const struct frame *frame,
 		  const uint8_t *page)
 {
-	struct recipe *draft = &recipes->draft;
+	struct recipe draft = { .literals_count = frame->literals_count, .section_size = frame->section_size };
 	uint8_t followed[ZD_FRAME];
 	origins origin;
 
-	draft->literals_count = frame->literals_count;
-	draft->section_size = frame->section_size;
-	memcpy(draft->section, frame->section, frame->section_size);
-	if (!find_origins(recipes, bytes, size, frame, origin) || !find_steps(origin, draft) ||
-	    !follow(draft, frame, followed) || memcmp(followed, page, ZD_FRAME) != 0)
+	memcpy(draft.section, frame->section, frame->section_size);
+	if (!find_origins(recipes, bytes, size, frame, origin) || !find_steps(origin, &draft) ||
+	    !follow(&draft, frame, followed) || memcmp(followed, page, ZD_FRAME) != 0)
 		return false;
-	recipes->recipes[recipes->next] = *draft;
+	recipes->recipes[recipes->next] = draft;
 	recipes->last = recipes->next;
 	recipes->next = (recipes->next + 1) % RECIPES;
 	recipes->count += recipes->count < RECIPES;

@@ -5,6 +5,7 @@
 
 #include "snappy.h"
 
+#include "../core/util.h"
 #include "expand.h"
 
 enum {
@@ -23,9 +24,7 @@ ZD_INLINE bool take_number(struct zd_input *input, size_t size, size_t *ret)
 {
 	if (zd_input_left(input) < size)
 		return false;
-	*ret = 0;
-	for (size_t i = 0; i < size; i++)
-		*ret |= (size_t)input->at[i] << 8 * i;
+	*ret = zd_load_bytes(input->at, size, false);
 	input->at += size;
 	return true;
 }
