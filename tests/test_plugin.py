@@ -9,17 +9,15 @@ Invariant: on a user-space target there is no command and no message.
 from __future__ import annotations
 
 import os
-import pty
 import re
-import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT, Vmcore, open_vmcore
+from terminal import Terminal, plain
 
 commands = pytest.importorskip("drgn.commands")
 pytest.importorskip("drgn.commands.linux")
@@ -283,43 +281,11 @@ SHOW_MODULES = "import sys; print('LOADED', *(m for m in sys.modules if m.starts
 
 def drgn_session(words: list[str], lines: list[str], env: dict[str, str]) -> str:
     """What drgn's own prompt shows, on a terminal, for lines that are typed."""
-    try:
-        main_fd, terminal = pty.openpty()
-    except OSError as err:
-        pytest.skip(
-            f"drgn's prompt wants a terminal, and this system grants no pseudo-terminal: {err}"
-        )
-    with subprocess.Popen(
-        [sys.executable, "-m", "drgn", *words],
-        env=env,
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        start_new_session=True,
-    ) as process:
-        os.close(terminal)
-        shown = b""
-        todo = [*lines, "exit()"]
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            if shown.rstrip(b" ").endswith(b">>>") and todo:
-                os.write(main_fd, todo.pop(0).encode() + b"\n")
-                shown += b"\n"
-            if not select.select([main_fd], [], [], 0.2)[0]:
-                if process.poll() is not None:
-                    break
-                continue
-            try:
-                data = os.read(main_fd, 65536)
-            except OSError:
-                break
-            if not data:
-                break
-            shown += data
-        os.close(main_fd)
-        process.kill()
-    assert not todo, shown.decode(errors="replace")
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace")).replace("\r", "")
+    with Terminal([sys.executable, "-m", "drgn", *words], env) as terminal:
+        for line in [*lines, "exit()"]:
+            terminal.until(r">>> *\Z")
+            terminal.type(line + "\n")
+        return plain(terminal.rest())
 
 
 @pytest.fixture
