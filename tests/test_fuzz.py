@@ -87,7 +87,8 @@ def build_target(name: str, directory: Path) -> Path:
         found = pkg_config(library)
         if found is None:
             pytest.skip(
-                f"this target calls {library}, which pkg-config does not find (make test installs it where it may)"
+                f"this target calls {library}, which pkg-config does not find: zonedev built here does not call it, "
+                "either (make test installs it where it may)"
             )
         words += found
     sources = [*target.sources, EXT / "fuzz" / f"fuzz_{name}.c", EXT / "fuzz" / "driver.c"]

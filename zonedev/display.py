@@ -7,6 +7,7 @@ many more there are.  Owns no words: what is told of an object is its own brief(
 
 from __future__ import annotations
 
+import abc
 import sys
 from collections.abc import Iterable
 from itertools import islice
@@ -17,12 +18,12 @@ T = TypeVar("T")
 _ITEMS_SHOWN = 10
 
 
-class Displayed:
+class Displayed(abc.ABC):
     """Base of results (their dataclasses have repr=False)."""
 
+    @abc.abstractmethod
     def brief(self) -> str:
         """What it is, in one line."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.brief()}>"
